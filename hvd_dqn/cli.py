@@ -1,0 +1,358 @@
+"""The command `hvd-dqn`. Exit codes: 0 done, 1 the run failed, 2 bad input (one line, said by one
+rank).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import tyro
+
+import hvd_dqn
+from hvd_dqn.command_line import TrainOptions, load_config, parse, parse_train, preset
+from hvd_dqn.distributed.communicator import Communicator, hostname
+from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, RunError, UserError
+from hvd_dqn.presets import PRESETS
+
+if TYPE_CHECKING:
+    from hvd_dqn.observer import Summary
+    from hvd_dqn.run_directory import RunDirectory
+
+_SECONDS_FOR_ROOT_TO_SPEAK = 3.0
+
+
+def main() -> NoReturn:
+    """Run one command and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return EXIT_OK if arguments else EXIT_BAD_INPUT
+    if arguments[0] == "--version":
+        print(f"hvd-dqn {hvd_dqn.__version__}")
+        return EXIT_OK
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name not in _COMMANDS:
+            raise UserError(f"unknown command {name!r}: the commands are {', '.join(_COMMANDS)}")
+        return _COMMANDS[name][0](rest)
+    except UserError as error:
+        _let_root_speak_first()
+        print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("hvd-dqn: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _usage() -> str:
+    lines = [
+        "usage: hvd-dqn COMMAND …",
+        "",
+        *(f"  {name:14} {text}" for name, (_, text) in _COMMANDS.items()),
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "hvd-dqn COMMAND --help says more; hvd-dqn train PRESET --help lists every option.",
+        ]
+    )
+
+
+def _train(arguments: Sequence[str]) -> int:
+    if arguments in (["-h"], ["--help"]):
+        print(
+            "usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]\n       "
+            "hvd-dqn train --config FILE …"
+        )
+        print(
+            f"presets: {', '.join(PRESETS)}\nhvd-dqn train PRESET --help lists every option with "
+            "that preset's values."
+        )
+        return EXIT_OK
+    problem: UserError | None = None
+    options = TrainOptions(config=next(iter(PRESETS.values()))())
+    try:
+        options = parse_train(arguments)
+    except UserError as error:
+        problem = error
+    comm = _meet(options.config.distributed.backend, problem)
+    return _together(comm, lambda: _train_together(comm, options, problem))
+
+
+def _train_together(comm: Communicator, options: TrainOptions, problem: UserError | None) -> None:
+    from hvd_dqn.distributed.agreement import agreement, require_same
+    from hvd_dqn.run_directory import RunDirectory, default_path
+    from hvd_dqn.train import train
+
+    with agreement(comm):
+        if problem is not None:
+            raise problem
+    require_same(comm, "the config", options.config.flat())
+    path = comm.gather(str(options.run_dir or default_path(options.config.preset)))[0]
+    run_dir = RunDirectory(Path(path))
+    with agreement(comm):
+        if comm.is_root:
+            run_dir.require_new()
+    try:
+        summary = train(options.config, comm, run_dir)
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        raise _LoneError(run_dir, error) from error
+    if comm.is_root:
+        _report(options, summary, run_dir)
+
+
+def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> None:
+    """The picture, and the closing line."""
+    from hvd_dqn.tools.plot import plot_runs
+
+    plot_runs([run_dir.path], run_dir.plots / "learning_curve.png")
+    progress, score = summary.progress, summary.score
+    print(
+        f"{options.config.preset}: return {score.mean:.1f} ± {score.std:.1f} over "
+        f"{len(score.returns)} greedy episodes · "
+        f"{progress.env_steps:,} env steps · {progress.updates:,} updates · {summary.seconds:.1f} "
+        f"s · {run_dir.path}",
+        flush=True,
+    )
+
+
+def _meet(backend: str, problem: UserError | None) -> Communicator:
+    """Connect to the other ranks. A problem of this rank's own comes before one of connecting, and
+    needs no other rank if alone.
+    """
+    from hvd_dqn.distributed.connect import connect
+
+    launch = detect_launch()
+    if problem is not None and (launch is None or launch.world_size == 1):
+        raise problem
+    try:
+        return connect(backend if problem is None else "auto")
+    except UserError as error:
+        raise (problem or error) from None
+
+
+class _LoneError(Exception):
+    """Something broke on this rank alone; the others do not know."""
+
+    def __init__(self, run_dir: RunDirectory, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.run_dir = run_dir
+        self.cause = cause
+
+
+def _together(comm: Communicator, work: Callable[[], None]) -> int:
+    """Run what every rank runs. What all raise alike, the root says; a rank that breaks alone says
+    so and ends the others.
+    """
+    try:
+        work()
+        code = EXIT_OK
+    except (UserError, RunError) as error:
+        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+        if comm.is_root:
+            print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
+    except _LoneError as crash:
+        text = " ".join(str(crash.cause).split())
+        where = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
+        log = _write_crash_file(crash, comm.rank)
+        print(
+            f"hvd-dqn: {where}{type(crash.cause).__name__}: {text} ({log})",
+            file=sys.stderr,
+            flush=True,
+        )
+        comm.abort(EXIT_FAILED)
+        return EXIT_FAILED
+    comm.close()
+    return code
+
+
+def _write_crash_file(crash: _LoneError, rank: int) -> str:
+    """Keep the traceback beside the run; where, or why not."""
+    path = crash.run_dir.path / f"crash-rank-{rank}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(crash.cause)))
+    except OSError as error:
+        traceback.print_exception(crash.cause)
+        return f"no crash file: {error.strerror}"
+    return f"traceback in {path}"
+
+
+def _let_root_speak_first() -> None:
+    """Ranks that could not even meet say nothing twice: the launcher ends the others when the root
+    has spoken and left.
+    """
+    launch = detect_launch()
+    if launch is not None and launch.rank != 0:
+        time.sleep(_SECONDS_FOR_ROOT_TO_SPEAK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvaluateOptions:
+    """Play greedy episodes with the best network of a run."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """The run's directory."""
+    episodes: int = 100
+    """How many, over all ranks."""
+    seed: int = 0
+    """Which episodes; none of them is one that the run was judged by."""
+    json: bool = False
+    """Print one JSON object with every return."""
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    options = parse(_EvaluateOptions, _flags(arguments, "json"), program="hvd-dqn evaluate")
+    comm = _meet("auto", None)
+
+    def work() -> None:
+        from hvd_dqn.distributed.agreement import agreement
+        from hvd_dqn.tools.evaluate import evaluate_run
+
+        with agreement(comm):
+            if options.episodes < 1:
+                raise UserError(f"--episodes {options.episodes}: must be 1 or more")
+        saved, result = evaluate_run(options.run_dir, options.episodes, options.seed, comm)
+        if not comm.is_root:
+            return
+        if options.json:
+            print(
+                json.dumps(
+                    {
+                        "checkpoint": str(saved.path),
+                        "env_steps": saved.env_steps,
+                        "mean": result.mean,
+                        "std": result.std,
+                        **result._asdict(),
+                    }
+                )
+            )
+        else:
+            print(
+                f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} greedy "
+                f"episodes · {saved.path}"
+            )
+
+    return _together(comm, work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlotOptions:
+    """Draw the learning curves of one or more runs."""
+
+    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """The runs' directories."""
+    output: Path | None = None
+    """The picture; by default `plots/learning_curve.png` of the first run."""
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.tools.plot import plot_runs
+
+    options = parse(_PlotOptions, arguments, program="hvd-dqn plot")
+    if not options.run_dirs:
+        raise UserError("hvd-dqn plot: name one run directory or more")
+    output = options.output or RunDirectory(options.run_dirs[0]).plots / "learning_curve.png"
+    plot_runs(list(options.run_dirs), output)
+    print(output)
+    return EXIT_OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PresetsOptions:
+    """List the presets, or every setting of one."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A preset."""
+
+
+def _presets(arguments: Sequence[str]) -> int:
+    options = parse(_PresetsOptions, arguments, program="hvd-dqn presets")
+    if options.name is None:
+        for name, make in PRESETS.items():
+            print(f"{name:14} {(make.__doc__ or '').strip()}")
+    else:
+        print(preset(options.name).to_json(), end="")
+    return EXIT_OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DoctorOptions:
+    """Check torch, MPI, Horovod, whether they fit each other, GPUs and threads; each line with its
+    remedy.
+    """
+
+    json: bool = False
+    """Print one JSON object."""
+
+
+def _doctor(arguments: Sequence[str]) -> int:
+    from hvd_dqn.tools.doctor import diagnose, print_checks
+
+    options = parse(_DoctorOptions, _flags(arguments, "json"), program="hvd-dqn doctor")
+    checks = diagnose()
+    if options.json:
+        print(json.dumps([check._asdict() for check in checks], indent=2))
+    else:
+        print_checks(checks)
+    return EXIT_FAILED if any(check.state == "fail" for check in checks) else EXIT_OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BuildOptions:
+    """Build and install Horovod against this torch and this MPI; one that is there and works is
+    kept.
+    """
+
+    force: bool = False
+    """Build it anew, whatever is there or in the cache."""
+
+
+def _build_horovod(arguments: Sequence[str]) -> int:
+    from hvd_dqn.tools.build_horovod import build_horovod
+
+    build_horovod(
+        force=parse(
+            _BuildOptions, _flags(arguments, "force"), program="hvd-dqn build-horovod"
+        ).force
+    )
+    return EXIT_OK
+
+
+def _flags(arguments: Sequence[str], *names: str) -> list[str]:
+    """`--name` alone means `--name True`: switches of commands read like switches, options of a
+    config like values.
+    """
+    return [
+        part
+        for argument in arguments
+        for part in ((argument, "True") if argument in {f"--{n}" for n in names} else (argument,))
+    ]
+
+
+_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "train": (_train, "train PRESET, on every rank of this launch"),
+    "evaluate": (_evaluate, "play greedy episodes with a run's best network"),
+    "plot": (_plot, "draw learning curves"),
+    "presets": (_presets, "list the presets, or one preset's settings"),
+    "doctor": (_doctor, "check torch, MPI, Horovod and GPUs"),
+    "build-horovod": (_build_horovod, "build Horovod against this torch and this MPI"),
+}
+
+__all__ = ["load_config", "main", "run"]

@@ -1,0 +1,154 @@
+"""From a command line, or a saved config, to a validated `Config`; one parser and one kind of error
+for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from hvd_dqn.config import Config
+from hvd_dqn.errors import UserError
+from hvd_dqn.presets import PRESETS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a Deep Q-Network on every rank of this launch, or in one process where there is no
+    launcher.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Where the run is kept: a new or empty directory. By default one under `runs/`."""
+
+
+def parse(
+    kind: type[T], arguments: Sequence[str], *, program: str, default: Any = tyro.MISSING
+) -> T:
+    """Parse typed options; help goes to the terminal and exits 0. Raises `UserError`, one line, for
+    anything wrong.
+    """
+    said = io.StringIO()
+    try:
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            _wide_output(arguments),
+        ):
+            parsed: T = tyro.cli(
+                kind,
+                args=list(arguments),
+                prog=program,
+                default=default,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+            return parsed
+    except SystemExit as exit_request:
+        if not exit_request.code:
+            print(said.getvalue(), end="")
+            raise
+        raise UserError(_first_fact(said.getvalue(), program)) from None
+
+
+def parse_train(arguments: Sequence[str]) -> TrainOptions:
+    """`PRESET [--section.field VALUE …] [--run-dir DIR]`, or `--config FILE` in the place of a
+    preset.
+    """
+    if arguments[:1] == ["--config"] and len(arguments) > 1:
+        default, rest, program = (
+            load_config(Path(arguments[1])),
+            arguments[2:],
+            "hvd-dqn train --config FILE",
+        )
+    elif arguments and not arguments[0].startswith("-"):
+        default, rest, program = (
+            preset(arguments[0]),
+            arguments[1:],
+            f"hvd-dqn train {arguments[0]}",
+        )
+    else:
+        raise UserError(
+            f"hvd-dqn train: name a preset first ({', '.join(PRESETS)}), or --config FILE"
+        )
+    return parse(TrainOptions, rest, program=program, default=TrainOptions(config=default))
+
+
+def preset(name: str) -> Config:
+    """The preset of that name. `UserError` where there is none."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+def load_config(path: Path) -> Config:
+    """Read `config.json` back. `UserError` for a file that is missing, damaged or holds what a
+    `Config` does not.
+    """
+    try:
+        saved = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds no JSON object")
+    try:
+        return parse(Config, list(_as_arguments(saved)), program="config.json")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def describe_fields(config: Config) -> list[tuple[str, Any]]:
+    """Every option of a config and its value."""
+    return list(config.flat().items())
+
+
+def _as_arguments(saved: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    for name, value in saved.items():
+        if isinstance(value, dict):
+            yield from _as_arguments(value, f"{prefix}{name}.")
+        else:
+            values = value if isinstance(value, list) else [value]
+            yield from (f"{prefix}{name}", *map(str, values))
+
+
+def _first_fact(text: str, program: str) -> str:
+    """What tyro's panel says first: the line after its title, without the frame."""
+    lines = [line.strip(" │╭╰╮╯─") for line in text.splitlines()]
+    facts = [line for line in lines if line.strip("-")]
+    fact = facts[1] if len(facts) > 1 else " ".join(facts)
+    suggestion = next(
+        (line for after, line in pairwise(facts) if after.startswith("Perhaps you meant")),
+        "",
+    )
+    hint = f"; perhaps {suggestion.split()[0]}" if suggestion else ""
+    return f"{program}: {fact}{hint} (options: {program} --help)"
+
+
+@contextlib.contextmanager
+def _wide_output(arguments: Sequence[str]) -> Iterator[None]:
+    """Keep an error on one line, whatever the terminal's width; help keeps the terminal's."""
+    if "--help" in arguments or "-h" in arguments:
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before

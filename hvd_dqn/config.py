@@ -1,0 +1,314 @@
+"""What a run is: frozen, validated dataclasses. A run is a function that returns a `Config` (see
+`presets`).
+
+Units stand in the names. `num_envs`, `batch_size` and `replay.capacity` are per rank; `*_env_steps`
+count decisions over all environments of all ranks; an update is one optimizer step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hvd_dqn.errors import UserError
+
+
+class ConfigError(UserError):
+    """A field holds a value it cannot have."""
+
+
+def _ranged(default: Any, check: Callable[[Any], bool], text: str) -> Any:
+    return field(default=default, metadata={"check": check, "text": text})
+
+
+def _positive(default: Any) -> Any:
+    return _ranged(default, lambda v: v > 0, "greater than 0")
+
+
+def _non_negative(default: Any) -> Any:
+    return _ranged(default, lambda v: v >= 0, "0 or greater")
+
+
+def _fraction(default: Any) -> Any:
+    return _ranged(default, lambda v: 0 <= v <= 1, "between 0 and 1")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether `value` has the annotated type `kind`; an int may stand for a float, a bool never for
+    a number.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(v, args[0]) for v in value)
+    if args:  # a union such as `float | None`
+        return any(_is_a(value, option) for option in args)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+
+
+class _Section:
+    """Checks every field's type and range when the section is made."""
+
+    prefix = ""
+
+    def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
+        for spec in dataclasses.fields(typing.cast(Any, self)):
+            value = getattr(self, spec.name)
+            if not _is_a(value, kinds[spec.name]):
+                self._refuse(spec.name, value, f"must be {_type_name(kinds[spec.name])}")
+            check = spec.metadata.get("check")
+            if check is not None and value is not None and not check(value):
+                self._refuse(spec.name, value, f"must be {spec.metadata['text']}")
+
+    def _refuse(self, name: str, value: Any, reason: str) -> typing.NoReturn:
+        raise ConfigError(f"{self.prefix}{name} = {value!r}: {reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig(_Section):
+    """The environment of every rank."""
+
+    prefix = "env."
+
+    id: str = "CartPole-v1"
+    """Gymnasium id, or `module:Name-v0` to import `module` first."""
+    num_envs: int = _positive(8)
+    """Environments per rank, stepped together."""
+    vectorization: Literal["sync", "async"] = "sync"
+    """Step the environments in this process, or each in a (spawned) process of its own."""
+    kwargs: str = "{}"
+    """Keyword arguments for the environment, as a JSON object."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            if not isinstance(json.loads(self.kwargs), dict):
+                self._refuse(
+                    "kwargs", self.kwargs, 'must be a JSON object such as {"continuous": false}'
+                )
+        except json.JSONDecodeError as error:
+            self._refuse(
+                "kwargs", self.kwargs, f"is not JSON ({error.msg} at column {error.colno})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(_Section):
+    """The shape of the action-value network."""
+
+    prefix = "network."
+
+    hidden_sizes: tuple[int, ...] = _ranged(
+        (256, 256),
+        lambda v: bool(v) and all(size > 0 for size in v),
+        "one or more widths greater than 0",
+    )
+    """Widths of the MLP's hidden layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig(_Section):
+    """Each rank's replay and what is drawn from it."""
+
+    prefix = "replay."
+
+    capacity: int = _positive(50_000)
+    """Transitions kept per rank, over all its environments."""
+    batch_size: int = _positive(64)
+    """Transitions per update and rank; the global batch is this times the number of ranks."""
+    n_step: int = _ranged(1, lambda v: 1 <= v <= 255, "between 1 and 255")
+    """Rewards summed before the bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(_Section):
+    """What an update minimises."""
+
+    prefix = "objective."
+
+    gamma: float = _fraction(0.99)
+    """Discount per step."""
+    double: bool = True
+    """Double DQN: the online network chooses the action that the target network values (van Hasselt
+    et al. 2016).
+    """
+    loss: Literal["huber", "squared"] = "huber"
+    """Per-sample loss on the TD error; `huber` turns linear at an error of 1."""
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss is called in metrics: by what it computes."""
+        return f"loss/td_{self.loss}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(_Section):
+    """How an update steps."""
+
+    prefix = "optimizer."
+
+    learning_rate: float = _positive(1e-3)
+    """Adam's step size at one rank, before `world_size_scaling`."""
+    final_learning_rate_fraction: float = _fraction(1.0)
+    """The learning rate falls linearly to this share of itself at the end of the run; 1 keeps it.
+    """
+    adam_eps: float = _positive(1e-8)
+    """Adam's denominator constant."""
+    max_grad_norm: float | None = _positive(10.0)
+    """Clip the averaged gradient to this L2 norm; `None` does not clip."""
+    world_size_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """Multiply the learning rate by 1, √world_size or world_size; the run's log states the value
+    used.
+    """
+    warmup_updates: int = _non_negative(0)
+    """Updates over which the learning rate rises linearly from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorationConfig(_Section):
+    """How often an action is random."""
+
+    prefix = "exploration."
+
+    epsilon_initial: float = _fraction(1.0)
+    """Share of random actions at the start."""
+    epsilon_final: float = _fraction(0.05)
+    """Share of random actions after the decay."""
+    epsilon_decay_env_steps: int = _non_negative(10_000)
+    """Global env steps of the linear decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedConfig(_Section):
+    """How ranks meet and share their host."""
+
+    prefix = "distributed."
+
+    backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
+    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone."""
+    threads_per_rank: int | None = _positive(None)
+    """Compute threads of a rank; `None` shares the cores it may use among the ranks that share
+    them.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(_Section):
+    """When and how the greedy policy is judged, and what is kept."""
+
+    prefix = "evaluation."
+
+    period_env_steps: int = _positive(5_000)
+    """Global env steps between greedy evaluations; each one saves a checkpoint."""
+    episodes: int = _positive(20)
+    """Episodes of a periodic evaluation, over all ranks."""
+    final_episodes: int = _positive(100)
+    """Episodes of the closing evaluation, over all ranks."""
+    max_episode_steps: int = _positive(27_000)
+    """Steps after which an episode ends, where the environment sets no limit itself."""
+    keep_checkpoints: int = _positive(2)
+    """Newest checkpoints kept besides the best one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig(_Section):
+    """What is written down, and how often."""
+
+    prefix = "logging."
+
+    period_env_steps: int = _positive(1_000)
+    """Global env steps between lines of `metrics.jsonl`."""
+    tensorboard: bool = True
+    """Write TensorBoard events as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(_Section):
+    """One run. Every field is a command line option of the same name."""
+
+    preset: str = "cartpole"
+    """The preset this run started from; a label only."""
+    seed: int = _non_negative(0)
+    """Root of every random stream of the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU of this local rank where there is one."""
+    total_env_steps: int = _positive(50_000)
+    """Decisions over all environments and all ranks; the run's budget."""
+    learning_starts_env_steps: int = _non_negative(1_000)
+    """Global env steps of random play before the first update."""
+    vector_steps_per_iteration: int = _positive(1)
+    """Steps of the vector environment between updates."""
+    updates_per_iteration: int = _positive(1)
+    """Updates after each collection."""
+    target_period_updates: int = _positive(100)
+    """Updates between copies of the online network to the target network, synchronised over ranks.
+    """
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows = self.replay.capacity // self.env.num_envs
+        if rows <= self.replay.n_step + 1:
+            raise ConfigError(
+                f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
+                "env.num_envs = "
+                f"{self.env.num_envs}: n-step windows of {self.replay.n_step} need more than "
+                f"{self.replay.n_step + 1}; raise the capacity"
+            )
+        if self.learning_starts_env_steps >= self.total_env_steps:
+            raise ConfigError(
+                f"learning_starts_env_steps = {self.learning_starts_env_steps} is not below "
+                "total_env_steps = "
+                f"{self.total_env_steps}: no update would run; raise the total"
+            )
+
+    def env_steps_per_iteration(self, world_size: int) -> int:
+        """Global env steps of one collection."""
+        return self.env.num_envs * self.vector_steps_per_iteration * world_size
+
+    def planned_updates(self, world_size: int) -> int:
+        """Optimizer steps of the whole run: those of every iteration that ends at or after the
+        learning start.
+        """
+        step = self.env_steps_per_iteration(world_size)
+        iterations = -(-self.total_env_steps // step)
+        without_update = max(-(-max(self.learning_starts_env_steps, 1) // step) - 1, 0)
+        return (iterations - without_update) * self.updates_per_iteration
+
+    def flat(self) -> dict[str, Any]:
+        """Every field by its option name, `section.field`."""
+        fields: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, dict):
+                fields |= {f"{name}.{key}": inner for key, inner in value.items()}
+            else:
+                fields[name] = value
+        return fields
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

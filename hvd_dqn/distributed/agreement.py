@@ -1,0 +1,44 @@
+"""Ending together: what one rank finds wrong, every rank raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hvd_dqn.distributed.communicator import Communicator, Json, hostname
+from hvd_dqn.errors import UserError
+
+
+@contextmanager
+def agreement(communicator: Communicator) -> Iterator[None]:
+    """Around work that may raise `UserError` on some ranks and holds no collective: afterwards all
+    raise it, or none.
+    """
+    mine: str | None = None
+    try:
+        yield
+    except UserError as error:
+        mine = str(error)
+    messages = communicator.gather([mine, hostname()])
+    failed = [(rank, text, host) for rank, (text, host) in enumerate(messages) if text is not None]
+    if not failed:
+        return
+    rank, text, host = failed[0]
+    on_all_alike = len(failed) == len(messages) and all(other == text for _, other, _ in failed)
+    raise UserError(text if on_all_alike else f"rank {rank} on {host}: {text}")
+
+
+def require_same(communicator: Communicator, what: str, value: dict[str, Json]) -> None:
+    """Raise `UserError` on every rank, naming the first key in which a rank differs from rank 0.
+    Collective.
+    """
+    values = communicator.gather(value)
+    for rank, other in enumerate(values):
+        for key in sorted(values[0].keys() | other.keys()):
+            root_has, rank_has = values[0].get(key), other.get(key)
+            if root_has != rank_has:
+                raise UserError(
+                    f"{what} differs between ranks: {key} is {root_has!r} on rank 0 and "
+                    f"{rank_has!r} on rank {rank}; "
+                    "start every rank with the same command"
+                )

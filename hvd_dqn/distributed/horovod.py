@@ -1,0 +1,88 @@
+"""The `horovod` backend: the default under a launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+from hvd_dqn.distributed.mpi import MpiCommunicator
+from hvd_dqn.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REMEDY = "build it with: hvd-dqn build-horovod (or choose --distributed.backend mpi)"
+
+
+class HorovodCommunicator(MpiCommunicator):
+    """Tensors travel by Horovod's ring; control values, as JSON, by the MPI context beside it."""
+
+    backend = "horovod"
+
+    def __init__(self) -> None:
+        hvd = load_horovod()
+        # mpi4py starts MPI with support for several threads, Horovod's own among them, and shares
+        # its world.
+        super().__init__()
+        hvd.init(comm=self._mpi.COMM_WORLD)
+        if not hvd.mpi_threads_supported():
+            raise UserError(
+                "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod beside mpi4py needs: "
+                "rebuild MPI with it or choose --distributed.backend mpi"
+            )
+        self._hvd = hvd
+        self._nccl = bool(hvd.nccl_built())
+        self._handle = 0
+
+    def start_sum(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        host = tensor if self._nccl else self._stage(tensor, name)
+        self._summed = (tensor, host)
+        self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
+
+    def finish_sum(self) -> None:
+        """See `Communicator`."""
+        assert self._summed is not None, "start_sum comes first"
+        self._hvd.synchronize(self._handle)
+        tensor, host = self._summed
+        if host is not tensor:
+            tensor.copy_(host)
+        self._summed = None
+
+    def broadcast(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        host = tensor if self._nccl else self._stage(tensor, name)
+        self._hvd.broadcast_(host, root_rank=0, name=name)
+        if host is not tensor:
+            tensor.copy_(host)
+
+    def close(self) -> None:
+        """See `Communicator`."""
+        self._comm.Barrier()
+        self._hvd.shutdown()
+        super().close()
+
+
+def load_horovod() -> Any:
+    """The module `horovod.torch`, working. Raises `UserError` with the reason and the remedy."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            import horovod.torch as hvd
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "horovod":
+            raise UserError(f"Horovod is not installed: {_REMEDY}") from error
+        raise UserError(
+            f"Horovod needs the module {error.name!r}: pip install {error.name}"
+        ) from error
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"Horovod does not load ({' '.join(str(error).split())}): {_REMEDY}"
+        ) from error
+    # A library that does not fit makes `horovod.torch` print, and import without its functions.
+    if not hasattr(hvd, "init"):
+        raise UserError(f"Horovod does not load ({' '.join(said.getvalue().split())}): {_REMEDY}")
+    if not hvd.mpi_built():
+        raise UserError(f"this Horovod was built without MPI: {_REMEDY}")
+    return hvd

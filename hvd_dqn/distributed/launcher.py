@@ -1,0 +1,74 @@
+"""What the launcher says of this process, read from the environment before any MPI library is
+loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Launch(NamedTuple):
+    """A process's place in a launch."""
+
+    launcher: str
+    rank: int
+    world_size: int
+
+
+# Open MPI's mpirun (and so horovodrun); MPICH, Intel MPI and srun --mpi=pmi2; srun, whichever MPI
+# plugin it uses.
+_VARIABLES = (
+    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("an MPI launcher", "PMI_RANK", "PMI_SIZE"),
+    ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
+def detect_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
+    """The launch this process is part of; `None` for a process started by hand.
+
+    A Slurm step of one task counts as started by hand: every interactive shell on a compute node is
+    one.
+    """
+    for launcher, rank, size in _VARIABLES:
+        if rank in environ and size in environ:
+            launch = Launch(launcher, int(environ[rank]), int(environ[size]))
+            if launcher != "srun" or launch.world_size > 1:
+                return launch
+    return None
+
+
+def usable_cores() -> set[int]:
+    """The cores this process may run on."""
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
+
+
+def cpu_quota() -> float:
+    """Cores' worth of CPU time that this process's container allows; infinite where nothing limits
+    it (cgroup v2).
+    """
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def set_small_message_defaults(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
+    """Settings that make messages of a few hundred KB fast, only where the user set nothing; before
+    MPI starts.
+
+    Horovod's thread and MPI's busy polling share the rank's core with the learner, hence the short
+    cycle and, where there is no core to spare, the yielding: measured at 270 KB and one core a
+    rank, 0.3 ms against 4 to 20 ms with the defaults.
+    """
+    environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
+    environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")

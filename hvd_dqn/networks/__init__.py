@@ -1,0 +1,5 @@
+"""Action-value networks."""
+
+from hvd_dqn.networks.qnetwork import QNetwork, make_network
+
+__all__ = ["QNetwork", "make_network"]

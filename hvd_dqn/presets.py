@@ -1,0 +1,93 @@
+"""Ready-made runs: each preset is a function that returns a `Config`.
+
+Scores to reach are those of rl-baselines3-zoo's DQN at the same number of env steps (its benchmark
+table); the settings are our own where the zoo's learn on few of ten seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hvd_dqn.config import (
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    ExplorationConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+)
+
+
+def cartpole() -> Config:
+    """CartPole-v1: balance a pole; solved at a mean return of 475, at most 500."""
+    return Config(
+        preset="cartpole",
+        total_env_steps=50_000,
+        learning_starts_env_steps=1_000,
+        vector_steps_per_iteration=2,
+        updates_per_iteration=8,
+        target_period_updates=50,
+        env=EnvConfig(id="CartPole-v1", num_envs=8),
+        replay=ReplayConfig(capacity=50_000, batch_size=64),
+        optimizer=OptimizerConfig(learning_rate=1e-3, final_learning_rate_fraction=0.05),
+        exploration=ExplorationConfig(epsilon_final=0.04, epsilon_decay_env_steps=8_000),
+        evaluation=EvaluationConfig(period_env_steps=5_000),
+    )
+
+
+def acrobot() -> Config:
+    """Acrobot-v1: swing a two-link arm up; the return is minus the steps taken."""
+    return Config(
+        preset="acrobot",
+        total_env_steps=100_000,
+        learning_starts_env_steps=1_000,
+        vector_steps_per_iteration=2,
+        updates_per_iteration=8,
+        target_period_updates=250,
+        env=EnvConfig(id="Acrobot-v1", num_envs=8),
+        replay=ReplayConfig(capacity=50_000, batch_size=128),
+        optimizer=OptimizerConfig(learning_rate=6.3e-4, final_learning_rate_fraction=0.05),
+        exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=12_000),
+        evaluation=EvaluationConfig(period_env_steps=10_000),
+    )
+
+
+def mountaincar() -> Config:
+    """MountainCar-v0: rock a car up a hill; the return is minus the steps taken."""
+    return Config(
+        preset="mountaincar",
+        total_env_steps=120_000,
+        learning_starts_env_steps=1_000,
+        vector_steps_per_iteration=2,
+        updates_per_iteration=8,
+        target_period_updates=600,
+        env=EnvConfig(id="MountainCar-v0", num_envs=8),
+        replay=ReplayConfig(capacity=10_000, batch_size=128),
+        objective=ObjectiveConfig(gamma=0.98),
+        optimizer=OptimizerConfig(learning_rate=4e-3, final_learning_rate_fraction=0.05),
+        exploration=ExplorationConfig(epsilon_final=0.07, epsilon_decay_env_steps=24_000),
+        evaluation=EvaluationConfig(period_env_steps=10_000),
+    )
+
+
+def lunarlander() -> Config:
+    """LunarLander-v3 (Box2D): land between the flags; 200 counts as solved."""
+    return Config(
+        preset="lunarlander",
+        total_env_steps=100_000,
+        learning_starts_env_steps=1_000,
+        vector_steps_per_iteration=1,
+        updates_per_iteration=8,
+        target_period_updates=250,
+        env=EnvConfig(id="LunarLander-v3", num_envs=8),
+        replay=ReplayConfig(capacity=50_000, batch_size=128),
+        optimizer=OptimizerConfig(learning_rate=6.3e-4, final_learning_rate_fraction=0.05),
+        exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=12_000),
+        evaluation=EvaluationConfig(period_env_steps=10_000),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    preset.__name__: preset for preset in (cartpole, acrobot, mountaincar, lunarlander)
+}

@@ -1,0 +1,133 @@
+"""What a rank takes from outside, in one step that can fail and that fails on every rank alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+
+from hvd_dqn import schedules, seeding
+from hvd_dqn.checkpoint import CheckpointDirectory
+from hvd_dqn.config import Config
+from hvd_dqn.display import Display, NullDisplay, make_display
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.communicator import hostname
+from hvd_dqn.distributed.connect import compute_threads
+from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from hvd_dqn.errors import UserError
+from hvd_dqn.evaluation import CLOSING, PERIODIC, Evaluator
+from hvd_dqn.metrics import FileSink, MetricsSink, NullSink
+from hvd_dqn.run_directory import RunDirectory, run_facts
+
+
+@dataclass
+class Resources:
+    """Device, environments and outputs of one rank. Ranks that do not write hold sinks that keep
+    nothing.
+    """
+
+    device: torch.device
+    envs: VectorEnvironment
+    evaluator: Evaluator
+    closing_evaluator: Evaluator
+    checkpoints: CheckpointDirectory
+    sink: MetricsSink = field(default_factory=NullSink)
+    display: Display = field(default_factory=NullDisplay)
+    on_close: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Give everything back, in the reverse order of taking it."""
+        self.on_close.close()
+
+
+def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resources:
+    """Take device, environments and, on the root, the run directory. `UserError` on all ranks, or
+    on none. Collective.
+
+    The directory comes last: where something else is wrong, nothing has been written.
+    """
+    threads = config.distributed.threads_per_rank or compute_threads(comm)
+    torch.set_num_threads(threads)
+    hosts = comm.gather(hostname())
+    stack = ExitStack()
+    try:
+        with agreement(comm):
+            device = select_device(config.device, comm.local_rank)
+            envs = make_vector_env(
+                config.env,
+                num_envs=config.env.num_envs,
+                episode_seed=_training_seed(config.seed, comm.rank),
+            )
+            stack.callback(envs.close)
+            evaluator = _evaluator(config, comm, config.evaluation.episodes, PERIODIC)
+            stack.callback(evaluator.close)
+            closing = _evaluator(config, comm, config.evaluation.final_episodes, CLOSING)
+            stack.callback(closing.close)
+        checkpoints = CheckpointDirectory(
+            run_dir.checkpoints, keep=config.evaluation.keep_checkpoints
+        )
+        resources = Resources(device, envs, evaluator, closing, checkpoints, on_close=stack)
+        with agreement(comm):
+            if comm.is_root:
+                run_dir.create(config, run_facts(config, hosts, comm.backend, threads, str(device)))
+                resources.sink = FileSink(run_dir.path, tensorboard=config.logging.tensorboard)
+                stack.callback(resources.sink.close)
+                resources.display = make_display(config.total_env_steps, config.objective.loss_name)
+                stack.callback(resources.display.stop)
+                resources.display.start(_title(config, comm, threads, device))
+    except BaseException:
+        stack.close()
+        raise
+    return resources
+
+
+def select_device(name: str, local_rank: int) -> torch.device:
+    """`auto` is this local rank's GPU where there is one; ranks share GPUs where there are fewer.
+    Before any other CUDA call.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device = 'cuda', but torch sees no GPU: see hvd-dqn doctor, or choose auto"
+        )
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _training_seed(seed: int, rank: int) -> Callable[[int, int], int]:
+    return lambda copy, number: seeding.derived_seed(seed, rank, seeding.Stream.ENV, copy, number)
+
+
+def _evaluator(config: Config, comm: Communicator, episodes: int, purpose: int) -> Evaluator:
+    return Evaluator(
+        config.env,
+        config.evaluation,
+        episodes=episodes,
+        seed=config.seed,
+        purpose=purpose,
+        communicator=comm,
+    )
+
+
+def _title(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
+    rate = config.optimizer.learning_rate * schedules.world_size_factor(
+        config.optimizer, comm.world_size
+    )
+    return " · ".join(
+        (
+            f"{config.preset}: {config.env.id}",
+            f"{_count(comm.world_size, 'rank')} ({comm.backend})",
+            f"{_count(threads, 'thread')} a rank on {device}",
+            f"global batch {config.replay.batch_size * comm.world_size}",
+            f"learning rate {rate:.3g}",
+        )
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

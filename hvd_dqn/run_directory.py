@@ -1,0 +1,127 @@
+"""A run's directory: what stands where, and the facts of the run that its config does not hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hvd_dqn
+from hvd_dqn import schedules
+from hvd_dqn.config import Config
+from hvd_dqn.errors import UserError
+
+_PACKAGES = ("torch", "horovod", "mpi4py", "gymnasium", "numpy")
+
+
+class RunDirectory:
+    """Paths of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_file(self) -> Path:
+        """What `hvd-dqn evaluate` and `--config` read back."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Saved networks."""
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        """Pictures."""
+        return self.path / "plots"
+
+    def require_new(self) -> None:
+        """`UserError` unless the directory can be made here, or is empty and writable; makes
+        nothing.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"run directory {self.path} is a file: choose another with --run-dir")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(
+                f"run directory {self.path} is not empty: choose another with --run-dir, or "
+                "remove it"
+            )
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.is_dir())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(
+                f"run directory {self.path} cannot be made: {parent} is not writable; choose "
+                "another with --run-dir"
+            )
+
+    def create(self, config: Config, facts: dict[str, Any]) -> None:
+        """Make the directory with `config.json` and `run.json`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config_file.write_text(config.to_json())
+            (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"run directory {self.path} cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def default_path(preset: str) -> Path:
+    """`runs/PRESET-DATE-TIME`, with a number where that one is taken."""
+    stem = Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    path = stem
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path
+
+
+def run_facts(
+    config: Config, hosts: list[str], backend: str, threads: int, device: str
+) -> dict[str, Any]:
+    """`run.json`: what ran, where, with which versions."""
+    return {
+        "hvd_dqn": hvd_dqn.__version__,
+        "command": sys.argv,
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "world_size": len(hosts),
+        "hosts": hosts,
+        "backend": backend,
+        "threads_per_rank": threads,
+        "device": device,
+        "global_batch_size": config.replay.batch_size * len(hosts),
+        "learning_rate_factor": schedules.world_size_factor(config.optimizer, len(hosts)),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this package runs from, if it is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,1 @@
+"""What surrounds a run: set-up, diagnosis, pictures."""

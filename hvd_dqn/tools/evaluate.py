@@ -1,0 +1,47 @@
+"""Greedy episodes of a finished run's best network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hvd_dqn.actor import GreedyPolicy
+from hvd_dqn.checkpoint import CheckpointDirectory, SavedNetwork, load_network
+from hvd_dqn.command_line import load_config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
+from hvd_dqn.networks import make_network
+from hvd_dqn.run_directory import RunDirectory
+
+
+def evaluate_run(
+    path: Path, episodes: int, seed: int, communicator: Communicator
+) -> tuple[SavedNetwork, EvaluationResult]:
+    """Play `episodes` over all ranks with the best checkpoint under `path`. Collective; `UserError`
+    on all ranks or none.
+    """
+    run_dir = RunDirectory(path)
+    with agreement(communicator):
+        config = load_config(run_dir.config_file)
+        saved = CheckpointDirectory(run_dir.checkpoints).best()
+        evaluator = Evaluator(
+            config.env,
+            config.evaluation,
+            episodes=episodes,
+            seed=seed,
+            purpose=AFTERWARDS,
+            communicator=communicator,
+        )
+        network = make_network(
+            config.network,
+            obs_shape=evaluator.envs.obs_shape,
+            num_actions=evaluator.envs.num_actions,
+            device=torch.device("cpu"),
+        )
+        load_network(network, saved)
+    try:
+        return saved, evaluator.evaluate(GreedyPolicy(network, torch.device("cpu")))
+    finally:
+        evaluator.close()

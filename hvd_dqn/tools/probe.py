@@ -1,0 +1,114 @@
+"""What one rank of a launch sees; run by `doctor` and `build-horovod` under the real launcher.
+
+horovodrun -np 2 python -m hvd_dqn.tools.probe
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from hvd_dqn.errors import UserError
+
+_MARK = "hvd-dqn-probe "
+_TIMEOUT_SECONDS = 120
+
+
+class ProbeResult(NamedTuple):
+    """Two ranks met and averaged: what they saw, alike on both."""
+
+    mpi_library: str
+    libmpi: list[str]
+    nccl: bool
+    milliseconds: float
+
+
+def probe_two_ranks() -> ProbeResult:
+    """Launch two ranks by horovodrun and average a tensor. `UserError` says what went wrong."""
+    command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    }
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UserError(f"horovodrun cannot be started: {error.strerror}") from error
+    try:
+        output, _ = process.communicate(timeout=_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        raise UserError(
+            f"two ranks did not meet within {_TIMEOUT_SECONDS} s: {' '.join(command)}"
+        ) from None
+    reports = [
+        json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
+    ]
+    if process.returncode != 0 or len(reports) != 2:
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
+        reason = next((line for line in output.splitlines() if "hvd-dqn-problem" in line), last)
+        raise UserError(
+            "two ranks could not average a tensor: "
+            f"{reason.partition('hvd-dqn-problem ')[2] or reason}"
+        )
+    return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
+
+
+def _report() -> dict[str, object]:
+    import time
+
+    import torch
+
+    from hvd_dqn.distributed.connect import connect
+
+    comm = connect("horovod")
+    tensor = torch.full((1000,), float(comm.rank))
+    for _ in range(3):
+        tensor.fill_(comm.rank)
+        began = time.perf_counter()
+        comm.start_sum(tensor, "probe")
+        comm.finish_sum()
+        milliseconds = (time.perf_counter() - began) * 1000
+    expected = comm.world_size * (comm.world_size - 1) / 2
+    if not bool((tensor == expected).all()):
+        raise UserError(f"the sum over ranks is {tensor[0].item()} instead of {expected}")
+    from mpi4py import MPI
+
+    hvd = comm._hvd  # type: ignore[attr-defined]
+    report = {
+        "mpi_library": MPI.Get_library_version().splitlines()[0].rstrip("\x00"),
+        "libmpi": loaded_mpi_libraries(),
+        "nccl": bool(hvd.nccl_built()),
+        "milliseconds": round(milliseconds, 3),
+    }
+    comm.close()
+    return report
+
+
+def loaded_mpi_libraries() -> list[str]:
+    """The files of every libmpi that this process has loaded; more than one is a fault."""
+    try:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    files = {line.split()[-1] for line in maps if "/libmpi." in line}
+    return sorted({str(Path(file).resolve()) for file in files})
+
+
+if __name__ == "__main__":
+    try:
+        print(_MARK + json.dumps(_report()), flush=True)
+    except UserError as problem:
+        print(f"hvd-dqn-problem {problem}", flush=True)
+        sys.exit(1)
