@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -26,6 +28,49 @@ class GreedyPolicy:
         return action
 
 
+class Exploration:
+    """ε-greedy over N environments; with a zeta exponent, εz-greedy: random actions of random
+    duration (Dabney, Ostrovski, Barreto 2021, "Temporally-Extended ε-Greedy Exploration").
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int,
+        num_actions: int,
+        zeta_exponent: float | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self._num_actions = num_actions
+        self._zeta_exponent = zeta_exponent
+        self._rng = rng
+        self._action = np.zeros(num_envs, dtype=np.int64)
+        self._remaining = np.zeros(num_envs, dtype=np.int64)
+
+    def choose(self, epsilon: float, greedy: Callable[[], np.ndarray]) -> np.ndarray:
+        """Actions [N]; `greedy` is asked only where some environment does not explore."""
+        start = (self._rng.random(len(self._action)) < epsilon) & (self._remaining == 0)
+        drawn = self._rng.integers(self._num_actions, size=len(self._action))
+        self._action = np.where(start, drawn, self._action)
+        self._remaining = np.where(start, self._durations(), self._remaining)
+        exploring = self._remaining > 0
+        self._remaining -= exploring
+        if exploring.all():
+            return self._action.copy()
+        action: np.ndarray = np.where(exploring, self._action, greedy())
+        return action
+
+    def end_episodes(self, ended: np.ndarray) -> None:
+        """No random action outlasts its episode."""
+        self._remaining[ended] = 0
+
+    def _durations(self) -> np.ndarray | int:
+        if self._zeta_exponent is None:
+            return 1
+        durations: np.ndarray = self._rng.zipf(self._zeta_exponent, size=len(self._action))
+        return durations
+
+
 class Actor:
     """Steps the environments of one rank and keeps what they give."""
 
@@ -33,24 +78,19 @@ class Actor:
         self,
         envs: VectorEnvironment,
         policy: GreedyPolicy,
+        exploration: Exploration,
         replay: ReplayBuffer,
-        rng: np.random.Generator,
     ) -> None:
         self._envs = envs
         self._policy = policy
+        self._exploration = exploration
         self._replay = replay
-        self._rng = rng
         self._obs = envs.reset()
         replay.start(self._obs)
 
     def step(self, epsilon: float) -> list[Episode]:
-        """One step of every environment, each random with probability `epsilon`; the episodes that
-        ended with it.
-        """
-        explore = self._rng.random(self._envs.num_envs) < epsilon
-        action = self._rng.integers(self._envs.num_actions, size=self._envs.num_envs)
-        if not explore.all():
-            action = np.where(explore, action, self._policy(self._obs))
+        """One ε-greedy step of every environment; the episodes that ended with it."""
+        action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
         step = self._envs.step(action)
         self._replay.add(
             action=action,
@@ -60,5 +100,7 @@ class Actor:
             next_obs=step.next_obs,
             obs=step.obs,
         )
+        if step.episodes:
+            self._exploration.end_episodes(step.terminated | step.truncated)
         self._obs = step.obs
         return step.episodes

@@ -206,7 +206,7 @@ def _let_root_speak_first() -> None:
 class _EvaluateOptions:
     """Play greedy episodes with the best network of a run."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """The run's directory."""
     episodes: int = 100
     """How many, over all ranks."""
@@ -255,7 +255,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 class _PlotOptions:
     """Draw the learning curves of one or more runs."""
 
-    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR …")]
     """The runs' directories."""
     output: Path | None = None
     """The picture; by default `plots/learning_curve.png` of the first run."""

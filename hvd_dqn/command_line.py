@@ -35,7 +35,7 @@ class TrainOptions:
 
 
 def parse(
-    kind: type[T], arguments: Sequence[str], *, program: str, default: Any = tyro.MISSING
+    kind: type[T], arguments: Sequence[str], *, program: str, default: Any = tyro.MISSING_NONPROP
 ) -> T:
     """Parse typed options; help goes to the terminal and exits 0. Raises `UserError`, one line, for
     anything wrong.
@@ -129,6 +129,8 @@ def _first_fact(text: str, program: str) -> str:
     lines = [line.strip(" │╭╰╮╯─") for line in text.splitlines()]
     facts = [line for line in lines if line.strip("-")]
     fact = facts[1] if len(facts) > 1 else " ".join(facts)
+    if fact.endswith(":"):  # a list follows: its first entry is enough to go on with
+        fact = f"{fact} {facts[2]}"
     suggestion = next(
         (line for after, line in pairwise(facts) if after.startswith("Perhaps you meant")),
         "",

@@ -120,6 +120,8 @@ class NetworkConfig(_Section):
         "one or more widths greater than 0",
     )
     """Widths of the MLP's hidden layers."""
+    scale_observations: bool = True
+    """Map each observation component from the finite bounds that its space declares to −1 … 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,10 @@ class ExplorationConfig(_Section):
     """Share of random actions after the decay."""
     epsilon_decay_env_steps: int = _non_negative(10_000)
     """Global env steps of the linear decay."""
+    zeta_exponent: float | None = _ranged(None, lambda v: v > 1, "greater than 1")
+    """εz-greedy: a random action lasts k steps with probability ∝ k to minus this (2 in Dabney et
+    al. 2021); `None` draws a new one every step.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ by `Progress` alone, whose counters are equal on every rank.
 from __future__ import annotations
 
 from hvd_dqn import schedules, seeding
-from hvd_dqn.actor import Actor, GreedyPolicy
+from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, NonFiniteError
@@ -34,8 +34,7 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
     try:
         learner, policy = make_learner(config, comm, resources)
         replay = make_replay(config, comm, resources)
-        exploration = seeding.generator(config.seed, comm.rank, seeding.Stream.EXPLORATION)
-        actor = Actor(resources.envs, policy, replay, exploration)
+        actor = Actor(resources.envs, policy, make_exploration(config, comm, resources), replay)
         progress = Progress()
         observer = Observer(config, comm, resources, learner, policy, progress)
         try:
@@ -77,7 +76,7 @@ def make_learner(
         envs = resources.envs
         return make_network(
             config.network,
-            obs_shape=envs.obs_shape,
+            obs_space=envs.obs_space,
             num_actions=envs.num_actions,
             device=resources.device,
         )
@@ -99,12 +98,22 @@ def make_learner(
     return learner, GreedyPolicy(online, resources.device)
 
 
+def make_exploration(config: Config, comm: Communicator, resources: Resources) -> Exploration:
+    """This rank's exploration."""
+    return Exploration(
+        num_envs=config.env.num_envs,
+        num_actions=resources.envs.num_actions,
+        zeta_exponent=config.exploration.zeta_exponent,
+        rng=seeding.generator(config.seed, comm.rank, seeding.Stream.EXPLORATION),
+    )
+
+
 def make_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
     """This rank's replay."""
     return ReplayBuffer(
         capacity=config.replay.capacity,
         num_envs=config.env.num_envs,
-        obs_shape=resources.envs.obs_shape,
+        obs_shape=resources.envs.obs_space.shape,
         obs_dtype=resources.envs.obs_dtype,
         gamma=config.objective.gamma,
         n_step=config.replay.n_step,

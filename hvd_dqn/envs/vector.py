@@ -42,9 +42,10 @@ class VectorEnvironment:
         self._envs = envs
         self._episode_seed = episode_seed
         self.num_envs = envs.num_envs
-        self.obs_shape: tuple[int, ...] = envs.single_observation_space.shape or ()
-        space_dtype = np.dtype(envs.single_observation_space.dtype)
-        self.obs_dtype = np.dtype(np.uint8) if space_dtype == np.uint8 else np.dtype(np.float32)
+        assert isinstance(envs.single_observation_space, gym.spaces.Box)
+        self.obs_space = envs.single_observation_space
+        is_bytes = self.obs_space.dtype == np.uint8
+        self.obs_dtype = np.dtype(np.uint8) if is_bytes else np.dtype(np.float32)
         self.num_actions = int(envs.single_action_space.n)
         self._first_action = int(envs.single_action_space.start)
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)

@@ -36,7 +36,7 @@ def evaluate_run(
         )
         network = make_network(
             config.network,
-            obs_shape=evaluator.envs.obs_shape,
+            obs_space=evaluator.envs.obs_space,
             num_actions=evaluator.envs.num_actions,
             device=torch.device("cpu"),
         )

@@ -1,0 +1,106 @@
+"""Several ranks, real launchers: what the distributed update promises."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from tests.distributed import workers
+from tests.launching import launch
+
+pytestmark = pytest.mark.multirank
+
+
+def run_job(tmp_path, job, *, ranks=2, launcher="horovodrun", **options):
+    """Run one of `workers`; every rank's result, in order of rank."""
+    directory = tmp_path / f"{job}-{launcher}-{ranks}-{options.get('backend', 'auto')}"
+    directory.mkdir()
+    options.setdefault("run_dir", str(directory / "run"))
+    arguments = ["-m", "tests.distributed.workers", job, str(directory), json.dumps(options)]
+    done = launch(arguments, ranks=ranks, launcher=launcher)
+    assert done.code == 0, done.output
+    return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize(("ranks", "backend"), [(2, "horovod"), (3, "horovod"), (2, "mpi")])
+def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend):
+    size, updates = 16, 60
+    results = run_job(
+        tmp_path, "equivalence", ranks=ranks, backend=backend, size=size, updates=updates
+    )
+    single = workers.make_learner(LocalCommunicator(), seed=0)
+    start = single.online_parameters.values.clone()
+    for batch in workers.batches(updates, size * ranks):
+        single.start(batch)
+        single.finish()
+    moved = (single.online_parameters.values - start).abs().max().item()
+    assert moved > 0.01, "the updates must have done something"
+    for result in results:
+        assert result["parameters"] == results[0]["parameters"], "bit for bit across ranks"
+        assert result["drift"] == 0
+        assert result["loss"] == pytest.approx(single.statistics.loss, rel=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(result["parameters"]),
+            single.online_parameters.values,
+            rtol=1e-3,
+            atol=2e-5,
+        )
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_stay_bit_equal_while_episodes_end_at_different_times(tmp_path, ranks):
+    results = run_job(tmp_path, "whole_run", ranks=ranks)
+    first = results[0]
+    assert first["updates"] >= 360 if ranks == 2 else first["updates"] >= 250
+    for result in results:
+        for name in ("online", "target", "optimizer", "updates", "env_steps", "score"):
+            assert result[name] == first[name], name
+        assert len(result["episodes"]) > 10
+    ends = [tuple(map(tuple, result["episodes"])) for result in results]
+    assert len(set(ends)) == ranks, "each rank lives through episodes of its own"
+
+
+def test_backends_agree_bit_for_bit_on_one_rank(tmp_path):
+    runs = [
+        run_job(tmp_path, "whole_run", ranks=1, launcher=launcher, backend=backend)[0]
+        for launcher, backend in (("none", "local"), ("horovodrun", "horovod"), ("mpirun", "mpi"))
+    ]
+    assert runs[0]["updates"] > 500
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_horovod_and_mpi_agree_bit_for_bit_on_two_ranks(tmp_path):
+    runs = [
+        run_job(tmp_path, "whole_run", launcher="mpirun", backend=name)
+        for name in ("horovod", "mpi")
+    ]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("target_period", [10, 1000])
+def test_a_rank_that_drifts_is_noticed_healed_and_reported(tmp_path, target_period):
+    results = run_job(tmp_path, "drift", ranks=3, target_period=target_period)
+    digests = [result["digests"] for result in results]
+    assert digests[0][:25] == digests[1][:25] == digests[2][:25]
+    assert digests[0][25:] == digests[1][25:] == digests[2][25:], (
+        "healed at the update that noticed it"
+    )
+    assert [result["resyncs"] for result in results] == [1, 1, 1]
+    assert results[0]["drift"] == results[1]["drift"] == 0
+    assert results[2]["drift"] == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_collectives(tmp_path, backend):
+    results = run_job(tmp_path, "gathering", ranks=3, backend=backend)
+    for rank, result in enumerate(results):
+        assert result["backend"] == backend
+        assert result["gathered"] == results[0]["gathered"]
+        assert result["gathered"][rank]["rank"] == rank
+        assert result["gathered"][2]["text"] == "ü" * 2000
+        assert result["sum"] == [6.0, 6.0]
+        assert result["broadcast"] == [0.0, 1.0, 2.0, 3.0, 4.0]
+        assert result["local"] == [rank, 3]

@@ -1,0 +1,205 @@
+"""What each rank runs in the multi-rank tests: `python -m tests.distributed.workers JOB OUTPUT_DIR
+JSON`.
+
+Every rank leaves `rank-R.json` in OUTPUT_DIR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from hvd_dqn import schedules
+from hvd_dqn.config import (
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    ExplorationConfig,
+    LoggingConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+)
+from hvd_dqn.distributed import connect
+from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.learner import Learner
+from hvd_dqn.networks import make_network
+from hvd_dqn.objectives import ExpectedObjective
+from hvd_dqn.structs import Batch
+
+CPU = torch.device("cpu")
+
+
+def sha256(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
+
+
+def make_learner(comm: Communicator, *, seed: int, target_period: int = 10) -> Learner:
+    """A small learner; `seed` may differ by rank: the broadcast must undo that."""
+    torch.manual_seed(seed)
+    config = NetworkConfig(hidden_sizes=(32, 32))
+    online, target = (
+        make_network(config, obs_space=gym.spaces.Box(-1, 1, (6,)), num_actions=3, device=CPU)
+        for _ in range(2)
+    )
+    optimizer = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.1)
+    return Learner(
+        online=online,
+        target=target,
+        objective=ExpectedObjective(ObjectiveConfig()),
+        config=optimizer,
+        rate=lambda updates: schedules.learning_rate(optimizer, comm.world_size, updates, 1000),
+        target_period_updates=target_period,
+        communicator=comm,
+    )
+
+
+def batches(count: int, size: int) -> list[Batch]:
+    """The same on every rank."""
+    generator = torch.Generator().manual_seed(7)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return [
+        Batch(
+            obs=normal(size, 6),
+            action=torch.randint(3, (size,), generator=generator),
+            reward=normal(size),
+            discount=torch.rand(size, generator=generator),
+            next_obs=normal(size, 6),
+            weight=torch.ones(size),
+            slot=torch.arange(size),
+        )
+        for _ in range(count)
+    ]
+
+
+def part(batch: Batch, rank: int, size: int) -> Batch:
+    return Batch(*(values[rank * size : (rank + 1) * size] for values in batch))
+
+
+def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Updates on this rank's share of common batches."""
+    learner = make_learner(comm, seed=comm.rank)
+    size = options["size"]
+    for batch in batches(options["updates"], size * comm.world_size):
+        learner.start(part(batch, comm.rank, size))
+        learner.finish()
+    return {
+        "parameters": learner.online_parameters.values.tolist(),
+        "loss": learner.statistics.loss,
+        "drift": learner.statistics.drift,
+    }
+
+
+def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """One rank's parameters are changed behind the others' backs."""
+    learner = make_learner(comm, seed=0, target_period=options["target_period"])
+    digests = []
+    for number, batch in enumerate(batches(40, 8 * comm.world_size)):
+        if number == 25 and comm.rank == comm.world_size - 1:
+            learner.online_parameters.values[5] += 1e-3
+        learner.start(part(batch, comm.rank, 8))
+        learner.finish()
+        digests.append(sha256(learner.online_parameters.values))
+    return {
+        "digests": digests,
+        "drift": learner.statistics.drift,
+        "resyncs": learner.statistics.resyncs,
+    }
+
+
+def gathering(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Values of every shape and size, and a large sum."""
+    value = {
+        "rank": comm.rank,
+        "text": "ü" * comm.rank * 1000,
+        "none": None,
+        "list": [0.1] * comm.rank,
+    }
+    tensor = torch.full((1_000_003,), float(comm.rank + 1))
+    comm.start_sum(tensor, "large")
+    comm.finish_sum()
+    ours = torch.arange(5.0) + comm.rank
+    comm.broadcast(ours, "ours")
+    comm.barrier()
+    return {
+        "gathered": comm.gather(value),
+        "sum": [tensor.min().item(), tensor.max().item()],
+        "broadcast": ours.tolist(),
+        "backend": comm.backend,
+        "local": [comm.local_rank, comm.local_size],
+    }
+
+
+def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """The real `train`, with a look at what each rank holds at its end."""
+    from hvd_dqn import train as room
+    from hvd_dqn.observer import Observer, Summary
+    from hvd_dqn.run_directory import RunDirectory
+
+    seen: dict[str, Any] = {"episodes": []}
+
+    class Spy(Observer):
+        def add_episodes(self, episodes):  # type: ignore[no-untyped-def]
+            seen["episodes"] += [[self._progress.env_steps, *episode] for episode in episodes]
+            super().add_episodes(episodes)
+
+        def conclude(self) -> Summary:
+            learner = self._learner
+            seen["online"] = sha256(learner.online_parameters.values)
+            seen["target"] = sha256(learner.target_parameters.values)
+            seen["optimizer"] = [
+                sha256(v) for v in next(iter(learner._optimizer.state.values())).values()
+            ]
+            seen["updates"] = learner.updates
+            return super().conclude()
+
+    room.Observer = Spy  # type: ignore[misc]
+    config = small_config(**options.get("config", {}))
+    summary = room.train(config, comm, RunDirectory(Path(options["run_dir"])))
+    return seen | {"score": summary.score.mean, "env_steps": summary.progress.env_steps}
+
+
+def small_config(**changes: Any) -> Config:
+    """CartPole, small and quick, with episodes that end at different times on every rank."""
+    config = Config(
+        preset="test",
+        total_env_steps=2400,
+        learning_starts_env_steps=200,
+        vector_steps_per_iteration=2,
+        updates_per_iteration=4,
+        target_period_updates=25,
+        env=EnvConfig(num_envs=4),
+        network=NetworkConfig(hidden_sizes=(32,)),
+        replay=ReplayConfig(capacity=1000, batch_size=16, n_step=2),
+        exploration=ExplorationConfig(epsilon_decay_env_steps=1000),
+        evaluation=EvaluationConfig(period_env_steps=1000, episodes=5, final_episodes=7),
+        logging=LoggingConfig(period_env_steps=300, tensorboard=False),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+JOBS = {job.__name__: job for job in (equivalence, drift, gathering, whole_run)}
+
+
+def main() -> None:
+    job, directory, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    torch.set_num_threads(1)
+    comm = connect(options.get("backend", "auto"))
+    result = JOBS[job](comm, options)
+    (directory / f"rank-{comm.rank}.json").write_text(json.dumps(result))
+    comm.close()
+
+
+if __name__ == "__main__":
+    main()

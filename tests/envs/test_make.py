@@ -1,0 +1,51 @@
+"""One line that says why there is no environment, and what to do."""
+
+import pytest
+
+from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs import make_env
+from hvd_dqn.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "words"),
+    [
+        ("NoSuchThing-v0", "{}", ["NoSuchThing"]),
+        ("CartPole-v99", "{}", ["CartPole", "v1"]),
+        ("not an id", "{}", ["not an id"]),
+        ("no_such_module:Thing-v0", "{}", ["no_such_module", "install the package"]),
+        ("tests.envs.nowhere:Thing-v0", "{}", ["tests.envs.nowhere"]),
+        ("CartPole-v1", '{"wheels": 3}', ["wheels"]),
+        ("Pendulum-v1", "{}", ["Box actions", "Discrete"]),
+        ("tests.envs.toy:ToyContinuous-v0", "{}", ["Box actions"]),
+        ("tests.envs.toy:ToyDictionary-v0", "{}", ["Dict observations", "FlattenObservation"]),
+        ("FrozenLake-v1", "{}", ["Discrete observations"]),
+    ],
+)
+def test_bad_ids_are_told_in_one_line(env_id, kwargs, words):
+    with pytest.raises(UserError) as caught:
+        make_env(EnvConfig(id=env_id, kwargs=kwargs))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    import sys
+
+    for module in [m for m in sys.modules if m.startswith(("Box2D", "gymnasium.envs.box2d"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    with pytest.raises(UserError, match=r"pip install 'hvd_dqn\[box2d\]'"):
+        make_env(EnvConfig(id="LunarLander-v3"))
+
+
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", "LunarLander-v3", "tests.envs.toy:ToyIdentity-v0"]
+)
+def test_good_ids_are_made(env_id):
+    env = make_env(EnvConfig(id=env_id))
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == env.observation_space.shape
+    env.close()

@@ -1,0 +1,108 @@
+"""Environments made for tests, named as a third party's would be: `tests.envs.toy:Name-v0`."""
+
+import time
+
+import gymnasium as gym
+import numpy as np
+
+
+class Counting(gym.Env):
+    """Observes (seed of the episode, steps so far); ends after `length` steps, by `end`; each step
+    pays 1.
+    """
+
+    def __init__(self, length=5, end="truncated", first_action=0):
+        self.length, self.end = length, end
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gym.spaces.Discrete(3, start=first_action)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.seed = 0, seed % 1000
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        over = self.steps >= self.length
+        return (
+            self._obs(),
+            1.0,
+            over and self.end == "terminated",
+            over and self.end == "truncated",
+            {},
+        )
+
+    def _obs(self):
+        return np.array([self.seed, self.steps], dtype=np.float64)
+
+
+class Identity(gym.Env):
+    """The observation names the action that pays 1: any learner that works learns it in seconds."""
+
+    def __init__(self, size=4, length=20):
+        self.size, self.length = size, length
+        self.observation_space = gym.spaces.Box(0, 1, (size,), np.float32)
+        self.action_space = gym.spaces.Discrete(size)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._draw(), {}
+
+    def step(self, action):
+        reward = float(action == self.answer)
+        self.steps += 1
+        return self._draw(), reward, False, self.steps >= self.length, {}
+
+    def _draw(self):
+        self.answer = int(self.np_random.integers(self.size))
+        return np.eye(self.size, dtype=np.float32)[self.answer]
+
+
+class Faulty(Identity):
+    """Goes wrong after `after` steps of its life: `nan` rewards or an exception, on one rank or on
+    all.
+    """
+
+    def __init__(self, fault="raise", after=60, rank=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fault, self.after, self.rank, self.life = fault, after, rank, 0
+
+    def step(self, action):
+        from hvd_dqn.distributed.launcher import detect_launch
+
+        self.life += 1
+        launch = detect_launch()
+        mine = self.rank is None or (launch is not None and launch.rank == self.rank)
+        obs, reward, terminated, truncated, info = super().step(action)
+        if mine and self.life >= self.after:
+            if self.fault == "raise":
+                raise RuntimeError("the simulator broke")
+            if self.fault == "sleep":
+                time.sleep(0.001)
+            reward = float("nan")
+        return obs, reward, terminated, truncated, info
+
+
+class Continuous(Counting):
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.Box(-1, 1, (2,))
+
+
+class Dictionary(Counting):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Dict({"a": gym.spaces.Box(0, 1, (1,))})
+
+
+class Endless(Counting):
+    """Never ends."""
+
+    def __init__(self):
+        super().__init__(length=10**9)
+
+
+for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless):
+    gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)

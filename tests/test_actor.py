@@ -1,0 +1,57 @@
+"""Who explores, for how long, and what reaches the replay."""
+
+import numpy as np
+import pytest
+
+from hvd_dqn.actor import Exploration
+
+
+def make(num_envs=1000, zeta_exponent=None):
+    rng = np.random.default_rng(0)
+    return Exploration(num_envs=num_envs, num_actions=4, zeta_exponent=zeta_exponent, rng=rng)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_the_share_of_random_actions(epsilon):
+    exploration = make()
+    greedy = np.full(1000, 9)
+    actions = np.array([exploration.choose(epsilon, lambda: greedy) for _ in range(200)])
+    assert (actions != 9).mean() == pytest.approx(epsilon, abs=0.01)
+    if epsilon:
+        counts = np.bincount(actions[actions != 9], minlength=4)
+        assert counts / counts.sum() == pytest.approx(np.full(4, 0.25), abs=0.01)
+
+
+def test_the_network_is_not_asked_where_all_explore():
+    def never():
+        raise AssertionError("asked")
+
+    make().choose(1.0, never)
+
+
+def runs(row):
+    """Lengths of the stretches of random actions."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+def test_zeta_durations_follow_their_law():
+    exploration = make(zeta_exponent=2.0)
+    greedy = np.full(1000, 9)
+    actions = np.array([exploration.choose(0.01, lambda: greedy) for _ in range(400)]).T
+    lengths = np.concatenate([runs(row != 9) for row in actions])
+    # ζ(2) = π²/6; stretches that meet or are cut by the end are few at ε = 0.01
+    for k in (1, 2, 3):
+        assert (lengths == k).mean() == pytest.approx(6 / np.pi**2 / k**2, rel=0.15)
+    assert lengths.max() > 50
+
+
+def test_no_random_action_outlasts_its_episode():
+    exploration = make(num_envs=2, zeta_exponent=1.01)
+    greedy = np.full(2, 9)
+    while not (exploration._remaining > 10).all():
+        exploration.choose(1.0, lambda: greedy)
+    exploration.end_episodes(np.array([True, False]))
+    action = exploration.choose(0.0, lambda: greedy)
+    assert action[0] == 9
+    assert action[1] != 9

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import torch
+
+from hvd_dqn.checkpoint import CheckpointDirectory, load_network
+from hvd_dqn.errors import UserError
+
+
+def network(value=0.0):
+    module = torch.nn.Linear(3, 2)
+    torch.nn.init.constant_(module.weight, value)
+    return module
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    directory = CheckpointDirectory(tmp_path / "checkpoints", keep=2)
+    for step, score in enumerate([1.0, 9.0, 3.0, 2.0, 4.0]):
+        directory.save(network(step), env_steps=step, updates=step, evaluation_mean=score)
+    assert [saved.env_steps for saved in directory.list()] == [1, 3, 4]
+    assert directory.best().env_steps == 1
+    loaded = network(-1.0)
+    load_network(loaded, directory.best())
+    assert torch.equal(loaded.weight, network(1.0).weight)
+
+
+def test_among_equals_the_newest_is_best_and_an_unjudged_one_never(tmp_path):
+    directory = CheckpointDirectory(tmp_path, keep=5)
+    for step, score in enumerate([5.0, 5.0, None]):
+        directory.save(network(), env_steps=step, updates=step, evaluation_mean=score)
+    assert directory.best().env_steps == 1
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path):
+    directory = CheckpointDirectory(tmp_path)
+    for value in (1.0, 2.0):
+        directory.save(network(value), env_steps=7, updates=7, evaluation_mean=value)
+    (saved,) = directory.list()
+    assert saved.evaluation_mean == 2.0
+
+
+def test_what_was_cut_short_does_not_exist(tmp_path):
+    directory = CheckpointDirectory(tmp_path)
+    directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    partial = tmp_path / "step-000000000002.partial"
+    partial.mkdir()
+    (partial / "manifest.json").write_text(
+        json.dumps({"env_steps": 2, "updates": 2, "evaluation_mean": 99})
+    )
+    (tmp_path / "step-000000000003").mkdir()
+    assert [saved.env_steps for saved in directory.list()] == [1]
+
+
+def test_damage_and_strangers_are_told(tmp_path):
+    directory = CheckpointDirectory(tmp_path)
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        directory.best()
+    directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    saved = directory.best()
+    with pytest.raises(UserError, match="does not fit the network"):
+        load_network(torch.nn.Linear(4, 2), saved)
+    file = saved.path / "network.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="is damaged"):
+        load_network(network(), saved)

@@ -1,0 +1,116 @@
+"""Validation at birth, with the fix in the message; and no field that nobody reads."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import hvd_dqn
+from hvd_dqn.config import (
+    Config,
+    ConfigError,
+    EnvConfig,
+    EvaluationConfig,
+    ExplorationConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: OptimizerConfig(learning_rate=0.0), ["optimizer.learning_rate", "0.0", "greater"]),
+        (lambda: OptimizerConfig(learning_rate="x"), ["optimizer.learning_rate", "'x'", "float"]),
+        (lambda: OptimizerConfig(max_grad_norm=-1.0), ["optimizer.max_grad_norm", "-1.0"]),
+        (lambda: OptimizerConfig(world_size_scaling="cubic"), ["one of none, sqrt, linear"]),
+        (lambda: ObjectiveConfig(gamma=1.5), ["objective.gamma", "1.5", "between 0 and 1"]),
+        (lambda: ObjectiveConfig(gamma=True), ["objective.gamma", "True"]),
+        (lambda: ObjectiveConfig(double=1), ["objective.double", "bool"]),
+        (lambda: ReplayConfig(batch_size=0), ["replay.batch_size"]),
+        (lambda: ReplayConfig(batch_size=1.5), ["replay.batch_size", "int"]),
+        (lambda: ReplayConfig(n_step=0), ["replay.n_step", "between 1 and 255"]),
+        (lambda: NetworkConfig(hidden_sizes=()), ["network.hidden_sizes", "one or more"]),
+        (lambda: NetworkConfig(hidden_sizes=(0,)), ["network.hidden_sizes"]),
+        (lambda: NetworkConfig(hidden_sizes=[64]), ["network.hidden_sizes"]),
+        (lambda: EnvConfig(kwargs="{"), ["env.kwargs", "not JSON"]),
+        (lambda: EnvConfig(kwargs="[1]"), ["env.kwargs", "JSON object"]),
+        (lambda: ExplorationConfig(epsilon_final=-0.1), ["exploration.epsilon_final"]),
+        (lambda: EvaluationConfig(episodes=0), ["evaluation.episodes"]),
+        (lambda: Config(seed=-1), ["seed", "0 or greater"]),
+        (lambda: Config(total_env_steps=10), ["learning_starts_env_steps", "raise the total"]),
+        (
+            lambda: Config(replay=ReplayConfig(capacity=16)),
+            ["replay.capacity", "raise the capacity"],
+        ),
+    ],
+)
+def test_bad_values_are_refused_with_the_fix(make, words):
+    with pytest.raises(ConfigError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_zero_is_a_value():
+    assert ExplorationConfig(epsilon_initial=0.0, epsilon_final=0.0).epsilon_initial == 0.0
+    assert ObjectiveConfig(gamma=0.0).gamma == 0.0
+    assert OptimizerConfig(max_grad_norm=None).max_grad_norm is None
+
+
+def test_sections_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3
+
+
+def test_every_field_is_read_by_some_module():
+    package = Path(hvd_dqn.__file__).parent
+    read = {
+        node.attr
+        for path in package.rglob("*.py")
+        if path.name not in ("config.py", "presets.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    read |= {  # read by properties and methods of the sections themselves
+        node.attr
+        for node in ast.walk(ast.parse((package / "config.py").read_text()))
+        if isinstance(node, ast.Attribute)
+        and not (isinstance(node.value, ast.Name) and node.value.id == "dataclasses")
+    }
+    unread = [name for name in Config().flat() if name.rpartition(".")[2] not in read]
+    assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("total", "starts", "vector_steps", "updates", "world_size"),
+    [
+        (1000, 100, 2, 3, 1),
+        (1000, 100, 2, 3, 3),
+        (1000, 96, 3, 1, 2),
+        (997, 0, 1, 2, 1),
+        (50, 49, 7, 1, 1),
+    ],
+)
+def test_planned_updates_are_those_that_a_loop_makes(
+    total, starts, vector_steps, updates, world_size
+):
+    config = Config(
+        total_env_steps=total,
+        learning_starts_env_steps=starts,
+        vector_steps_per_iteration=vector_steps,
+        updates_per_iteration=updates,
+        env=EnvConfig(num_envs=4),
+    )
+    env_steps = made = 0
+    while env_steps < total:
+        env_steps += 4 * vector_steps * world_size
+        if env_steps >= starts:
+            made += updates
+    assert config.planned_updates(world_size) == made
+    assert made > 0

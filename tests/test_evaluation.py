@@ -1,0 +1,97 @@
+"""Which episodes are played, by whom, and that none is counted for being short."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hvd_dqn.config import EnvConfig, EvaluationConfig
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.evaluation import CLOSING, PERIODIC, Evaluator
+
+
+class OneOf(LocalCommunicator):
+    """Stands where rank `rank` of `world_size` would; its gather holds its own part alone."""
+
+    def __init__(self, rank, world_size):
+        self.rank, self.world_size = rank, world_size
+
+
+def seeds_played(evaluator):
+    """The first observation of the toy names the episode's seed."""
+    seeds = []
+    step = evaluator.envs.step
+
+    def policy(obs):
+        seeds.extend(int(o[0]) for o in obs if o[1] == 0)
+        return np.zeros(len(obs), dtype=np.int64)
+
+    result = evaluator.evaluate(policy)
+    assert step
+    return seeds, result
+
+
+def make(comm, *, episodes=11, num_envs=3, purpose=PERIODIC, seed=5):
+    env = EnvConfig(id="tests.envs.toy:ToyCounting-v0", num_envs=num_envs)
+    return Evaluator(
+        env, EvaluationConfig(), episodes=episodes, seed=seed, purpose=purpose, communicator=comm
+    )
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 20])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_episode_is_played_once_whatever_the_ranks(world_size, num_envs):
+    reference, _ = seeds_played(make(LocalCommunicator(), num_envs=1))
+    played, returns = Counter(), []
+    for rank in range(world_size):
+        seeds, result = seeds_played(make(OneOf(rank, world_size), num_envs=num_envs))
+        played.update(seeds)
+        returns += result.returns
+    # slots that are done go on stepping, so some further episodes begin; none of them counts
+    assert len(returns) == 11
+    assert set(reference[:11]) <= set(played)
+
+
+def test_more_ranks_than_episodes():
+    counts = [len(seeds_played(make(OneOf(rank, 4), episodes=2))[1].returns) for rank in (0, 1)]
+    assert counts == [1, 1]
+
+
+def test_an_evaluation_repeats_and_purposes_differ():
+    evaluator = make(LocalCommunicator())
+    first, again = seeds_played(evaluator)[0], seeds_played(evaluator)[0]
+    assert first == again
+    assert set(first).isdisjoint(seeds_played(make(LocalCommunicator(), purpose=CLOSING))[0])
+
+
+class Uneven:
+    """An environment stand-in whose slots end after 1 and after 10 steps."""
+
+    num_envs = 2
+
+    def __init__(self):
+        self.time = 0
+
+    def reset(self):
+        self.time = 0
+        return np.zeros((2, 1))
+
+    def step(self, action):
+        from hvd_dqn.envs import EnvStep
+        from hvd_dqn.structs import Episode
+
+        self.time += 1
+        ended = np.array([True, self.time % 10 == 0])
+        episodes = [Episode(1.0, 1)] + [Episode(10.0, 10)] * int(ended[1])
+        obs = np.zeros((2, 1))
+        return EnvStep(obs, obs, np.ones(2), ended, np.zeros(2, bool), episodes)
+
+
+def test_short_episodes_are_not_counted_more_often():
+    evaluator = make(LocalCommunicator(), episodes=8, num_envs=2)
+    evaluator.close()
+    evaluator.envs = Uneven()
+    result = evaluator.evaluate(lambda obs: np.zeros(2, dtype=np.int64))
+    assert sorted(result.returns) == [1.0] * 4 + [10.0] * 4
+    assert result.mean == 5.5
+    assert result.std == 4.5

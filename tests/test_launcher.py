@@ -1,0 +1,64 @@
+import importlib
+
+import pytest
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.distributed.launcher import detect_launch, set_small_message_defaults
+
+connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}, (1, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, (0, 1)),
+        ({"PMI_RANK": "2", "PMI_SIZE": "3"}, (2, 3)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        # an interactive shell, or a batch script, on a compute node
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
+        # mpirun within a Slurm job
+        (
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+            | {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"},
+            (3, 4),
+        ),
+    ],
+)
+def test_a_launch_is_read_from_the_environment(environ, expected):
+    launch = detect_launch(environ)
+    assert (launch and (launch.rank, launch.world_size)) == expected
+
+
+def test_defaults_are_set_only_where_the_user_set_nothing():
+    environ = {"HOROVOD_CYCLE_TIME": "5"}
+    set_small_message_defaults(environ)
+    assert environ == {"HOROVOD_CYCLE_TIME": "5", "OMPI_MCA_mpi_yield_when_idle": "1"}
+
+
+class Hosts(LocalCommunicator):
+    def __init__(self, places):
+        self.places = places
+
+    def gather(self, value):
+        return [value, *self.places]
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "quota", "threads"),
+    [
+        (8, [], float("inf"), 8),
+        (8, [["here", list(range(8))]], float("inf"), 4),
+        (8, [["elsewhere", list(range(8))]], float("inf"), 8),
+        (2, [["here", [2, 3]]], float("inf"), 2),  # bound to cores of their own
+        (1, [["here", [0]]] * 3, float("inf"), 1),
+        (8, [["here", list(range(8))]], 4.0, 2),
+    ],
+)
+def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quota, threads):
+    monkeypatch.setattr(connecting, "hostname", lambda: "here")
+    monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(mine)))
+    monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
+    assert connecting.compute_threads(Hosts(others)) == threads

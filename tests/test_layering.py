@@ -1,0 +1,111 @@
+"""A file imports only from its own floor or below; heavy libraries are named in one module each."""
+
+import ast
+from pathlib import Path
+
+import hvd_dqn
+
+PACKAGE = Path(hvd_dqn.__file__).parent
+FLOORS = [
+    ["__init__", "errors"],
+    ["config", "structs", "seeding"],
+    ["schedules", "presets", "losses", "networks", "distributed", "envs"],
+    ["objectives", "replay", "command_line"],
+    ["actor", "learner"],
+    ["evaluation", "metrics", "checkpoint", "run_directory", "display"],
+    ["resources"],
+    ["observer"],
+    ["train"],
+    ["tools"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(["hvd_dqn", *parts])
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(own_name(path)) for path in modules()}
+    assert rooms == set(FLOOR)
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in modules():
+        mine = room_of(own_name(path))
+        for name in imports_of(path):
+            if name == "hvd_dqn" or not name.startswith("hvd_dqn."):
+                continue
+            other = room_of(name)
+            if other not in FLOOR:  # a name such as hvd_dqn.__version__
+                continue
+            if FLOOR[other] > FLOOR[mine]:
+                wrong.append(f"{own_name(path)} (floor {FLOOR[mine]}) imports {name}")
+    assert wrong == []
+
+
+def test_horovod_and_mpi_are_named_by_their_backends_and_the_tools_alone():
+    namers = {"horovod": set(), "mpi4py": set()}
+    for path in modules():
+        for name in imports_of(path):
+            top = name.partition(".")[0]
+            if top in namers and not own_name(path).startswith("hvd_dqn.tools."):
+                namers[top].add(own_name(path))
+    assert namers == {
+        "horovod": {"hvd_dqn.distributed.horovod"},
+        "mpi4py": {"hvd_dqn.distributed.mpi"},
+    }
+
+
+def test_one_process_loads_neither_horovod_nor_mpi():
+    import subprocess
+    import sys
+
+    from tests.launching import clean_environment
+
+    code = (
+        "import sys\n"
+        "from hvd_dqn.distributed import connect\n"
+        "import hvd_dqn.train\n"
+        "assert connect('auto').backend == 'local'\n"
+        "print(sorted({'horovod', 'mpi4py'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_nothing_unpickles():
+    for path in modules():
+        text = path.read_text()
+        assert "pickle" not in imports_of(path), path
+        assert " torch.load" not in text.replace("(", " "), path
+        assert "allow_pickle" not in text, path

@@ -1,0 +1,89 @@
+"""One rank's update against torch's own, written out plainly."""
+
+import copy
+
+import pytest
+import torch
+
+from hvd_dqn.distributed import FlatParameters
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.learner import NonFiniteError
+from hvd_dqn.objectives import ExpectedObjective
+from tests.distributed import workers
+
+
+def test_the_flat_update_is_torchs_adam_with_clipping():
+    learner = workers.make_learner(LocalCommunicator(), seed=3, target_period=7)
+    online, target = copy.deepcopy(learner.online), copy.deepcopy(learner.online)
+    for network in (online, target):
+        for parameter in network.parameters():
+            parameter.grad = None
+    optimizer = torch.optim.Adam(online.parameters(), lr=1e-3)
+    objective = ExpectedObjective(workers.ObjectiveConfig())
+    clipped = 0
+    for number, batch in enumerate(workers.batches(30, 32), start=1):
+        learner.start(batch)
+        learner.finish()
+        optimizer.zero_grad()
+        objective(online, target, batch).loss.mean().backward()
+        clipped += float(torch.nn.utils.clip_grad_norm_(online.parameters(), 0.1)) > 0.1
+        optimizer.step()
+        if number % 7 == 0:
+            target.load_state_dict(online.state_dict())
+    assert clipped > 3, "clipping must have been at work"
+    for ours, theirs in zip(learner.online.parameters(), online.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    last_copy = learner.target_parameters.values
+    torch.testing.assert_close(
+        last_copy, torch.cat([p.reshape(-1) for p in target.parameters()]), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_target_network_changes_at_its_period_alone():
+    learner = workers.make_learner(LocalCommunicator(), seed=0, target_period=5)
+    before = learner.target_parameters.values.clone()
+    changes = []
+    for batch in workers.batches(15, 8):
+        learner.start(batch)
+        learner.finish()
+        changes.append(not torch.equal(before, learner.target_parameters.values))
+        before = learner.target_parameters.values.clone()
+    assert [i + 1 for i, changed in enumerate(changes) if changed] == [5, 10, 15]
+
+
+def test_weights_scale_each_samples_share():
+    (batch,) = workers.batches(1, 8)
+    weighted, twice = (workers.make_learner(LocalCommunicator(), seed=0) for _ in range(2))
+    weights = torch.tensor([2.0, 0, 0, 0, 0, 0, 0, 0])
+    weighted.start(batch._replace(weight=weights))
+    only = workers.Batch(*(values[:1] for values in batch))
+    twice.start(only._replace(weight=torch.tensor([0.25])))
+    torch.testing.assert_close(weighted._buffer.gradients, twice._buffer.gradients)
+    assert weighted._buffer.gradients.abs().sum() > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_number_stops_before_the_step(bad):
+    learner = workers.make_learner(LocalCommunicator(), seed=0)
+    good, broken = workers.batches(2, 8)
+    learner.start(good)
+    learner.finish()
+    before = learner.online_parameters.values.clone()
+    broken.reward[3] = bad
+    broken.obs[3] = bad
+    learner.start(broken)
+    with pytest.raises(NonFiniteError, match="on rank 0 at update 1 "):
+        learner.finish()
+    assert torch.equal(learner.online_parameters.values, before)
+    assert learner.updates == 1
+
+
+def test_flat_parameters_are_the_modules_own():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    obs = torch.randn(5, 3)
+    before = module(obs)
+    flat = FlatParameters(module)
+    assert flat.values.numel() == 3 * 4 + 4 + 4 * 2 + 2
+    torch.testing.assert_close(module(obs), before)
+    flat.values.zero_()
+    assert module(obs).abs().sum() == 0

@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.learner import LearnerStatistics
+from hvd_dqn.metrics import FileSink, Meter, episode_metrics
+from hvd_dqn.structs import Episode, Progress
+
+
+class TwoRanks(LocalCommunicator):
+    """The other rank's part of every gather is given."""
+
+    world_size = 2
+
+    def __init__(self, other):
+        self.other = other
+
+    def gather(self, value):
+        return [value, self.other]
+
+
+def test_episode_metrics_are_over_all_ranks():
+    other = {"episodes": [[10.0, 3], [30.0, 5]], "waited": 0.5, "drift": 2.0}
+    meter = Meter(TwoRanks(other), loss_name="loss/td_huber")
+    meter.add_episodes([Episode(20.0, 4)])
+    statistics = LearnerStatistics(
+        updates=4, loss=2.0, abs_td_error=8.0, value=40.0, grad_norm=1.0, drift=1.0
+    )
+    metrics = meter.record(
+        Progress(env_steps=100, updates=4), statistics, epsilon=0.0, learning_rate=0.1
+    )
+    assert metrics["episode/count"] == 3
+    assert metrics["episode/return_mean"] == 20.0
+    assert metrics["episode/return_std"] == pytest.approx(np.std([10, 20, 30]))
+    assert (metrics["episode/return_min"], metrics["episode/return_max"]) == (10.0, 30.0)
+    assert metrics["episode/length_mean"] == 4
+    assert metrics["distributed/drift_max"] == 2.0
+    assert metrics["loss/td_huber"] == 0.5
+    assert metrics["td/abs_error_mean"] == 2.0
+    assert metrics["q/taken_mean"] == 10.0
+    assert metrics["exploration/epsilon"] == 0.0
+    assert metrics["speed/env_steps_per_second"] > 0
+
+
+def test_a_period_without_episode_or_update_says_nothing_of_them():
+    metrics = Meter(LocalCommunicator(), loss_name="loss/td_huber").record(
+        Progress(), LearnerStatistics(), epsilon=1.0, learning_rate=0.1
+    )
+    assert not [name for name in metrics if name.startswith(("episode/", "loss/", "q/"))]
+
+
+def test_records_reach_both_files(tmp_path):
+    sink = FileSink(tmp_path, tensorboard=True)
+    sink.write(Progress(env_steps=10, updates=2), 1.5, {"loss/td_huber": 0.25})
+    sink.write(Progress(env_steps=20, updates=4), 3.0, {"loss/td_huber": 0.125})
+    sink.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {
+        "env_steps": 20,
+        "updates": 4,
+        "seconds": 3.0,
+        "loss/td_huber": 0.125,
+    }
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss/td_huber")] == [(10, 0.25), (20, 0.125)]
+
+
+def test_percentiles():
+    metrics = episode_metrics([Episode(float(r), 1) for r in range(101)])
+    assert (metrics["episode/return_p10"], metrics["episode/return_median"]) == (10.0, 50.0)

@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+from hvd_dqn.config import Config
+from hvd_dqn.errors import UserError
+from hvd_dqn.run_directory import RunDirectory, default_path, run_facts
+
+
+def test_facts_of_a_run(tmp_path):
+    run_dir = RunDirectory(tmp_path / "new" / "run")
+    run_dir.require_new()
+    run_dir.create(Config(), run_facts(Config(), ["a", "b"], "horovod", 3, "cpu"))
+    facts = json.loads((run_dir.path / "run.json").read_text())
+    assert facts["world_size"] == 2
+    assert facts["hosts"] == ["a", "b"]
+    assert facts["global_batch_size"] == 2 * Config().replay.batch_size
+    assert facts["packages"]["torch"]
+    assert json.loads(run_dir.config_file.read_text())["env"]["id"] == "CartPole-v1"
+
+
+def test_a_taken_directory_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "x").write_text("")
+    for path, words in ((tmp_path, "is not empty"), (tmp_path / "x", "is a file")):
+        with pytest.raises(UserError, match=words):
+            RunDirectory(path).require_new()
+    with pytest.raises(UserError, match="cannot be"):
+        RunDirectory(tmp_path / "x" / "run").create(Config(), {})
+
+
+def test_default_paths_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = default_path("cartpole")
+    first.mkdir(parents=True)
+    assert default_path("cartpole") != first

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+from PIL import Image
+
+from hvd_dqn.config import Config
+from hvd_dqn.errors import UserError
+from hvd_dqn.run_directory import RunDirectory, run_facts
+from hvd_dqn.tools.plot import plot_runs, read_metrics
+
+
+@pytest.fixture
+def run(tmp_path):
+    run_dir = RunDirectory(tmp_path / "run")
+    run_dir.create(Config(), run_facts(Config(), ["a"], "local", 1, "cpu"))
+    records = []
+    for k in range(1, 11):
+        quantiles = {
+            f"episode/return_{p}": k * f for p, f in (("p10", 5), ("median", 10), ("p90", 20))
+        }
+        records.append({"env_steps": k * 100, "updates": k} | quantiles)
+        records.append(
+            {"env_steps": k * 100, "evaluation/return_mean": 12 * k, "evaluation/return_std": 1}
+        )
+    run_dir.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return run_dir
+
+
+def test_the_curve_the_band_and_the_evaluations_are_drawn(run, tmp_path):
+    output = tmp_path / "deep" / "curve.png"
+    plot_runs([run.path, run.path], output)
+    plot_runs([run.path], output)
+    image = Image.open(output).convert("RGB")
+    assert image.size == (1200, 720)
+    colours = {colour for _, colour in image.getcolors(1_000_000)}
+    assert (31, 119, 180) in colours, "the line"
+    assert any(abs(r - 221) < 6 and abs(g - 235) < 6 and abs(b - 244) < 6 for r, g, b in colours), (
+        "the band"
+    )
+
+
+def test_a_last_line_cut_short_is_passed_over(run):
+    with run.metrics_file.open("a") as file:
+        file.write('{"env_steps": 99')
+    assert len(read_metrics(run.path)) == 20
+
+
+def test_bad_runs_are_told(run, tmp_path):
+    with pytest.raises(UserError, match="not a run directory"):
+        plot_runs([tmp_path / "nowhere"], tmp_path / "x.png")
+    with pytest.raises(UserError, match="cannot be written"):
+        plot_runs([run.path], tmp_path / "x.nonsense")
+    run.metrics_file.write_text('{"env_steps": 1}\n')
+    with pytest.raises(UserError, match="nothing to draw"):
+        plot_runs([run.path], tmp_path / "x.png")
+    run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
+    with pytest.raises(UserError, match="line 1 is not JSON"):
+        read_metrics(run.path)
