@@ -44,8 +44,8 @@ class Exploration:
         self._num_actions = num_actions
         self._zeta_exponent = zeta_exponent
         self._rng = rng
-        self._action = np.zeros(num_envs, dtype=np.int64)
-        self._remaining = np.zeros(num_envs, dtype=np.int64)
+        self._action: np.ndarray = np.zeros(num_envs, dtype=np.int64)
+        self._remaining: np.ndarray = np.zeros(num_envs, dtype=np.int64)
 
     def choose(self, epsilon: float, greedy: Callable[[], np.ndarray]) -> np.ndarray:
         """Actions [N]; `greedy` is asked only where some environment does not explore."""
@@ -55,9 +55,8 @@ class Exploration:
         self._remaining = np.where(start, self._durations(), self._remaining)
         exploring = self._remaining > 0
         self._remaining -= exploring
-        if exploring.all():
-            return self._action.copy()
-        action: np.ndarray = np.where(exploring, self._action, greedy())
+        chosen = self._action if exploring.all() else greedy()
+        action: np.ndarray = np.where(exploring, self._action, chosen)
         return action
 
     def end_episodes(self, ended: np.ndarray) -> None:

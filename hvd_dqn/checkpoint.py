@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -50,7 +51,7 @@ class CheckpointDirectory:
         manifest = {
             "env_steps": env_steps,
             "updates": updates,
-            "evaluation_mean": evaluation_mean,
+            "evaluation_mean": evaluation_mean if _is_number(evaluation_mean) else None,
             "sha256": {_NETWORK: hashlib.sha256(data).hexdigest()},
         }
         _write_durably(partial / _NETWORK, data)
@@ -115,6 +116,10 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
         raise UserError(
             f"{saved.path} does not fit the network of config.json: {reason}"
         ) from error
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _rating(saved: SavedNetwork) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,12 +28,12 @@ class EvaluationResult(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean return."""
-        return statistics.fmean(self.returns)
+        return float(np.mean(self.returns))
 
     @property
     def std(self) -> float:
         """Standard deviation of the returns over episodes."""
-        return statistics.pstdev(self.returns)
+        return float(np.std(self.returns))
 
 
 class Evaluator:

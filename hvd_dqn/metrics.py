@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ class FileSink:
             "updates": progress.updates,
             "seconds": round(seconds, 3),
         }
-        self._file.write(json.dumps(record | metrics) + "\n")
+        # JSON has no NaN: what is not a number is null.
+        numbers = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps(record | numbers, allow_nan=False) + "\n")
         if self._tensorboard is not None:
             for name, value in metrics.items():
                 self._tensorboard.add_scalar(name, value, progress.env_steps)

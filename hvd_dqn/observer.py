@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -106,14 +107,15 @@ class Observer:
             )
         result = self._resources.evaluator.evaluate(self._policy)
         self._last_mean = result.mean
-        if self._best is None or result.mean >= self._best[0]:
-            self._best = (result.mean, progress.env_steps, values.clone())
+        rating = result.mean if math.isfinite(result.mean) else -math.inf
+        if self._best is None or rating >= self._best[0]:
+            self._best = (rating, progress.env_steps, values.clone())
         self._write_evaluation("evaluation", result)
         self._resources.display.say(
             f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± "
             f"{result.std:.1f} over {len(result.returns)} episodes"
         )
-        self._save(result.mean)
+        self._save(rating)
 
     def _write_evaluation(self, section: str, result: EvaluationResult) -> None:
         metrics = {

@@ -13,7 +13,6 @@ from hvd_dqn.config import (
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     ReplayConfig,
 )
@@ -54,19 +53,23 @@ def acrobot() -> Config:
 
 
 def mountaincar() -> Config:
-    """MountainCar-v0: rock a car up a hill; the return is minus the steps taken."""
+    """MountainCar-v0: rock a car up a hill; the return is minus the steps taken.
+
+    Single random actions never reach the goal; random pushes of random duration do.
+    """
     return Config(
         preset="mountaincar",
         total_env_steps=120_000,
         learning_starts_env_steps=1_000,
         vector_steps_per_iteration=2,
         updates_per_iteration=8,
-        target_period_updates=600,
+        target_period_updates=100,
         env=EnvConfig(id="MountainCar-v0", num_envs=8),
-        replay=ReplayConfig(capacity=10_000, batch_size=128),
-        objective=ObjectiveConfig(gamma=0.98),
-        optimizer=OptimizerConfig(learning_rate=4e-3, final_learning_rate_fraction=0.05),
-        exploration=ExplorationConfig(epsilon_final=0.07, epsilon_decay_env_steps=24_000),
+        replay=ReplayConfig(capacity=50_000, batch_size=128, n_step=5),
+        optimizer=OptimizerConfig(learning_rate=1e-3, final_learning_rate_fraction=0.05),
+        exploration=ExplorationConfig(
+            epsilon_final=0.07, epsilon_decay_env_steps=24_000, zeta_exponent=2.0
+        ),
         evaluation=EvaluationConfig(period_env_steps=10_000),
     )
 

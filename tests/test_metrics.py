@@ -69,6 +69,14 @@ def test_records_reach_both_files(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss/td_huber")] == [(10, 0.25), (20, 0.125)]
 
 
+def test_what_is_not_a_number_is_null(tmp_path):
+    sink = FileSink(tmp_path, tensorboard=False)
+    sink.write(Progress(), 0.0, {"a": float("nan"), "b": float("inf"), "c": 1.0})
+    sink.close()
+    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (record["a"], record["b"], record["c"]) == (None, None, 1.0)
+
+
 def test_percentiles():
     metrics = episode_metrics([Episode(float(r), 1) for r in range(101)])
     assert (metrics["episode/return_p10"], metrics["episode/return_median"]) == (10.0, 50.0)

@@ -63,8 +63,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
     records = read_metrics(path)
-    training = [r for r in records if "episode/return_median" in r]
-    evaluations = [r for r in records if "evaluation/return_mean" in r]
+    training = [r for r in records if r.get("episode/return_median") is not None]
+    evaluations = [r for r in records if r.get("evaluation/return_mean") is not None]
     if not training and not evaluations:
         raise UserError(f"{path} holds no finished episode and no evaluation yet: nothing to draw")
     label = f"{path.name}: " if several else ""
