@@ -124,9 +124,8 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
     progress, score = summary.progress, summary.score
     print(
         f"{options.config.preset}: return {score.mean:.1f} ± {score.std:.1f} over "
-        f"{len(score.returns)} greedy episodes · "
-        f"{progress.env_steps:,} env steps · {progress.updates:,} updates · {summary.seconds:.1f} "
-        f"s · {run_dir.path}",
+        f"{len(score.returns)} greedy episodes · {progress.env_steps:,} env steps · "
+        f"{progress.updates:,} updates · {summary.seconds:.1f} s · {run_dir.path}",
         flush=True,
     )
 

@@ -281,15 +281,13 @@ class Config(_Section):
         if rows <= self.replay.n_step + 1:
             raise ConfigError(
                 f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
-                "env.num_envs = "
-                f"{self.env.num_envs}: n-step windows of {self.replay.n_step} need more than "
-                f"{self.replay.n_step + 1}; raise the capacity"
+                f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} need "
+                f"more than {self.replay.n_step + 1}; raise the capacity"
             )
         if self.learning_starts_env_steps >= self.total_env_steps:
             raise ConfigError(
                 f"learning_starts_env_steps = {self.learning_starts_env_steps} is not below "
-                "total_env_steps = "
-                f"{self.total_env_steps}: no update would run; raise the total"
+                f"total_env_steps = {self.total_env_steps}: no update would run; raise the total"
             )
 
     def env_steps_per_iteration(self, world_size: int) -> int:

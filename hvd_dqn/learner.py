@@ -155,8 +155,8 @@ class Learner:
             where = f"on {agreement.nonfinite_ranks} of {self._comm.world_size} ranks"
         raise NonFiniteError(
             f"loss or gradient is not finite {where} at update {self.updates} (loss "
-            f"{agreement.loss:.4g}, gradient norm {norm:.4g}): "
-            "check the environment's rewards and observations, or lower optimizer.learning_rate"
+            f"{agreement.loss:.4g}, gradient norm {norm:.4g}): check the environment's rewards and "
+            "observations, or lower optimizer.learning_rate"
         )
 
     def _record(self, agreement: Agreement, norm: float) -> None:

@@ -112,8 +112,8 @@ class Observer:
             self._best = (rating, progress.env_steps, values.clone())
         self._write_evaluation("evaluation", result)
         self._resources.display.say(
-            f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± "
-            f"{result.std:.1f} over {len(result.returns)} episodes"
+            f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "
+            f"over {len(result.returns)} episodes"
         )
         self._save(rating)
 

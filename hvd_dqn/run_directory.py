@@ -54,8 +54,8 @@ class RunDirectory:
             raise UserError(f"run directory {self.path} is a file: choose another with --run-dir")
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
-                f"run directory {self.path} is not empty: choose another with --run-dir, or "
-                "remove it"
+                f"run directory {self.path} is not empty: choose another with --run-dir, or remove "
+                "it"
             )
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.is_dir())
         if not os.access(parent, os.W_OK | os.X_OK):

@@ -39,6 +39,5 @@ def require_same(communicator: Communicator, what: str, value: dict[str, Json]) 
             if root_has != rank_has:
                 raise UserError(
                     f"{what} differs between ranks: {key} is {root_has!r} on rank 0 and "
-                    f"{rank_has!r} on rank {rank}; "
-                    "start every rank with the same command"
+                    f"{rank_has!r} on rank {rank}; start every rank with the same command"
                 )

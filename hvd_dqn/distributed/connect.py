@@ -25,9 +25,9 @@ def connect(backend: str = "auto") -> Communicator:
     if backend == "local":
         if launch and launch.world_size > 1:
             raise UserError(
-                f"distributed.backend = 'local', but {launch.launcher} started "
-                f"{launch.world_size} processes, which would train "
-                "as strangers: start one process, or choose horovod or mpi"
+                f"distributed.backend = 'local', but {launch.launcher} started {launch.world_size} "
+                "processes, which would train as strangers: start one process, or choose horovod "
+                "or mpi"
             )
         return LocalCommunicator()
     set_small_message_defaults()
@@ -43,10 +43,9 @@ def connect(backend: str = "auto") -> Communicator:
     if launch and launch.world_size != communicator.world_size:
         raise UserError(
             f"{launch.launcher} started {launch.world_size} processes, but MPI has joined "
-            f"{communicator.world_size}: the launcher "
-            "belongs to another MPI than mpi4py's; use the mpirun beside the mpicc that mpi4py "
-            "was built with (hvd-dqn doctor names "
-            "both), or srun --mpi=pmix"
+            f"{communicator.world_size}: the launcher belongs to another MPI than mpi4py's; use "
+            "the mpirun beside the mpicc that mpi4py was built with (hvd-dqn doctor names both), "
+            "or srun --mpi=pmix"
         )
     return communicator
 

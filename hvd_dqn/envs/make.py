@@ -84,8 +84,8 @@ def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
     if not isinstance(actions, gym.spaces.Discrete):
         raise UserError(
             f"env.id {env_id!r} has {type(actions).__name__} actions "
-            f"{getattr(actions, 'shape', '')}: DQN chooses among "
-            "Discrete actions; take a discrete version of it or wrap it"
+            f"{getattr(actions, 'shape', '')}: DQN chooses among Discrete actions; take a discrete "
+            "version of it or wrap it"
         )
     if not isinstance(observations, gym.spaces.Box):
         raise UserError(

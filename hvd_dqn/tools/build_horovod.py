@@ -53,6 +53,12 @@ class Toolchain(NamedTuple):
     cuda_home: Path | None
     nccl_home: Path | None
 
+    def describe(self) -> str:
+        """For a person."""
+        cuda = f"CUDA {_cuda_version(self.cuda_home)}" if self.cuda_home else "no CUDA"
+        nccl = " with NCCL" if self.nccl_home else ""
+        return f"Python {self.python}, torch {self.torch}, {self.mpi}, {cuda}{nccl}"
+
     def key(self) -> str:
         """Directory name of this toolchain's wheel in the cache; sources of our changes to Horovod
         are part of it.
@@ -81,12 +87,7 @@ def build_horovod(*, force: bool) -> None:
         console.print(f"Horovod {metadata.version('horovod')} is here and works: kept")
         return
     toolchain = find_toolchain()
-    console.print(
-        f"Horovod {HOROVOD_VERSION} for Python {toolchain.python}, torch {toolchain.torch}, "
-        f"{toolchain.mpi}, "
-        f"{'CUDA ' + _cuda_version(toolchain.cuda_home) if toolchain.cuda_home else 'no CUDA'}"
-        f"{' with NCCL' if toolchain.nccl_home else ''}"
-    )
+    console.print(f"Horovod {HOROVOD_VERSION} for {toolchain.describe()}")
     cache = cache_directory() / toolchain.key()
     wheel = next(iter(cache.glob("horovod-*.whl")), None)
     if wheel is None or force:
@@ -122,8 +123,8 @@ def check_horovod() -> ProbeResult:
     if len(result.libmpi) > 1:
         raise UserError(
             f"Horovod and mpi4py load different MPI libraries ({', '.join(result.libmpi)}): "
-            "reinstall mpi4py with "
-            "pip install --no-binary mpi4py --force-reinstall mpi4py, with this mpicc on PATH"
+            "reinstall mpi4py with pip install --no-binary mpi4py --force-reinstall mpi4py, with "
+            "this mpicc on PATH"
         )
     return result
 
@@ -251,9 +252,9 @@ def _find_cuda(torch_cuda: str | None) -> tuple[Path | None, Path | None]:
         return None, None
     if _cuda_version(home).partition(".")[0] != torch_cuda.partition(".")[0]:
         raise UserError(
-            f"the CUDA toolkit {home} is {_cuda_version(home)}, torch was built with "
-            f"{torch_cuda}: set CUDA_HOME to a toolkit "
-            f"{torch_cuda.partition('.')[0]}.x, or install torch for yours"
+            f"the CUDA toolkit {home} is {_cuda_version(home)}, torch was built with {torch_cuda}: "
+            f"set CUDA_HOME to a toolkit {torch_cuda.partition('.')[0]}.x, or install torch for "
+            "yours"
         )
     candidates = [os.environ.get("HOROVOD_NCCL_HOME"), *_pip_nccl(), str(home), "/usr"]
     for candidate in candidates:
