@@ -1,0 +1,125 @@
+"""Does a preset learn, on how many seeds, and after how much? Runs the real command and reads what
+it wrote.
+
+    python benchmarks/learning.py cartpole --threshold 475 --seeds 10 --ranks 1 2
+
+Prints a Markdown table and writes every run's figures to
+`benchmarks/results/PRESET-RANKSranks.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run every seed on every number of ranks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset")
+    parser.add_argument("--threshold", type=float, required=True, help="mean return to reach")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--parallel", type=int, default=2, help="one-rank runs side by side")
+    parser.add_argument("options", nargs="*", help="further options of hvd-dqn train, after --")
+    arguments = parser.parse_args()
+    for ranks in arguments.ranks:
+        with ThreadPoolExecutor(arguments.parallel if ranks == 1 else 1) as pool:
+            runs = list(
+                pool.map(
+                    lambda seed, ranks=ranks: one_run(arguments, seed, ranks),
+                    range(arguments.seeds),
+                )
+            )
+        report(arguments, ranks, runs)
+
+
+def one_run(arguments: argparse.Namespace, seed: int, ranks: int) -> dict[str, Any]:
+    """Train once; the figures of that run."""
+    programs = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = Path(scratch) / "run"
+        command = [
+            "hvd-dqn",
+            "train",
+            arguments.preset,
+            "--seed",
+            str(seed),
+            "--run-dir",
+            str(run_dir),
+        ]
+        command += [*arguments.options, "--logging.tensorboard", "False"]
+        if ranks == 1:
+            command += ["--distributed.threads-per-rank", "1"]
+        else:
+            command = ["horovodrun", "-np", str(ranks), *command]
+        began = time.monotonic()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        seconds = time.monotonic() - began
+        records = [
+            json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+        ]
+    evaluations = [r for r in records if r.get("evaluation/return_mean") is not None]
+    reached = next(
+        (r for r in evaluations if r["evaluation/return_mean"] >= arguments.threshold), None
+    )
+    run = {
+        "seed": seed,
+        "closing_mean": records[-1]["closing/return_mean"],
+        "closing_std": records[-1]["closing/return_std"],
+        "closing_episodes": records[-1]["closing/episodes"],
+        "last_evaluation_mean": evaluations[-1]["evaluation/return_mean"],
+        "reached_env_steps": reached and reached["env_steps"],
+        "reached_updates": reached and reached["updates"],
+        "seconds": round(seconds, 1),
+    }
+    print(f"{arguments.preset}, {ranks} ranks: {run}", file=sys.stderr, flush=True)
+    return run
+
+
+def report(arguments: argparse.Namespace, ranks: int, runs: list[dict[str, Any]]) -> None:
+    """Write the file and print the table's line."""
+    good = [run for run in runs if run["closing_mean"] >= arguments.threshold]
+    reached = [run for run in runs if run["reached_env_steps"] is not None]
+    scores = [run["closing_mean"] for run in runs]
+    RESULTS.mkdir(exist_ok=True)
+    facts = {
+        "command": " ".join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "preset": arguments.preset,
+        "ranks": ranks,
+        "threshold": arguments.threshold,
+        "runs": runs,
+    }
+    name = f"{arguments.preset}-{ranks}ranks.json"
+    (RESULTS / name).write_text(json.dumps(facts, indent=2) + "\n")
+
+    def median(name: str) -> str:
+        return f"{statistics.median(run[name] for run in reached):,.0f}" if reached else "never"
+
+    print(
+        f"| {arguments.preset} | {ranks} | {len(good)} of {len(runs)} "
+        f"| {statistics.fmean(scores):.1f} ({min(scores):.1f} … {max(scores):.1f}) "
+        f"| {statistics.fmean(run['last_evaluation_mean'] for run in runs):.1f} "
+        f"| {median('reached_env_steps')} / {median('reached_updates')} "
+        f"| {statistics.median(run['seconds'] for run in runs):.0f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
