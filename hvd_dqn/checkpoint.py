@@ -68,13 +68,13 @@ class CheckpointDirectory:
         found = []
         for manifest in sorted(self._path.glob(f"step-*/{_MANIFEST}")):
             if manifest.parent.suffix != ".partial":
-                text: dict[str, Any] = json.loads(manifest.read_text())
+                text = _read_manifest(manifest)
                 found.append(
                     SavedNetwork(
                         manifest.parent,
                         text["env_steps"],
                         text["updates"],
-                        text.get("evaluation_mean"),
+                        text["evaluation_mean"],
                     )
                 )
         return found
@@ -103,7 +103,7 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
     another network.
     """
     data = (saved.path / _NETWORK).read_bytes()
-    expected = json.loads((saved.path / _MANIFEST).read_text())["sha256"][_NETWORK]
+    expected = _read_manifest(saved.path / _MANIFEST)["sha256"][_NETWORK]
     if hashlib.sha256(data).hexdigest() != expected:
         raise UserError(
             f"{saved.path / _NETWORK} is damaged: its checksum is not the manifest's; evaluate "
@@ -116,6 +116,19 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
         raise UserError(
             f"{saved.path} does not fit the network of config.json: {reason}"
         ) from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """`UserError` where it is not one."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        if manifest.keys() < {"env_steps", "updates", "evaluation_mean", "sha256"}:
+            raise KeyError("a field is missing")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error})", "remove its checkpoint's directory"
+        ) from error
+    return manifest
 
 
 def _is_number(value: float | None) -> bool:

@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import tyro
 
 import hvd_dqn
-from hvd_dqn.command_line import TrainOptions, load_config, parse, parse_train, preset
+from hvd_dqn.command_line import TrainOptions, parse, parse_train, preset
+from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator, hostname
+from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
-from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, RunError, UserError
+from hvd_dqn.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_OK,
+    AgreedError,
+    RunError,
+    UserError,
+)
 from hvd_dqn.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -47,6 +56,10 @@ def run(arguments: Sequence[str]) -> int:
         if name not in _COMMANDS:
             raise UserError(f"unknown command {name!r}: the commands are {', '.join(_COMMANDS)}")
         return _COMMANDS[name][0](rest)
+    except AgreedError as error:
+        if _is_root():
+            print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
     except UserError as error:
         _let_root_speak_first()
         print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
@@ -88,18 +101,14 @@ def _train(arguments: Sequence[str]) -> int:
         options = parse_train(arguments)
     except UserError as error:
         problem = error
-    comm = _meet(options.config.distributed.backend, problem)
-    return _together(comm, lambda: _train_together(comm, options, problem))
+    comm = connect(options.config.distributed.backend, problem)
+    return _together(comm, lambda: _train_together(comm, options))
 
 
-def _train_together(comm: Communicator, options: TrainOptions, problem: UserError | None) -> None:
-    from hvd_dqn.distributed.agreement import agreement, require_same
+def _train_together(comm: Communicator, options: TrainOptions) -> None:
     from hvd_dqn.run_directory import RunDirectory, default_path
     from hvd_dqn.train import train
 
-    with agreement(comm):
-        if problem is not None:
-            raise problem
     require_same(comm, "the config", options.config.flat())
     path = comm.gather(str(options.run_dir or default_path(options.config.preset)))[0]
     run_dir = RunDirectory(Path(path))
@@ -108,12 +117,12 @@ def _train_together(comm: Communicator, options: TrainOptions, problem: UserErro
             run_dir.require_new()
     try:
         summary = train(options.config, comm, run_dir)
+        if comm.is_root:
+            _report(options, summary, run_dir)
     except (UserError, RunError):
         raise
     except Exception as error:
         raise _LoneError(run_dir, error) from error
-    if comm.is_root:
-        _report(options, summary, run_dir)
 
 
 def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> None:
@@ -130,23 +139,8 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
     )
 
 
-def _meet(backend: str, problem: UserError | None) -> Communicator:
-    """Connect to the other ranks. A problem of this rank's own comes before one of connecting, and
-    needs no other rank if alone.
-    """
-    from hvd_dqn.distributed.connect import connect
-
-    launch = detect_launch()
-    if problem is not None and (launch is None or launch.world_size == 1):
-        raise problem
-    try:
-        return connect(backend if problem is None else "auto")
-    except UserError as error:
-        raise (problem or error) from None
-
-
 class _LoneError(Exception):
-    """Something broke on this rank alone; the others do not know."""
+    """Something broke on this rank alone, within a run."""
 
     def __init__(self, run_dir: RunDirectory, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -156,49 +150,57 @@ class _LoneError(Exception):
 
 def _together(comm: Communicator, work: Callable[[], None]) -> int:
     """Run what every rank runs. What all raise alike, the root says; a rank that breaks alone says
-    so and ends the others.
+    so and ends the others, which may be waiting for it.
     """
     try:
         work()
         code = EXIT_OK
-    except (UserError, RunError) as error:
+    except (AgreedError, RunError) as error:
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
         if comm.is_root:
             print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
-    except _LoneError as crash:
-        text = " ".join(str(crash.cause).split())
+    except KeyboardInterrupt:
+        if comm.is_root:
+            print("hvd-dqn: interrupted", file=sys.stderr, flush=True)
+        comm.abort(EXIT_FAILED)
+        return EXIT_FAILED
+    except BaseException as error:
+        cause = error.cause if isinstance(error, _LoneError) else error
         where = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
-        log = _write_crash_file(crash, comm.rank)
-        print(
-            f"hvd-dqn: {where}{type(crash.cause).__name__}: {text} ({log})",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = " ".join(f"{type(cause).__name__}: {cause}".split())
+        log = _keep_traceback(error, comm.rank)
+        print(f"hvd-dqn: {where}{text} ({log})", file=sys.stderr, flush=True)
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     comm.close()
     return code
 
 
-def _write_crash_file(crash: _LoneError, rank: int) -> str:
-    """Keep the traceback beside the run; where, or why not."""
-    path = crash.run_dir.path / f"crash-rank-{rank}.txt"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(crash.cause)))
-    except OSError as error:
-        traceback.print_exception(crash.cause)
-        return f"no crash file: {error.strerror}"
-    return f"traceback in {path}"
+def _keep_traceback(error: BaseException, rank: int) -> str:
+    """Write the traceback beside the run, or print it where no run has begun; which of the two."""
+    cause = error.cause if isinstance(error, _LoneError) else error
+    if isinstance(error, _LoneError) and error.run_dir.path.is_dir():
+        path = error.run_dir.path / f"crash-rank-{rank}.txt"
+        try:
+            path.write_text("".join(traceback.format_exception(cause)))
+            return f"traceback in {path}"
+        except OSError:
+            pass  # the traceback goes to standard error instead
+    traceback.print_exception(cause)
+    return "traceback above"
 
 
 def _let_root_speak_first() -> None:
     """Ranks that could not even meet say nothing twice: the launcher ends the others when the root
     has spoken and left.
     """
-    launch = detect_launch()
-    if launch is not None and launch.rank != 0:
+    if not _is_root():
         time.sleep(_SECONDS_FOR_ROOT_TO_SPEAK)
+
+
+def _is_root() -> bool:
+    launch = detect_launch()
+    return launch is None or launch.rank == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,15 +219,14 @@ class _EvaluateOptions:
 
 def _evaluate(arguments: Sequence[str]) -> int:
     options = parse(_EvaluateOptions, _flags(arguments, "json"), program="hvd-dqn evaluate")
-    comm = _meet("auto", None)
+    problem = None
+    if options.episodes < 1:
+        problem = UserError(f"--episodes {options.episodes}", "must be 1 or more")
+    comm = connect("auto", problem)
 
     def work() -> None:
-        from hvd_dqn.distributed.agreement import agreement
         from hvd_dqn.tools.evaluate import evaluate_run
 
-        with agreement(comm):
-            if options.episodes < 1:
-                raise UserError(f"--episodes {options.episodes}: must be 1 or more")
         saved, result = evaluate_run(options.run_dir, options.episodes, options.seed, comm)
         if not comm.is_root:
             return
@@ -285,7 +286,7 @@ def _presets(arguments: Sequence[str]) -> int:
     options = parse(_PresetsOptions, arguments, program="hvd-dqn presets")
     if options.name is None:
         for name, make in PRESETS.items():
-            print(f"{name:14} {(make.__doc__ or '').strip()}")
+            print(f"{name:14} {(make.__doc__ or '').strip().splitlines()[0]}")
     else:
         print(preset(options.name).to_json(), end="")
     return EXIT_OK
@@ -353,5 +354,3 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "doctor": (_doctor, "check torch, MPI, Horovod and GPUs"),
     "build-horovod": (_build_horovod, "build Horovod against this torch and this MPI"),
 }
-
-__all__ = ["load_config", "main", "run"]

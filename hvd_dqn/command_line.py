@@ -110,11 +110,6 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def describe_fields(config: Config) -> list[tuple[str, Any]]:
-    """Every option of a config and its value."""
-    return list(config.flat().items())
-
-
 def _as_arguments(saved: dict[str, Any], prefix: str = "--") -> Iterator[str]:
     for name, value in saved.items():
         if isinstance(value, dict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class _Section:
         kinds = typing.get_type_hints(type(self))
         for spec in dataclasses.fields(typing.cast(Any, self)):
             value = getattr(self, spec.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self._refuse(spec.name, value, "must be finite")
             if not _is_a(value, kinds[spec.name]):
                 self._refuse(spec.name, value, f"must be {_type_name(kinds[spec.name])}")
             check = spec.metadata.get("check")
@@ -120,8 +123,10 @@ class NetworkConfig(_Section):
         "one or more widths greater than 0",
     )
     """Widths of the MLP's hidden layers."""
-    scale_observations: bool = True
-    """Map each observation component from the finite bounds that its space declares to −1 … 1."""
+    scale_observations: bool = False
+    """Map each observation component from the finite bounds that its space declares to −1 … 1. It
+    helps where the bounds are tight (MountainCar) and harms where they are loose (LunarLander).
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +262,7 @@ class Config(_Section):
     total_env_steps: int = _positive(50_000)
     """Decisions over all environments and all ranks; the run's budget."""
     learning_starts_env_steps: int = _non_negative(1_000)
-    """Global env steps of random play before the first update."""
+    """Global env steps before the first update."""
     vector_steps_per_iteration: int = _positive(1)
     """Steps of the vector environment between updates."""
     updates_per_iteration: int = _positive(1)
@@ -294,14 +299,19 @@ class Config(_Section):
         """Global env steps of one collection."""
         return self.env.num_envs * self.vector_steps_per_iteration * world_size
 
+    def updates_start_env_steps(self, world_size: int) -> int:
+        """Global env steps after which every rank surely holds a complete n-step window."""
+        first_windows = self.replay.n_step * self.env.num_envs * world_size
+        return max(self.learning_starts_env_steps, first_windows)
+
     def planned_updates(self, world_size: int) -> int:
         """Optimizer steps of the whole run: those of every iteration that ends at or after the
-        learning start.
+        start of updates.
         """
         step = self.env_steps_per_iteration(world_size)
         iterations = -(-self.total_env_steps // step)
-        without_update = max(-(-max(self.learning_starts_env_steps, 1) // step) - 1, 0)
-        return (iterations - without_update) * self.updates_per_iteration
+        without_update = -(-self.updates_start_env_steps(world_size) // step) - 1
+        return max(iterations - without_update, 0) * self.updates_per_iteration
 
     def flat(self) -> dict[str, Any]:
         """Every field by its option name, `section.field`."""

@@ -110,7 +110,6 @@ class LiveDisplay:
             expand=True,
         )
         self._task = self._bar.add_task("", total=total_env_steps)
-        self._figures = Table.grid(padding=(0, 3))
         self._shown: dict[str, str] = {}
         self._live = Live(
             console=self._console,

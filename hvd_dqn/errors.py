@@ -1,4 +1,4 @@
-"""The two ways a run can end badly, and the exit code of each."""
+"""The ways a run can end badly, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ EXIT_BAD_INPUT = 2
 
 
 class UserError(Exception):
-    """What the user gave cannot work: one line saying what was given, what is expected and what to
-    do.
-    """
+    """What the user gave cannot work: in one line, what was given or found, and what to do."""
+
+    def __init__(self, found: str, remedy: str = "") -> None:
+        super().__init__(f"{found}: {remedy}" if remedy else found)
+        self.found = found
+        self.remedy = remedy
+
+
+class AgreedError(UserError):
+    """A `UserError` that every rank raises alike: the root says it, and the others say nothing."""
 
 
 class RunError(Exception):

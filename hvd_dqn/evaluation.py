@@ -37,7 +37,7 @@ class EvaluationResult(NamedTuple):
 
 
 class Evaluator:
-    """Plays `episodes` greedy episodes over all ranks.
+    """Plays greedy episodes over all ranks, on environments of its own.
 
     Which episodes are played depends on the seed and the purpose, never on the number of ranks; and
     an environment plays as many as were given to it beforehand, so that short episodes are not
@@ -45,55 +45,53 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        env: EnvConfig,
-        config: EvaluationConfig,
-        *,
-        episodes: int,
-        seed: int,
-        purpose: int,
-        communicator: Communicator,
+        self, env: EnvConfig, config: EvaluationConfig, *, seed: int, communicator: Communicator
     ) -> None:
-        rank, ranks = communicator.rank, communicator.world_size
-        share = len(range(rank, episodes, ranks))
-        slots = max(1, min(env.num_envs, share))
         self._comm = communicator
-        self._quota = np.array([len(range(slot, share, slots)) for slot in range(slots)])
-
-        def episode_seed(slot: int, number: int) -> int:
-            return derived_seed(
-                seed, Stream.EVALUATION, purpose, (number * slots + slot) * ranks + rank
-            )
-
+        self._seed = seed
+        self._purpose = PERIODIC
         self.envs: VectorEnvironment = make_vector_env(
             env,
-            num_envs=slots,
-            episode_seed=episode_seed,
+            num_envs=env.num_envs,
+            episode_seed=self._episode_seed,
             max_episode_steps=config.max_episode_steps,
         )
 
-    def evaluate(self, policy: Callable[[np.ndarray], np.ndarray]) -> EvaluationResult:
-        """Play every episode from its beginning. Collective."""
-        mine = self._play(policy)
-        everyone = self._comm.gather([list(episode) for episode in mine])
-        episodes = [Episode(*values) for rank in everyone for values in rank]
-        return EvaluationResult([e.episode_return for e in episodes], [e.length for e in episodes])
+    def evaluate(
+        self, policy: Callable[[np.ndarray], np.ndarray], *, episodes: int, purpose: int
+    ) -> EvaluationResult:
+        """Play `episodes` from their beginnings. Collective."""
+        self._purpose = purpose
+        share = len(range(self._comm.rank, episodes, self._comm.world_size))
+        slots = self.envs.num_envs
+        quota = np.array([len(range(slot, share, slots)) for slot in range(slots)])
+        everyone = self._comm.gather([list(episode) for episode in self._play(policy, quota)])
+        played = [Episode(*values) for rank in everyone for values in rank]
+        return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
 
     def close(self) -> None:
         """End the environments."""
         self.envs.close()
 
-    def _play(self, policy: Callable[[np.ndarray], np.ndarray]) -> list[Episode]:
-        played = np.zeros_like(self._quota)
+    def _episode_seed(self, slot: int, number: int) -> int:
+        """Episode `number` of a slot is one of a sequence that all slots of all ranks share."""
+        on_this_rank = number * self.envs.num_envs + slot
+        position = on_this_rank * self._comm.world_size + self._comm.rank
+        return derived_seed(self._seed, Stream.EVALUATION, self._purpose, position)
+
+    def _play(self, policy: Callable[[np.ndarray], np.ndarray], quota: np.ndarray) -> list[Episode]:
+        """The first `quota` [slots] episodes of every slot; slots that are done idle along."""
+        played = np.zeros_like(quota)
         kept: list[Episode] = []
         obs = self.envs.reset()
-        while (played < self._quota).any():
+        while (played < quota).any():
             step = self.envs.step(policy(obs))
-            for slot, episode in zip(
-                np.flatnonzero(step.terminated | step.truncated), step.episodes, strict=True
-            ):
-                if played[slot] < self._quota[slot]:
-                    kept.append(episode)
-                played[slot] += 1
+            ended = np.flatnonzero(step.terminated | step.truncated)
+            kept += [
+                episode
+                for slot, episode in zip(ended, step.episodes, strict=True)
+                if played[slot] < quota[slot]
+            ]
+            played[ended] += 1
             obs = step.obs
         return kept

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from hvd_dqn.config import OptimizerConfig
-from hvd_dqn.distributed import Communicator, FlatParameters, UpdateBuffer
-from hvd_dqn.distributed.flat import Agreement
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.flat import Agreement, FlatParameters, UpdateBuffer
 from hvd_dqn.errors import RunError
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
@@ -20,9 +20,7 @@ from hvd_dqn.structs import Batch
 
 
 class NonFiniteError(RunError):
-    """A loss, a gradient or a parameter is NaN or infinite; raised on every rank at the same
-    update, before its step.
-    """
+    """A loss, a gradient or a parameter is not finite; raised by all ranks at the same update."""
 
 
 @dataclass
@@ -128,9 +126,7 @@ class Learner:
         drift.
         """
         online = self.online_parameters.values
-        before = online.clone()
-        self._comm.broadcast(online, "online")
-        self.statistics.drift = max(self.statistics.drift, float((online - before).abs().max()))
+        self._take_roots_parameters()
         self.target_parameters.values.copy_(online)
 
     def _resynchronise(self) -> None:
@@ -141,10 +137,14 @@ class Learner:
         for name, value in sorted(next(iter(self._optimizer.state.values())).items()):
             self._comm.broadcast(value, f"optimizer.{name}")
         self._comm.broadcast(self.target_parameters.values, "target")
+        self._take_roots_parameters()
+
+    def _take_roots_parameters(self) -> None:
         online = self.online_parameters.values
         before = online.clone()
         self._comm.broadcast(online, "online")
-        self.statistics.drift = max(self.statistics.drift, float((online - before).abs().max()))
+        distance = (online - before).abs().nan_to_num(nan=float("inf"))
+        self.statistics.drift = max(self.statistics.drift, float(distance.max()))
 
     def _require_finite(self, agreement: Agreement, norm: float) -> None:
         if agreement.nonfinite_ranks == 0 and norm < float("inf"):

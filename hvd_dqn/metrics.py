@@ -90,6 +90,10 @@ class Meter:
         """Since the start, on this rank."""
         return time.perf_counter() - self._started
 
+    def leave_out(self, seconds: float) -> None:
+        """Time of this period that was spent on something else than training."""
+        self._last_time += seconds
+
     def add_episodes(self, episodes: Sequence[Episode]) -> None:
         """Keep the episodes that a step ended."""
         self._episodes += episodes

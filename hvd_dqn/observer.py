@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.evaluation import EvaluationResult
+from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.metrics import Meter
 from hvd_dqn.resources import Resources
@@ -22,7 +23,6 @@ class Summary(NamedTuple):
     """How a run ended; the same on every rank but for `seconds`, which are this rank's."""
 
     score: EvaluationResult
-    best_env_steps: int
     last_mean: float
     progress: Progress
     seconds: float
@@ -78,9 +78,9 @@ class Observer:
             f"closing evaluation of the network of {best_env_steps:,} env steps: {episodes} "
             "episodes"
         )
-        score = self._resources.closing_evaluator.evaluate(self._policy)
+        score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         self._write_evaluation("closing", score)
-        return Summary(score, best_env_steps, self._last_mean, self._progress, self._meter.seconds)
+        return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
     def save_last_good(self) -> None:
         """Keep the network as it is, if it is good."""
@@ -100,12 +100,16 @@ class Observer:
 
     def _evaluate(self) -> None:
         progress, values = self._progress, self._learner.online_parameters.values
-        if not self._learner.parameters_are_finite():
+        finite = self._comm.gather(self._learner.parameters_are_finite())
+        if not all(finite):
             raise NonFiniteError(
-                f"a parameter is not finite after update {progress.updates}: lower "
-                "optimizer.learning_rate"
+                f"a parameter of rank {finite.index(False)} is not finite after update "
+                f"{progress.updates}: lower optimizer.learning_rate"
             )
-        result = self._resources.evaluator.evaluate(self._policy)
+        began = time.perf_counter()
+        result = self._resources.evaluator.evaluate(
+            self._policy, episodes=self._config.evaluation.episodes, purpose=PERIODIC
+        )
         self._last_mean = result.mean
         rating = result.mean if math.isfinite(result.mean) else -math.inf
         if self._best is None or rating >= self._best[0]:
@@ -116,6 +120,7 @@ class Observer:
             f"over {len(result.returns)} episodes"
         )
         self._save(rating)
+        self._meter.leave_out(time.perf_counter() - began)
 
     def _write_evaluation(self, section: str, result: EvaluationResult) -> None:
         metrics = {

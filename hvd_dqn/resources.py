@@ -16,9 +16,10 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.connect import compute_threads
+from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.errors import UserError
-from hvd_dqn.evaluation import CLOSING, PERIODIC, Evaluator
+from hvd_dqn.evaluation import Evaluator
 from hvd_dqn.metrics import FileSink, MetricsSink, NullSink
 from hvd_dqn.run_directory import RunDirectory, run_facts
 
@@ -32,7 +33,6 @@ class Resources:
     device: torch.device
     envs: VectorEnvironment
     evaluator: Evaluator
-    closing_evaluator: Evaluator
     checkpoints: CheckpointDirectory
     sink: MetricsSink = field(default_factory=NullSink)
     display: Display = field(default_factory=NullDisplay)
@@ -55,6 +55,12 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
     stack = ExitStack()
     try:
         with agreement(comm):
+            if config.planned_updates(comm.world_size) == 0:
+                raise UserError(
+                    f"total_env_steps = {config.total_env_steps} ends before the first update at "
+                    f"{config.updates_start_env_steps(comm.world_size)} env steps",
+                    "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
+                )
             device = select_device(config.device, comm.local_rank)
             envs = make_vector_env(
                 config.env,
@@ -62,14 +68,14 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
                 episode_seed=_training_seed(config.seed, comm.rank),
             )
             stack.callback(envs.close)
-            evaluator = _evaluator(config, comm, config.evaluation.episodes, PERIODIC)
+            evaluator = Evaluator(
+                config.env, config.evaluation, seed=config.seed, communicator=comm
+            )
             stack.callback(evaluator.close)
-            closing = _evaluator(config, comm, config.evaluation.final_episodes, CLOSING)
-            stack.callback(closing.close)
         checkpoints = CheckpointDirectory(
             run_dir.checkpoints, keep=config.evaluation.keep_checkpoints
         )
-        resources = Resources(device, envs, evaluator, closing, checkpoints, on_close=stack)
+        resources = Resources(device, envs, evaluator, checkpoints, on_close=stack)
         with agreement(comm):
             if comm.is_root:
                 run_dir.create(config, run_facts(config, hosts, comm.backend, threads, str(device)))
@@ -84,34 +90,8 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
     return resources
 
 
-def select_device(name: str, local_rank: int) -> torch.device:
-    """`auto` is this local rank's GPU where there is one; ranks share GPUs where there are fewer.
-    Before any other CUDA call.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "device = 'cuda', but torch sees no GPU: see hvd-dqn doctor, or choose auto"
-        )
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
-
-
 def _training_seed(seed: int, rank: int) -> Callable[[int, int], int]:
     return lambda copy, number: seeding.derived_seed(seed, rank, seeding.Stream.ENV, copy, number)
-
-
-def _evaluator(config: Config, comm: Communicator, episodes: int, purpose: int) -> Evaluator:
-    return Evaluator(
-        config.env,
-        config.evaluation,
-        episodes=episodes,
-        seed=config.seed,
-        purpose=purpose,
-        communicator=comm,
-    )
 
 
 def _title(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:

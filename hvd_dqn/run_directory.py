@@ -47,44 +47,52 @@ class RunDirectory:
         return self.path / "plots"
 
     def require_new(self) -> None:
-        """`UserError` unless the directory can be made here, or is empty and writable; makes
-        nothing.
-        """
+        """`UserError` unless it can be made here, or is empty and writable; makes nothing."""
+        try:
+            self._require_new()
+        except OSError as error:
+            raise UserError(
+                f"run directory {self.path} cannot be used: {error.strerror or error}",
+                "choose another with --run-dir",
+            ) from error
+
+    def _require_new(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"run directory {self.path} is a file: choose another with --run-dir")
+            raise UserError(f"run directory {self.path} is a file", "choose another with --run-dir")
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
-                f"run directory {self.path} is not empty: choose another with --run-dir, or remove "
-                "it"
+                f"run directory {self.path} is not empty",
+                "choose another with --run-dir, or clear it",
             )
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.is_dir())
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UserError(
-                f"run directory {self.path} cannot be made: {parent} is not writable; choose "
-                "another with --run-dir"
+                f"run directory {self.path} cannot be made: {parent} is not writable",
+                "choose another with --run-dir",
             )
 
     def create(self, config: Config, facts: dict[str, Any]) -> None:
         """Make the directory with `config.json` and `run.json`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config_file.write_text(config.to_json())
+            with self.config_file.open("x") as file:  # of two runs that start at once, one gets it
+                file.write(config.to_json())
             (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        except FileExistsError as error:
+            raise UserError(
+                f"run directory {self.path} was taken just now by another run",
+                "choose another with --run-dir",
+            ) from error
         except OSError as error:
             raise UserError(
-                f"run directory {self.path} cannot be written: {error.strerror or error}"
+                f"run directory {self.path} cannot be written: {error.strerror or error}",
+                "choose another with --run-dir",
             ) from error
 
 
 def default_path(preset: str) -> Path:
-    """`runs/PRESET-DATE-TIME`, with a number where that one is taken."""
-    stem = Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 1
-    path = stem
-    while path.exists():
-        number += 1
-        path = stem.with_name(f"{stem.name}-{number}")
-    return path
+    """`runs/PRESET-DATE-TIME-PROCESS`: jobs that start in the same second do not meet."""
+    return Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
 def run_facts(

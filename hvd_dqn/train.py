@@ -36,6 +36,7 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
         replay = make_replay(config, comm, resources)
         actor = Actor(resources.envs, policy, make_exploration(config, comm, resources), replay)
         progress = Progress()
+        updates_start = config.updates_start_env_steps(comm.world_size)
         observer = Observer(config, comm, resources, learner, policy, progress)
         try:
             while progress.env_steps < config.total_env_steps:
@@ -44,7 +45,7 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
                         actor.step(schedules.epsilon(config.exploration, progress.env_steps))
                     )
                     progress.env_steps += config.env.num_envs * comm.world_size
-                if progress.env_steps >= config.learning_starts_env_steps:
+                if progress.env_steps >= updates_start:
                     update(learner, replay, config.updates_per_iteration)
                 progress.updates = learner.updates
                 observer.after_iteration(config.env_steps_per_iteration(comm.world_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -44,10 +45,24 @@ def launcher_command(launcher: str, ranks: int) -> list[str]:
         return []
     if launcher == "horovodrun":
         return ["horovodrun", "-np", str(ranks)]
-    if launcher == "mpirun-mpmd":  # the arguments go on with `: -np N PROGRAM …`
-        return ["mpirun", "--allow-run-as-root", "-H", "localhost:8", "-np", str(ranks)]
-    assert launcher == "mpirun"
-    return ["mpirun", "--allow-run-as-root", "-H", f"localhost:{ranks}", "-np", str(ranks)]
+    mpirun = ["mpirun"]
+    if "Open MPI" in mpirun_version():
+        mpirun += ["--allow-run-as-root", "-H", "localhost:8"]
+    assert launcher in ("mpirun", "mpirun-mpmd")  # for MPMD the arguments go on with `: -np N …`
+    return [*mpirun, "-np", str(ranks)]
+
+
+@functools.cache
+def mpirun_version() -> str:
+    """What this mpirun says it is."""
+    said = subprocess.run(
+        ["mpirun", "--version"],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+    )
+    return said.stdout
 
 
 def launch(

@@ -65,3 +65,12 @@ def test_damage_and_strangers_are_told(tmp_path):
     file.write_bytes(data)
     with pytest.raises(UserError, match="is damaged"):
         load_network(network(), saved)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"env_steps": 1}'])
+def test_a_damaged_manifest_is_told(tmp_path, text):
+    directory = CheckpointDirectory(tmp_path)
+    path = directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="is damaged"):
+        directory.best()

@@ -23,7 +23,7 @@ def test_options_replace_the_presets_values():
         cartpole(),
         seed=7,
         env=dataclasses.replace(cartpole().env, id="Acrobot-v1"),
-        network=NetworkConfig(hidden_sizes=(32, 16)),
+        network=NetworkConfig(hidden_sizes=(32, 16), scale_observations=True),
         objective=dataclasses.replace(cartpole().objective, double=False),
         optimizer=dataclasses.replace(cartpole().optimizer, learning_rate=0.5, max_grad_norm=None),
     )

@@ -17,25 +17,21 @@ class OneOf(LocalCommunicator):
         self.rank, self.world_size = rank, world_size
 
 
-def seeds_played(evaluator):
+def seeds_played(evaluator, episodes=11, purpose=PERIODIC):
     """The first observation of the toy names the episode's seed."""
     seeds = []
-    step = evaluator.envs.step
 
     def policy(obs):
         seeds.extend(int(o[0]) for o in obs if o[1] == 0)
         return np.zeros(len(obs), dtype=np.int64)
 
-    result = evaluator.evaluate(policy)
-    assert step
+    result = evaluator.evaluate(policy, episodes=episodes, purpose=purpose)
     return seeds, result
 
 
-def make(comm, *, episodes=11, num_envs=3, purpose=PERIODIC, seed=5):
+def make(comm, *, num_envs=3):
     env = EnvConfig(id="tests.envs.toy:ToyCounting-v0", num_envs=num_envs)
-    return Evaluator(
-        env, EvaluationConfig(), episodes=episodes, seed=seed, purpose=purpose, communicator=comm
-    )
+    return Evaluator(env, EvaluationConfig(), seed=5, communicator=comm)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 20])
@@ -53,15 +49,15 @@ def test_every_episode_is_played_once_whatever_the_ranks(world_size, num_envs):
 
 
 def test_more_ranks_than_episodes():
-    counts = [len(seeds_played(make(OneOf(rank, 4), episodes=2))[1].returns) for rank in (0, 1)]
-    assert counts == [1, 1]
+    counts = [len(seeds_played(make(OneOf(rank, 4)), episodes=2)[1].returns) for rank in range(4)]
+    assert counts == [1, 1, 0, 0]
 
 
 def test_an_evaluation_repeats_and_purposes_differ():
     evaluator = make(LocalCommunicator())
     first, again = seeds_played(evaluator)[0], seeds_played(evaluator)[0]
     assert first == again
-    assert set(first).isdisjoint(seeds_played(make(LocalCommunicator(), purpose=CLOSING))[0])
+    assert set(first).isdisjoint(seeds_played(evaluator, purpose=CLOSING)[0])
 
 
 class Uneven:
@@ -88,10 +84,12 @@ class Uneven:
 
 
 def test_short_episodes_are_not_counted_more_often():
-    evaluator = make(LocalCommunicator(), episodes=8, num_envs=2)
+    evaluator = make(LocalCommunicator(), num_envs=2)
     evaluator.close()
     evaluator.envs = Uneven()
-    result = evaluator.evaluate(lambda obs: np.zeros(2, dtype=np.int64))
+    result = evaluator.evaluate(
+        lambda obs: np.zeros(2, dtype=np.int64), episodes=8, purpose=PERIODIC
+    )
     assert sorted(result.returns) == [1.0] * 4 + [10.0] * 4
     assert result.mean == 5.5
     assert result.std == 4.5

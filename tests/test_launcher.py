@@ -2,8 +2,9 @@ import importlib
 
 import pytest
 
+from hvd_dqn.distributed import launcher
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.distributed.launcher import detect_launch, set_small_message_defaults
+from hvd_dqn.distributed.launcher import detect_launch
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
 
@@ -15,6 +16,7 @@ connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the funct
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}, (1, 4)),
         ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, (0, 1)),
         ({"PMI_RANK": "2", "PMI_SIZE": "3"}, (2, 3)),
+        ({"MV2_COMM_WORLD_RANK": "2", "MV2_COMM_WORLD_SIZE": "3"}, (2, 3)),
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
         # an interactive shell, or a batch script, on a compute node
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
@@ -32,10 +34,29 @@ def test_a_launch_is_read_from_the_environment(environ, expected):
     assert (launch and (launch.rank, launch.world_size)) == expected
 
 
-def test_defaults_are_set_only_where_the_user_set_nothing():
-    environ = {"HOROVOD_CYCLE_TIME": "5"}
-    set_small_message_defaults(environ)
-    assert environ == {"HOROVOD_CYCLE_TIME": "5", "OMPI_MCA_mpi_yield_when_idle": "1"}
+YIELD = "OMPI_MCA_mpi_yield_when_idle"
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks_here", "given", "expected"),
+    [
+        (2, 2, {}, {"HOROVOD_CYCLE_TIME": "0.1", YIELD: "1"}),
+        (
+            4,
+            2,
+            {},
+            {"HOROVOD_CYCLE_TIME": "0.1"},
+        ),  # a core for Horovod's thread: spinning is quicker
+        (64, 0, {}, {"HOROVOD_CYCLE_TIME": "0.1", YIELD: "1"}),  # the launcher does not tell
+        (1, 1, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}),
+    ],
+)
+def test_defaults_are_set_only_where_the_user_set_nothing(
+    monkeypatch, cores, ranks_here, given, expected
+):
+    monkeypatch.setattr(launcher, "usable_cores", lambda: set(range(cores)))
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, 8, ranks_here), given)
+    assert given == expected
 
 
 class Hosts(LocalCommunicator):
@@ -58,7 +79,10 @@ class Hosts(LocalCommunicator):
     ],
 )
 def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quota, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(connecting, "hostname", lambda: "here")
     monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(mine)))
     monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
     assert connecting.compute_threads(Hosts(others)) == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert connecting.compute_threads(Hosts(others)) == 3, "the user's word comes first"

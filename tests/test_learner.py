@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from hvd_dqn.distributed import FlatParameters
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.distributed.flat import FlatParameters, UpdateBuffer
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.objectives import ExpectedObjective
 from tests.distributed import workers
@@ -87,3 +87,84 @@ def test_flat_parameters_are_the_modules_own():
     torch.testing.assert_close(module(obs), before)
     flat.values.zero_()
     assert module(obs).abs().sum() == 0
+
+
+class RootIsElsewhere(LocalCommunicator):
+    """Two ranks, this one not the root: broadcasts bring the root's values, 0.25 away."""
+
+    world_size = 2
+    is_root = False
+    rank = 1
+
+    def __init__(self):
+        self.broadcasts = []
+
+    def start_sum(self, tensor, name):
+        self.tensor = tensor
+
+    def finish_sum(self):
+        self.tensor.mul_(2)  # the other rank has the very same numbers, so digests agree
+
+    def broadcast(self, tensor, name):
+        self.broadcasts.append(name)
+        tensor.add_(0.25)
+
+
+def test_every_target_update_brings_the_roots_network_and_reports_the_drift():
+    comm = RootIsElsewhere()
+    learner = workers.make_learner(comm, seed=0, target_period=5)
+    assert comm.broadcasts == ["online"], "parameters are the root's from the start"
+    assert learner.statistics.drift == 0, "what ranks drew before they met is no drift"
+    for number, batch in enumerate(workers.batches(15, 8), start=1):
+        learner.start(batch)
+        learner.finish()
+        assert len(comm.broadcasts) == 1 + number // 5
+    assert comm.broadcasts == ["online"] * 4
+    assert torch.equal(learner.target_parameters.values, learner.online_parameters.values)
+    assert learner.statistics.drift == pytest.approx(0.25)
+    assert learner.statistics.resyncs == 0
+
+
+def test_a_drift_to_nan_is_infinite():
+    comm = RootIsElsewhere()
+    learner = workers.make_learner(comm, seed=0)
+    learner.online_parameters.values[3] = float("nan")
+    learner._synchronise()
+    assert learner.statistics.drift == float("inf")
+
+
+def changes():
+    """Ways in which one rank's parameters can differ from another's."""
+
+    def flip(bit):
+        def change(values):
+            values.view(torch.int32)[17] ^= torch.tensor(1 << bit if bit < 31 else -(2**31)).int()
+
+        return change
+
+    def swap(values):
+        values[3], values[9] = values[9].clone(), values[3].clone()
+
+    def negate(values):
+        values.neg_()
+
+    return [*(flip(bit) for bit in range(32)), swap, negate]
+
+
+@pytest.mark.parametrize("change", changes())
+def test_the_digest_notices(change):
+    learner = workers.make_learner(LocalCommunicator(), seed=0)
+    buffers = []
+    for changed in (False, True):
+        if changed:
+            change(learner.online_parameters.values)
+        buffer = UpdateBuffer(learner.online_parameters, rank=0, world_size=2)
+        zero = torch.zeros(())
+        buffer.write_control(loss=zero, abs_td_error=zero, value=zero)
+        buffers.append(buffer)
+    same, other = buffers
+    alike = same.tensor.clone()
+    same.tensor.add_(alike)
+    assert same.read_control().parameters_equal
+    other.tensor.add_(alike)
+    assert not other.read_control().parameters_equal

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -28,8 +29,24 @@ def test_a_taken_directory_is_refused_and_left_alone(tmp_path):
         RunDirectory(tmp_path / "x" / "run").create(Config(), {})
 
 
-def test_default_paths_do_not_meet(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    first = default_path("cartpole")
-    first.mkdir(parents=True)
-    assert default_path("cartpole") != first
+def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    first.require_new()
+    second.require_new()
+    first.create(Config(seed=1), {})
+    with pytest.raises(UserError, match="taken just now"):
+        second.create(Config(seed=2), {})
+    assert json.loads(first.config_file.read_text())["seed"] == 1
+
+
+def test_what_the_system_refuses_is_told(tmp_path):
+    with pytest.raises(UserError, match="cannot be used"):
+        RunDirectory(tmp_path / ("x" * 300)).require_new()
+
+
+def test_default_paths_name_preset_time_and_process():
+    import os
+
+    assert re.fullmatch(
+        rf"runs/acrobot-\d{{8}}-\d{{6}}-{os.getpid()}", str(default_path("acrobot"))
+    )

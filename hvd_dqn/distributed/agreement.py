@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hvd_dqn.distributed.communicator import Communicator, Json, hostname
-from hvd_dqn.errors import UserError
+from hvd_dqn.errors import AgreedError, UserError
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def agreement(communicator: Communicator) -> Iterator[None]:
         return
     rank, text, host = failed[0]
     on_all_alike = len(failed) == len(messages) and all(other == text for _, other, _ in failed)
-    raise UserError(text if on_all_alike else f"rank {rank} on {host}: {text}")
+    raise AgreedError(text if on_all_alike else f"rank {rank} on {host}: {text}")
 
 
 def require_same(communicator: Communicator, what: str, value: dict[str, Json]) -> None:
@@ -37,7 +37,7 @@ def require_same(communicator: Communicator, what: str, value: dict[str, Json]) 
         for key in sorted(values[0].keys() | other.keys()):
             root_has, rank_has = values[0].get(key), other.get(key)
             if root_has != rank_has:
-                raise UserError(
+                raise AgreedError(
                     f"{what} differs between ranks: {key} is {root_has!r} on rank 0 and "
                     f"{rank_has!r} on rank {rank}; start every rank with the same command"
                 )

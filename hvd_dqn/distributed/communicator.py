@@ -20,7 +20,6 @@ class Communicator(Protocol):
     rank: int
     world_size: int
     local_rank: int
-    local_size: int
 
     @property
     def is_root(self) -> bool:
@@ -48,10 +47,6 @@ class Communicator(Protocol):
         """Every rank's `value`, in order of rank, on every rank. Travels as JSON."""
         ...
 
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        ...
-
     def abort(self, exit_code: int) -> None:
         """End every rank now, whatever it is doing. Does not return where there are other ranks."""
         ...
@@ -68,7 +63,6 @@ class LocalCommunicator:
     rank = 0
     world_size = 1
     local_rank = 0
-    local_size = 1
     is_root = True
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
@@ -83,9 +77,6 @@ class LocalCommunicator:
     def gather(self, value: Json) -> list[Json]:
         """As other backends return it: through JSON."""
         return [json.loads(json.dumps(value))]
-
-    def barrier(self) -> None:
-        """Everybody is here."""
 
     def abort(self, exit_code: int) -> None:
         """There is nobody else to end."""

@@ -7,8 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_DIGEST_SHIFTS = (0, 6, 12, 18)
+# Four pieces of six bits from the top of a 64-bit digest: few enough that N·Σx² is exact in
+# float32.
+_DIGEST_SHIFTS = (58, 52, 46, 40)
 _DIGEST_MASK = 63
+_DIGEST_MIXER = -7046029254386353131  # 2⁶⁴ / golden ratio, odd, as a signed integer
 _TAIL = 5 + 2 * len(_DIGEST_SHIFTS)
 
 
@@ -64,14 +67,25 @@ class UpdateBuffer:
         self.gradients = self.tensor[:size]
         self._tail = self.tensor[size:]
         self._shifts = torch.tensor(_DIGEST_SHIFTS, device=self.tensor.device)
+        generator = torch.Generator().manual_seed(size)
+        odd = 2 * torch.randint(2**30, (size,), generator=generator, dtype=torch.int32) + 1
+        self._multipliers = odd.to(self.tensor.device)
         parameters.put_gradients_into(self.gradients)
 
     def write_control(self, *, loss: Tensor, abs_td_error: Tensor, value: Tensor) -> None:
         """Fill the tail with this rank's scalars, after backward and before the sum."""
         nonfinite = (~torch.isfinite(loss + self.gradients.sum())).float()
-        digest = (self._parameters.values.view(torch.int32).sum() >> self._shifts) & _DIGEST_MASK
+        digest = (self._digest() >> self._shifts) & _DIGEST_MASK
         head = torch.stack((loss, abs_td_error, value, nonfinite, nonfinite * self._rank))
         torch.cat((head, digest, digest * digest), out=self._tail)
+
+    def _digest(self) -> Tensor:
+        """A hash of the parameters' bits as one int64: each word times an odd number of its place,
+        so that every bit and every exchange of two words counts; then mixed, so that the bits
+        shifted out of it depend on all of them.
+        """
+        words = self._parameters.values.view(torch.int32)
+        return (words * self._multipliers).sum() * _DIGEST_MIXER
 
     def read_control(self) -> Agreement:
         """The tail after the sum. On a GPU this waits for it."""

@@ -6,13 +6,14 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
+from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_REMEDY = "build it with: hvd-dqn build-horovod (or choose --distributed.backend mpi)"
+_REMEDY = "build it with hvd-dqn build-horovod, or choose --distributed.backend mpi"
 
 
 class HorovodCommunicator(MpiCommunicator):
@@ -20,19 +21,19 @@ class HorovodCommunicator(MpiCommunicator):
 
     backend = "horovod"
 
-    def __init__(self) -> None:
-        hvd = load_horovod()
+    def __init__(self, hvd: Any) -> None:
+        """`hvd` is what `load_horovod` gives. Collective."""
         # mpi4py starts MPI with support for several threads, Horovod's own among them, and shares
         # its world.
         super().__init__()
         hvd.init(comm=self._mpi.COMM_WORLD)
         if not hvd.mpi_threads_supported():
             raise UserError(
-                "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod beside mpi4py needs: "
-                "rebuild MPI with it or choose --distributed.backend mpi"
+                "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod beside mpi4py needs",
+                "rebuild MPI with it, or choose --distributed.backend mpi",
             )
         self._hvd = hvd
-        self._nccl = bool(hvd.nccl_built())
+        self._nccl = bool(hvd.nccl_built()) and self._gpus_are_distinct()
         self._handle = 0
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
@@ -63,6 +64,11 @@ class HorovodCommunicator(MpiCommunicator):
         self._hvd.shutdown()
         super().close()
 
+    def _gpus_are_distinct(self) -> bool:
+        """NCCL refuses two ranks on one GPU; such ranks travel through the host."""
+        gpus = [gpu for gpu in self.gather(gpu_name(self.local_rank)) if gpu is not None]
+        return len(set(gpus)) == len(gpus)
+
 
 def load_horovod() -> Any:
     """The module `horovod.torch`, working. Raises `UserError` with the reason and the remedy."""
@@ -72,17 +78,17 @@ def load_horovod() -> Any:
             import horovod.torch as hvd
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "horovod":
-            raise UserError(f"Horovod is not installed: {_REMEDY}") from error
+            raise UserError("Horovod is not installed", _REMEDY) from error
         raise UserError(
             f"Horovod needs the module {error.name!r}: pip install {error.name}"
         ) from error
     except (ImportError, OSError) as error:
         raise UserError(
-            f"Horovod does not load ({' '.join(str(error).split())}): {_REMEDY}"
+            f"Horovod does not load ({' '.join(str(error).split())})", _REMEDY
         ) from error
     # A library that does not fit makes `horovod.torch` print, and import without its functions.
     if not hasattr(hvd, "init"):
-        raise UserError(f"Horovod does not load ({' '.join(said.getvalue().split())}): {_REMEDY}")
+        raise UserError(f"Horovod does not load ({' '.join(said.getvalue().split())})", _REMEDY)
     if not hvd.mpi_built():
-        raise UserError(f"this Horovod was built without MPI: {_REMEDY}")
+        raise UserError("this Horovod was built without MPI", _REMEDY)
     return hvd

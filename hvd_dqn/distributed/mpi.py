@@ -34,7 +34,6 @@ class MpiCommunicator:
         self.world_size: int = self._comm.Get_size()
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
         self.local_rank: int = node.Get_rank()
-        self.local_size: int = node.Get_size()
         node.Free()
         self._staging: dict[str, Tensor] = {}
         self._request: Any = None
@@ -75,10 +74,6 @@ class MpiCommunicator:
         everyone = np.empty(int(sizes.sum()), dtype=np.uint8)
         self._comm.Allgatherv(mine, (everyone, sizes))
         return [json.loads(part.tobytes()) for part in np.split(everyone, np.cumsum(sizes)[:-1])]
-
-    def barrier(self) -> None:
-        """See `Communicator`."""
-        self._comm.Barrier()
 
     def abort(self, exit_code: int) -> None:
         """See `Communicator`."""

@@ -34,9 +34,11 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
         ) from error
     except gym.error.Error as error:
         raise UserError(f"env.id {config.id!r}: {_one_line(error)}") from error
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # an environment's constructor may raise anything
+        given = f" with env.kwargs {config.kwargs}" if json.loads(config.kwargs) else ""
         raise UserError(
-            f"env.id {config.id!r} refused env.kwargs {config.kwargs}: {_one_line(error)}"
+            f"env.id {config.id!r} cannot be made{given}: {type(error).__name__}: "
+            f"{_one_line(error)}"
         ) from error
     try:
         _check_spaces(config.id, env)

@@ -55,10 +55,6 @@ class ReplayBuffer:
         self._device = device
         self._columns = np.arange(num_envs)
 
-    def __len__(self) -> int:
-        """Rows filled over all environments, final observations included."""
-        return int(self._filled.sum())
-
     def start(self, obs: np.ndarray) -> None:
         """Take the first observations [N, *shape]; once, before the first `add`."""
         self._frames[self._columns, self._cursor] = obs

@@ -24,10 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hvd_dqn.distributed.horovod import load_horovod
-from hvd_dqn.distributed.launcher import usable_cores
+from hvd_dqn.distributed.launcher import cpu_quota, usable_cores
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.horovod_patches import apply_patches
-from hvd_dqn.tools.probe import ProbeResult, probe_two_ranks
+from hvd_dqn.tools.probe import (
+    MPI4PY_REMEDY,
+    ProbeResult,
+    mpi_library_version,
+    probe_two_ranks,
+)
 
 HOROVOD_VERSION = "0.28.1"
 _BUILD_NEEDS = (
@@ -52,6 +57,8 @@ class Toolchain(NamedTuple):
     mpi_lib_dir: Path
     cuda_home: Path | None
     nccl_home: Path | None
+    compute_capabilities: str
+    warning: str
 
     def describe(self) -> str:
         """For a person."""
@@ -74,7 +81,8 @@ class Toolchain(NamedTuple):
         )
         site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
         digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
-        text = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}-{cuda}-{digest}"
+        versions = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}"
+        text = f"{versions}-{cuda}-{self.compute_capabilities.replace(',', '.')}-{digest}"
         return re.sub(r"[^A-Za-z0-9.+_-]+", "_", text)
 
 
@@ -84,10 +92,12 @@ def build_horovod(*, force: bool) -> None:
     """
     console = Console(highlight=False, soft_wrap=True)
     if not force and _works():
-        console.print(f"Horovod {metadata.version('horovod')} is here and works: kept")
+        console.print("Horovod is here and works: kept")
         return
     toolchain = find_toolchain()
     console.print(f"Horovod {HOROVOD_VERSION} for {toolchain.describe()}")
+    if toolchain.warning:
+        console.print(f"note: {toolchain.warning}")
     cache = cache_directory() / toolchain.key()
     wheel = next(iter(cache.glob("horovod-*.whl")), None)
     if wheel is None or force:
@@ -109,7 +119,7 @@ def build_horovod(*, force: bool) -> None:
     )
     result = check_horovod()
     console.print(
-        f"Horovod works: two ranks averaged a tensor in {result.milliseconds:.2f} ms through "
+        f"Horovod works: two ranks summed a tensor in {result.milliseconds:.2f} ms through "
         f"{result.mpi_library} "
         f"({', '.join(result.libmpi)}){', NCCL built in' if result.nccl else ''}"
     )
@@ -122,9 +132,8 @@ def check_horovod() -> ProbeResult:
     result = probe_two_ranks()
     if len(result.libmpi) > 1:
         raise UserError(
-            f"Horovod and mpi4py load different MPI libraries ({', '.join(result.libmpi)}): "
-            "reinstall mpi4py with pip install --no-binary mpi4py --force-reinstall mpi4py, with "
-            "this mpicc on PATH"
+            f"Horovod and mpi4py load different MPI libraries ({', '.join(result.libmpi)})",
+            MPI4PY_REMEDY,
         )
     return result
 
@@ -154,17 +163,17 @@ def find_toolchain() -> Toolchain:
     if missing or compiler is None:
         raise UserError("Horovod cannot be built here; missing: " + "; ".join(missing))
     import torch
-    from mpi4py import MPI
 
-    cuda_home, nccl_home = _find_cuda(torch.version.cuda)
-    library = re.sub(r"[,\x00].*", "", MPI.Get_library_version().splitlines()[0])
+    cuda_home, nccl_home, warning = _find_cuda(torch.version.cuda)
     return Toolchain(
         python=f"cp{sys.version_info.major}{sys.version_info.minor}",
         torch=torch.__version__,
-        mpi=library,
+        mpi=mpi_library_version(),
         mpi_lib_dir=Path(compiler).resolve().parent.parent / "lib",
         cuda_home=cuda_home,
         nccl_home=nccl_home,
+        compute_capabilities=_compute_capabilities(cuda_home),
+        warning=warning,
     )
 
 
@@ -199,6 +208,7 @@ def _build_wheel(toolchain: Toolchain, cache: Path, console: Console) -> Path:
         source = work / archive.name.removesuffix(".tar.gz")
         apply_patches(
             source,
+            with_cuda=toolchain.cuda_home is not None,
             torch_version=Version(toolchain.torch),
             extra_library_dirs=_runtime_library_dirs(toolchain),
         )
@@ -222,7 +232,6 @@ def _build_environment(toolchain: Toolchain, work: Path) -> dict[str, str]:
         "HOROVOD_WITHOUT_MXNET": "1",
         "HOROVOD_WITH_MPI": "1",
         "HOROVOD_WITHOUT_GLOO": "1",
-        "MAKEFLAGS": f"-j{len(usable_cores())}",
     }
     if toolchain.cuda_home is not None:
         settings |= {
@@ -230,37 +239,49 @@ def _build_environment(toolchain: Toolchain, work: Path) -> dict[str, str]:
             "HOROVOD_CUDA_HOME": str(toolchain.cuda_home),
             "CUDA_HOME": str(toolchain.cuda_home),
         }
-        settings["HOROVOD_BUILD_CUDA_CC_LIST"] = _compute_capabilities()
+        settings["HOROVOD_BUILD_CUDA_CC_LIST"] = toolchain.compute_capabilities
     if toolchain.nccl_home is not None:
         settings |= {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_NCCL_LINK": "SHARED"}
         settings["HOROVOD_NCCL_HOME"] = str(_linkable_nccl(toolchain.nccl_home, work))
-    return {**settings, **os.environ, "PATH": _path()}
+    # Under make, MAKEFLAGS holds that make's own flags and variables: they are not for this build.
+    parallel = f"-j{int(min(len(usable_cores()), cpu_quota()))}"
+    return {**settings, **os.environ, "MAKEFLAGS": parallel, "MFLAGS": "", "PATH": _path()}
 
 
-def _find_cuda(torch_cuda: str | None) -> tuple[Path | None, Path | None]:
-    """The CUDA toolkit and the NCCL to build with, where torch itself has CUDA; Horovod refuses GPU
-    tensors without.
+def _find_cuda(torch_cuda: str | None) -> tuple[Path | None, Path | None, str]:
+    """The CUDA toolkit and the NCCL to build with, where torch itself has CUDA, and what to say
+    where torch has CUDA and none is found: Horovod then moves GPU tensors through the host.
     """
     if torch_cuda is None:
-        return None, None
-    nvcc = shutil.which("nvcc")
-    home = Path(
-        os.environ.get("CUDA_HOME")
-        or (Path(nvcc).resolve().parent.parent if nvcc else "/usr/local/cuda")
+        return None, None, ""
+    found = []
+    for home in _cuda_homes():
+        version = _cuda_version(home)
+        if version.partition(".")[0] == torch_cuda.partition(".")[0]:
+            nccl = [os.environ.get("HOROVOD_NCCL_HOME"), *_pip_nccl(), str(home), "/usr"]
+            holders = (Path(place) for place in nccl if place)
+            return home, next((p for p in holders if (p / "include" / "nccl.h").exists()), None), ""
+        found.append(f"{home} is {version}")
+    return (
+        None,
+        None,
+        (
+            f"torch has CUDA {torch_cuda}, but there is no toolkit "
+            f"{torch_cuda.partition('.')[0]}.x here "
+            f"({'; '.join(found) or 'no nvcc'}): GPU tensors will travel through the host; set "
+            "CUDA_HOME "
+            "and run hvd-dqn build-horovod --force for NCCL"
+        ),
     )
-    if not (home / "bin" / "nvcc").exists():
-        return None, None
-    if _cuda_version(home).partition(".")[0] != torch_cuda.partition(".")[0]:
-        raise UserError(
-            f"the CUDA toolkit {home} is {_cuda_version(home)}, torch was built with {torch_cuda}: "
-            f"set CUDA_HOME to a toolkit {torch_cuda.partition('.')[0]}.x, or install torch for "
-            "yours"
-        )
-    candidates = [os.environ.get("HOROVOD_NCCL_HOME"), *_pip_nccl(), str(home), "/usr"]
-    for candidate in candidates:
-        if candidate and next(Path(candidate).glob("include/nccl.h"), None):
-            return home, Path(candidate)
-    return home, None
+
+
+def _cuda_homes() -> list[Path]:
+    """Toolkits, the user's choice first; `nvcc` on PATH may be a script that stands elsewhere."""
+    nvcc = shutil.which("nvcc")
+    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    places = [*named, Path(nvcc).resolve().parent.parent if nvcc else None, "/usr/local/cuda"]
+    homes = [Path(place) for place in places if place]
+    return [h for h in homes if (h / "bin/nvcc").exists() and (h / "include/cuda.h").exists()]
 
 
 def _pip_nccl() -> list[str]:
@@ -286,16 +307,20 @@ def _linkable_nccl(nccl_home: Path, work: Path) -> Path:
     return home
 
 
-def _compute_capabilities() -> str:
-    """Those of the GPUs here, or of data-centre GPUs since 2020 where a login node has none.
-    Commas: semicolons break CMake.
+def _compute_capabilities(cuda_home: Path | None) -> str:
+    """Those of the GPUs here, or where a login node has none, of the data-centre GPUs since 2017
+    that the toolkit knows. Commas: semicolons break CMake.
     """
     import torch
 
+    if cuda_home is None:
+        return ""
     if torch.cuda.is_available():
         here = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
         return ",".join(f"{major}{minor}" for major, minor in sorted(here))
-    return "80,90"
+    command = [str(cuda_home / "bin" / "nvcc"), "--list-gpu-code"]
+    known = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return ",".join(code for code in ("70", "80", "90", "100") if f"sm_{code}" in known) or "80,90"
 
 
 def _cuda_version(home: Path | None) -> str:

@@ -11,6 +11,8 @@ from hvd_dqn.checkpoint import CheckpointDirectory, SavedNetwork, load_network
 from hvd_dqn.command_line import load_config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.connect import compute_threads
+from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
 from hvd_dqn.networks import make_network
 from hvd_dqn.run_directory import RunDirectory
@@ -23,25 +25,21 @@ def evaluate_run(
     on all ranks or none.
     """
     run_dir = RunDirectory(path)
+    torch.set_num_threads(compute_threads(communicator))
     with agreement(communicator):
         config = load_config(run_dir.config_file)
         saved = CheckpointDirectory(run_dir.checkpoints).best()
-        evaluator = Evaluator(
-            config.env,
-            config.evaluation,
-            episodes=episodes,
-            seed=seed,
-            purpose=AFTERWARDS,
-            communicator=communicator,
-        )
+        device = select_device(config.device, communicator.local_rank)
+        evaluator = Evaluator(config.env, config.evaluation, seed=seed, communicator=communicator)
         network = make_network(
             config.network,
             obs_space=evaluator.envs.obs_space,
             num_actions=evaluator.envs.num_actions,
-            device=torch.device("cpu"),
+            device=device,
         )
         load_network(network, saved)
     try:
-        return saved, evaluator.evaluate(GreedyPolicy(network, torch.device("cpu")))
+        policy = GreedyPolicy(network, device)
+        return saved, evaluator.evaluate(policy, episodes=episodes, purpose=AFTERWARDS)
     finally:
         evaluator.close()

@@ -13,7 +13,11 @@ from hvd_dqn.errors import UserError
 
 
 def apply_patches(
-    source: Path, *, torch_version: Version, extra_library_dirs: Sequence[Path]
+    source: Path,
+    *,
+    torch_version: Version,
+    with_cuda: bool,
+    extra_library_dirs: Sequence[Path],
 ) -> None:
     """Change an unpacked source distribution in place. `UserError` where it is not the one these
     changes are for.
@@ -61,6 +65,14 @@ def apply_patches(
         "project(horovod CXX)\nset(CMAKE_BUILD_WITH_INSTALL_RPATH ON)\n"
         f'set(CMAKE_INSTALL_RPATH "{";".join(places)}")\n',
     )
+
+    if not with_cuda:
+        # A torch with CUDA would pull in a toolkit that is not there, or not torch's.
+        _replace(
+            source / "horovod/torch/CMakeLists.txt",
+            "elseif (Pytorch_CUDA AND NOT HAVE_CUDA)\n    add_cuda()\nendif()",
+            "endif()",
+        )
 
     # CUDA 13, and CUDA 12 with gcc 14 (horovod#4313), no longer take C++11.
     cuda = source / "horovod/common/ops/cuda/CMakeLists.txt"

@@ -97,8 +97,10 @@ def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
 
 
 def _title(path: Path) -> str:
-    run_dir = RunDirectory(path)
-    config = json.loads(run_dir.config_file.read_text())
-    facts = json.loads((path / "run.json").read_text())
+    try:
+        config = json.loads(RunDirectory(path).config_file.read_text())
+        facts = json.loads((path / "run.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a whole run directory: {error}") from error
     ranks = f"{facts['world_size']} rank{'s' * (facts['world_size'] != 1)} ({facts['backend']})"
     return f"{config['env']['id']} · {config['preset']} · {ranks} · seed {config['seed']}"

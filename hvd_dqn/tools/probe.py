@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import NamedTuple
 
 from hvd_dqn.errors import UserError
 
+MPI4PY_REMEDY = (
+    "with the right mpicc on PATH: pip install --no-cache-dir --no-binary mpi4py --force-reinstall "
+    "--no-deps mpi4py"
+)
 _MARK = "hvd-dqn-probe "
 _TIMEOUT_SECONDS = 120
 
 
 class ProbeResult(NamedTuple):
-    """Two ranks met and averaged: what they saw, alike on both."""
+    """Two ranks met and summed: what they saw, alike on both."""
 
     mpi_library: str
     libmpi: list[str]
@@ -28,7 +33,7 @@ class ProbeResult(NamedTuple):
 
 
 def probe_two_ranks() -> ProbeResult:
-    """Launch two ranks by horovodrun and average a tensor. `UserError` says what went wrong."""
+    """Launch two ranks by horovodrun and sum a tensor. `UserError` says what went wrong."""
     command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -47,7 +52,7 @@ def probe_two_ranks() -> ProbeResult:
     try:
         output, _ = process.communicate(timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        _kill_session(process.pid)
         process.communicate()
         raise UserError(
             f"two ranks did not meet within {_TIMEOUT_SECONDS} s: {' '.join(command)}"
@@ -59,10 +64,20 @@ def probe_two_ranks() -> ProbeResult:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
         reason = next((line for line in output.splitlines() if "hvd-dqn-problem" in line), last)
         raise UserError(
-            "two ranks could not average a tensor: "
-            f"{reason.partition('hvd-dqn-problem ')[2] or reason}"
+            "two ranks could not sum a tensor "
+            f"({reason.partition('hvd-dqn-problem ')[2] or reason})"
         )
     return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
+
+
+def _kill_session(session: int) -> None:
+    """End every process of a launch: mpirun gives its ranks process groups of their own."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue  # it ended by itself meanwhile
 
 
 def _report() -> dict[str, object]:
@@ -71,9 +86,11 @@ def _report() -> dict[str, object]:
     import torch
 
     from hvd_dqn.distributed.connect import connect
+    from hvd_dqn.distributed.devices import select_device
+    from hvd_dqn.distributed.horovod import load_horovod
 
     comm = connect("horovod")
-    tensor = torch.full((1000,), float(comm.rank))
+    tensor = torch.empty(1000, device=select_device("auto", comm.local_rank))
     for _ in range(3):
         tensor.fill_(comm.rank)
         began = time.perf_counter()
@@ -83,17 +100,27 @@ def _report() -> dict[str, object]:
     expected = comm.world_size * (comm.world_size - 1) / 2
     if not bool((tensor == expected).all()):
         raise UserError(f"the sum over ranks is {tensor[0].item()} instead of {expected}")
-    from mpi4py import MPI
-
-    hvd = comm._hvd  # type: ignore[attr-defined]
     report = {
-        "mpi_library": MPI.Get_library_version().splitlines()[0].rstrip("\x00"),
+        "mpi_library": mpi_library_version(),
         "libmpi": loaded_mpi_libraries(),
-        "nccl": bool(hvd.nccl_built()),
+        "nccl": bool(load_horovod().nccl_built()),
         "milliseconds": round(milliseconds, 3),
     }
     comm.close()
     return report
+
+
+def mpi_library_version() -> str:
+    """mpi4py's MPI and its version, without starting it: a login node may not allow that."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"mpi4py does not load ({reason})", MPI4PY_REMEDY) from error
+    return MPI.Get_library_version().splitlines()[0].rstrip("\x00").partition(",")[0]
 
 
 def loaded_mpi_libraries() -> list[str]:

@@ -103,4 +103,4 @@ def test_collectives(tmp_path, backend):
         assert result["gathered"][2]["text"] == "ü" * 2000
         assert result["sum"] == [6.0, 6.0]
         assert result["broadcast"] == [0.0, 1.0, 2.0, 3.0, 4.0]
-        assert result["local"] == [rank, 3]
+        assert result["local_rank"] == rank

@@ -16,6 +16,7 @@ from hvd_dqn.errors import UserError
         ("no_such_module:Thing-v0", "{}", ["no_such_module", "install the package"]),
         ("tests.envs.nowhere:Thing-v0", "{}", ["tests.envs.nowhere"]),
         ("CartPole-v1", '{"wheels": 3}', ["wheels"]),
+        ("tests.envs.toy:ToyUnmakeable-v0", "{}", ["OSError", "libGL.so.1"]),
         ("Pendulum-v1", "{}", ["Box actions", "Discrete"]),
         ("tests.envs.toy:ToyContinuous-v0", "{}", ["Box actions"]),
         ("tests.envs.toy:ToyDictionary-v0", "{}", ["Dict observations", "FlattenObservation"]),

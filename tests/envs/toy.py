@@ -1,7 +1,5 @@
 """Environments made for tests, named as a third party's would be: `tests.envs.toy:Name-v0`."""
 
-import time
-
 import gymnasium as gym
 import numpy as np
 
@@ -79,8 +77,6 @@ class Faulty(Identity):
         if mine and self.life >= self.after:
             if self.fault == "raise":
                 raise RuntimeError("the simulator broke")
-            if self.fault == "sleep":
-                time.sleep(0.001)
             reward = float("nan")
         return obs, reward, terminated, truncated, info
 
@@ -104,5 +100,10 @@ class Endless(Counting):
         super().__init__(length=10**9)
 
 
-for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless):
+class Unmakeable(Counting):
+    def __init__(self):
+        raise OSError("libGL.so.1: cannot open shared object file")
+
+
+for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless, Unmakeable):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
