@@ -52,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         print(f"hvd-dqn {hvd_dqn.__version__}")
         return EXIT_OK
     name, rest = arguments[0], arguments[1:]
+    if not _is_root() and {"-h", "--help"} & set(rest):
+        return EXIT_OK  # the root prints it
     try:
         if name not in _COMMANDS:
             raise UserError(f"unknown command {name!r}: the commands are {', '.join(_COMMANDS)}")

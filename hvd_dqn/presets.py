@@ -88,7 +88,9 @@ def lunarlander() -> Config:
         target_period_updates=250,
         env=EnvConfig(id="LunarLander-v3", num_envs=8),
         replay=ReplayConfig(capacity=100_000, batch_size=128, n_step=3),
-        optimizer=OptimizerConfig(learning_rate=6.3e-4, final_learning_rate_fraction=0.05),
+        optimizer=OptimizerConfig(
+            learning_rate=6.3e-4, final_learning_rate_fraction=0.05, world_size_scaling="sqrt"
+        ),
         exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=12_000),
         evaluation=EvaluationConfig(period_env_steps=10_000),
     )

@@ -42,12 +42,14 @@ def sha256(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
 
 
-def make_learner(comm: Communicator, *, seed: int, target_period: int = 10) -> Learner:
+def make_learner(
+    comm: Communicator, *, seed: int, target_period: int = 10, device: torch.device = CPU
+) -> Learner:
     """A small learner; `seed` may differ by rank: the broadcast must undo that."""
     torch.manual_seed(seed)
     config = NetworkConfig(hidden_sizes=(32, 32))
     online, target = (
-        make_network(config, obs_space=gym.spaces.Box(-1, 1, (6,)), num_actions=3, device=CPU)
+        make_network(config, obs_space=gym.spaces.Box(-1, 1, (6,)), num_actions=3, device=device)
         for _ in range(2)
     )
     optimizer = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.1)
