@@ -43,13 +43,17 @@ def acrobot() -> Config:
         preset="acrobot",
         total_env_steps=100_000,
         learning_starts_env_steps=1_000,
-        vector_steps_per_iteration=2,
+        vector_steps_per_iteration=1,
         updates_per_iteration=8,
         target_period_updates=250,
         env=EnvConfig(id="Acrobot-v1", num_envs=8),
         replay=ReplayConfig(capacity=50_000, batch_size=128),
-        optimizer=OptimizerConfig(learning_rate=6.3e-4, final_learning_rate_fraction=0.05),
-        exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=12_000),
+        optimizer=OptimizerConfig(
+            learning_rate=6.3e-4, final_learning_rate_fraction=0.05, world_size_scaling="sqrt"
+        ),
+        exploration=ExplorationConfig(
+            epsilon_final=0.05, epsilon_decay_env_steps=12_000, zeta_exponent=2.0
+        ),
         evaluation=EvaluationConfig(period_env_steps=10_000),
     )
 
