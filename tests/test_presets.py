@@ -1,4 +1,4 @@
-"""Every preset is pinned: a change of a setting is a change of this table, with new measurements."""
+"""Every preset is pinned: to change a setting is to change this table, and to measure anew."""
 
 import pytest
 
