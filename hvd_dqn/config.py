@@ -214,8 +214,8 @@ class DistributedConfig(_Section):
     backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
     """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone."""
     threads_per_rank: int | None = _positive(None)
-    """Compute threads of a rank; `None` shares the cores it may use among the ranks that share
-    them.
+    """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
+    work for them.
     """
 
 

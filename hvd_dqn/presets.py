@@ -54,7 +54,7 @@ def acrobot() -> Config:
         exploration=ExplorationConfig(
             epsilon_final=0.05, epsilon_decay_env_steps=12_000, zeta_exponent=2.0
         ),
-        evaluation=EvaluationConfig(period_env_steps=10_000),
+        evaluation=EvaluationConfig(period_env_steps=5_000, episodes=100),
     )
 
 
@@ -77,7 +77,7 @@ def mountaincar() -> Config:
         exploration=ExplorationConfig(
             epsilon_final=0.07, epsilon_decay_env_steps=24_000, zeta_exponent=2.0
         ),
-        evaluation=EvaluationConfig(period_env_steps=10_000),
+        evaluation=EvaluationConfig(period_env_steps=10_000, episodes=100),
     )
 
 
@@ -96,7 +96,7 @@ def lunarlander() -> Config:
             learning_rate=6.3e-4, final_learning_rate_fraction=0.05, world_size_scaling="sqrt"
         ),
         exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=12_000),
-        evaluation=EvaluationConfig(period_env_steps=10_000),
+        evaluation=EvaluationConfig(period_env_steps=10_000, episodes=50),
     )
 
 

@@ -5,6 +5,8 @@ import pytest
 from hvd_dqn.distributed import launcher
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.resources import useful_threads
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
 
@@ -83,6 +85,15 @@ def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quo
     monkeypatch.setattr(connecting, "hostname", lambda: "here")
     monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(mine)))
     monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
-    assert connecting.compute_threads(Hosts(others)) == threads
+    assert connecting.compute_threads(Hosts(others), useful=100) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert connecting.compute_threads(Hosts(others)) == 3, "the user's word comes first"
+    assert connecting.compute_threads(Hosts(others), useful=1) == 3, "the user's word comes first"
+
+
+def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(16)))
+    monkeypatch.setattr(connecting, "cpu_quota", lambda: float("inf"))
+    assert useful_threads(PRESETS["cartpole"]()) == 1
+    assert useful_threads(PRESETS["lunarlander"]()) == 2
+    assert connecting.compute_threads(Hosts([]), useful=2) == 2

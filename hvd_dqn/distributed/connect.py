@@ -75,9 +75,10 @@ def _meet(launch: Launch | None) -> MpiCommunicator:
     return meeting
 
 
-def compute_threads(communicator: Communicator) -> int:
+def compute_threads(communicator: Communicator, useful: int) -> int:
     """Threads for this rank: OMP_NUM_THREADS where the user set it, else the cores it may use,
-    shared with the ranks of its host that may use them too. Collective.
+    shared with the ranks of its host that may use them too, and no more than are `useful`.
+    Collective.
     """
     cores = usable_cores()
     places = communicator.gather([hostname(), sorted(cores)])
@@ -85,5 +86,5 @@ def compute_threads(communicator: Communicator) -> int:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    usable = int(min(len(cores), cpu_quota()))
-    return max(1, usable // int(sharing))
+    share = int(min(len(cores), cpu_quota())) // int(sharing)
+    return max(1, min(share, useful))

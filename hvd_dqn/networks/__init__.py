@@ -1,5 +1,5 @@
 """Action-value networks."""
 
-from hvd_dqn.networks.qnetwork import QNetwork, make_network
+from hvd_dqn.networks.qnetwork import QNetwork, hidden_multiply_adds, make_network
 
-__all__ = ["QNetwork", "make_network"]
+__all__ = ["QNetwork", "hidden_multiply_adds", "make_network"]

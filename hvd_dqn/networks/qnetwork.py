@@ -68,3 +68,10 @@ def make_network(
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     head = nn.Linear(sizes[-1], num_actions)
     return QNetwork(scaling, nn.Sequential(*layers), head).to(device)
+
+
+def hidden_multiply_adds(config: NetworkConfig, batch_size: int) -> int:
+    """Multiply-adds between the hidden layers for one batch, forward: what an update's work is made
+    of.
+    """
+    return batch_size * sum(a * b for a, b in pairwise((1, *config.hidden_sizes)))

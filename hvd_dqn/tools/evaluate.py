@@ -15,6 +15,7 @@ from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
 from hvd_dqn.networks import make_network
+from hvd_dqn.resources import useful_threads
 from hvd_dqn.run_directory import RunDirectory
 
 
@@ -25,9 +26,10 @@ def evaluate_run(
     on all ranks or none.
     """
     run_dir = RunDirectory(path)
-    torch.set_num_threads(compute_threads(communicator))
     with agreement(communicator):
         config = load_config(run_dir.config_file)
+    torch.set_num_threads(compute_threads(communicator, useful_threads(config)))
+    with agreement(communicator):
         saved = CheckpointDirectory(run_dir.checkpoints).best()
         device = select_device(config.device, communicator.local_rank)
         evaluator = Evaluator(config.env, config.evaluation, seed=seed, communicator=communicator)
