@@ -1,7 +1,12 @@
 """Ready-made runs: each preset is a function that returns a `Config`.
 
-Scores to reach are those of rl-baselines3-zoo's DQN at the same number of env steps (its benchmark
-table); the settings are our own where the zoo's learn on few of ten seeds.
+Each learns to at least the score of rl-baselines3-zoo's DQN at the zoo's number of env steps, on
+one rank and on two (measured: README). The zoo's settings were the start; what differs was measured
+too:
+
+- n-step returns, and a learning rate that falls to a twentieth, so that the last network is good; -
+√N scaling of the learning rate: N ranks take 1/N of the updates on N times the batch; - on
+MountainCar the zoo's ε-greedy never came to the goal on two seeds of two; εz-greedy did.
 """
 
 from __future__ import annotations
@@ -31,7 +36,9 @@ def cartpole() -> Config:
         env=EnvConfig(id="CartPole-v1", num_envs=8),
         network=NetworkConfig(scale_observations=True),
         replay=ReplayConfig(capacity=50_000, batch_size=64, n_step=5),
-        optimizer=OptimizerConfig(learning_rate=1e-3, final_learning_rate_fraction=0.05),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, final_learning_rate_fraction=0.05, world_size_scaling="sqrt"
+        ),
         exploration=ExplorationConfig(epsilon_final=0.1, epsilon_decay_env_steps=8_000),
         evaluation=EvaluationConfig(period_env_steps=5_000),
     )
@@ -73,7 +80,9 @@ def mountaincar() -> Config:
         env=EnvConfig(id="MountainCar-v0", num_envs=8),
         network=NetworkConfig(scale_observations=True),
         replay=ReplayConfig(capacity=50_000, batch_size=128, n_step=5),
-        optimizer=OptimizerConfig(learning_rate=1e-3, final_learning_rate_fraction=0.05),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, final_learning_rate_fraction=0.05, world_size_scaling="sqrt"
+        ),
         exploration=ExplorationConfig(
             epsilon_final=0.07, epsilon_decay_env_steps=24_000, zeta_exponent=2.0
         ),
