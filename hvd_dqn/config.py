@@ -123,6 +123,10 @@ class NetworkConfig(_Section):
         "one or more widths greater than 0",
     )
     """Widths of the MLP's hidden layers."""
+    dueling: bool = False
+    """Split the head into a state value and advantages of the actions (Wang et al. 2016)."""
+    layer_norm: bool = False
+    """Normalise each hidden layer's features before its ReLU (Ba et al. 2016)."""
     scale_observations: bool = False
     """Map each observation component from the finite bounds that its space declares to −1 … 1. It
     helps where the bounds are tight (MountainCar) and harms where they are loose (LunarLander).
@@ -170,13 +174,17 @@ class OptimizerConfig(_Section):
 
     prefix = "optimizer."
 
+    name: Literal["adam", "adamw", "radam"] = "adam"
+    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), RAdam (Liu et al. 2020)."""
     learning_rate: float = _positive(1e-3)
-    """Adam's step size at one rank, before `world_size_scaling`."""
+    """Step size at one rank, before `world_size_scaling`."""
+    weight_decay: float = _non_negative(0.0)
+    """Decoupled decay of `adamw`: a step takes this times the learning rate off each weight."""
     final_learning_rate_fraction: float = _fraction(1.0)
     """The learning rate falls linearly to this share of itself at the end of the run; 1 keeps it.
     """
     adam_eps: float = _positive(1e-8)
-    """Adam's denominator constant."""
+    """The constant in the denominator of Adam and its kin."""
     max_grad_norm: float | None = _positive(10.0)
     """Clip the averaged gradient to this L2 norm; `None` does not clip."""
     world_size_scaling: Literal["none", "sqrt", "linear"] = "none"
@@ -185,6 +193,11 @@ class OptimizerConfig(_Section):
     """
     warmup_updates: int = _non_negative(0)
     """Updates over which the learning rate rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight_decay and self.name != "adamw":
+            self._refuse("weight_decay", self.weight_decay, 'needs optimizer.name = "adamw"')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class Learner:
         )
         whole = torch.nn.Parameter(self.online_parameters.values)
         whole.grad = self._buffer.gradients
-        self._optimizer = torch.optim.Adam([whole], lr=rate(0), eps=config.adam_eps, fused=True)
+        self._optimizer = make_optimizer(config, whole, learning_rate=rate(0))
         self.updates = 0
         self.statistics = LearnerStatistics()
         self._synchronise()
@@ -166,3 +166,19 @@ class Learner:
         statistics.abs_td_error += agreement.abs_td_error
         statistics.value += agreement.value
         statistics.grad_norm += norm
+
+
+def make_optimizer(
+    config: OptimizerConfig, whole: torch.nn.Parameter, *, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The optimizer of one flat parameter: element by element, it is that of the layers apart."""
+    if config.name == "radam":
+        return torch.optim.RAdam([whole], lr=learning_rate, eps=config.adam_eps)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        [whole],
+        lr=learning_rate,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

@@ -96,7 +96,7 @@ def lunarlander() -> Config:
         preset="lunarlander",
         total_env_steps=100_000,
         learning_starts_env_steps=1_000,
-        vector_steps_per_iteration=2,
+        vector_steps_per_iteration=1,
         updates_per_iteration=8,
         target_period_updates=250,
         env=EnvConfig(id="LunarLander-v3", num_envs=8),

@@ -31,6 +31,7 @@ from hvd_dqn.config import (
         (lambda: OptimizerConfig(learning_rate="x"), ["optimizer.learning_rate", "'x'", "float"]),
         (lambda: OptimizerConfig(max_grad_norm=-1.0), ["optimizer.max_grad_norm", "-1.0"]),
         (lambda: OptimizerConfig(world_size_scaling="cubic"), ["one of none, sqrt, linear"]),
+        (lambda: OptimizerConfig(weight_decay=0.1), ["optimizer.weight_decay", "adamw"]),
         (lambda: ObjectiveConfig(gamma=1.5), ["objective.gamma", "1.5", "between 0 and 1"]),
         (lambda: ObjectiveConfig(gamma=True), ["objective.gamma", "True"]),
         (lambda: ObjectiveConfig(double=1), ["objective.double", "bool"]),

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.flat import FlatParameters, UpdateBuffer
-from hvd_dqn.learner import NonFiniteError
+from hvd_dqn.learner import NonFiniteError, make_optimizer
 from hvd_dqn.objectives import ExpectedObjective
 from tests.distributed import workers
 
@@ -168,3 +169,30 @@ def test_the_digest_notices(change):
     assert same.read_control().parameters_equal
     other.tensor.add_(alike)
     assert not other.read_control().parameters_equal
+
+
+@pytest.mark.parametrize(
+    ("config", "reference"),
+    [
+        (OptimizerConfig(adam_eps=1e-4), lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-4)),
+        (
+            OptimizerConfig(name="adamw", weight_decay=0.1),
+            lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+        ),
+        (OptimizerConfig(name="radam"), lambda p: torch.optim.RAdam(p, lr=0.01)),
+    ],
+)
+def test_a_flat_optimizer_is_that_of_the_layers_apart(config, reference):
+    torch.manual_seed(0)
+    apart = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    flat = FlatParameters(copy.deepcopy(apart))
+    whole = torch.nn.Parameter(flat.values)
+    ours, theirs = make_optimizer(config, whole, learning_rate=0.01), reference(apart.parameters())
+    for _ in range(30):
+        for parameter in apart.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        whole.grad = torch.cat([p.grad.reshape(-1) for p in apart.parameters()])
+        ours.step()
+        theirs.step()
+    expected = torch.cat([p.detach().reshape(-1) for p in apart.parameters()])
+    torch.testing.assert_close(flat.values, expected, rtol=1e-5, atol=1e-6)

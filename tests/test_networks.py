@@ -36,3 +36,32 @@ def test_scaling_can_be_left_out():
     network = make_network(config, obs_space=space, num_actions=2, device=CPU)
     obs = torch.tensor([[3.0, 50.0]])
     torch.testing.assert_close(network(obs), network.head(network.torso(obs)))
+
+
+def test_dueling_is_value_plus_centred_advantage():
+    torch.manual_seed(0)
+    space = gym.spaces.Box(-1, 1, (3,))
+    config = NetworkConfig(hidden_sizes=(8,), dueling=True)
+    network = make_network(config, obs_space=space, num_actions=4, device=CPU)
+    features = network.torso(torch.randn(5, 3))
+    value, advantage = network.head.value(features), network.head.advantage(features)
+    q = network.head(features)
+    torch.testing.assert_close(q.mean(dim=1, keepdim=True), value)
+    torch.testing.assert_close(q - q[:, :1], advantage - advantage[:, :1])
+    with torch.no_grad():
+        network.head.advantage.bias += 100  # what all actions share is no advantage
+    torch.testing.assert_close(network.head(features), q, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_norm_stands_before_the_relu():
+    space = gym.spaces.Box(-1, 1, (3,))
+    config = NetworkConfig(hidden_sizes=(8, 8), layer_norm=True)
+    network = make_network(config, obs_space=space, num_actions=2, device=CPU)
+    kinds = [type(layer).__name__ for layer in network.torso]
+    assert kinds == ["Flatten", *["Linear", "LayerNorm", "ReLU"] * 2]
+    obs = torch.randn(4, 3)
+    before = network(obs)
+    with torch.no_grad():
+        network.torso[1].weight *= 1000
+        network.torso[1].bias *= 1000
+    torch.testing.assert_close(network(obs), before, rtol=1e-3, atol=1e-3)

@@ -32,6 +32,21 @@ class QNetwork(nn.Module):
         return value
 
 
+class DuelingHead(nn.Module):
+    """Q = V + A − mean A, from features [B, F] to values [B, A] (Wang et al. 2016, eq. 9)."""
+
+    def __init__(self, features: int, num_actions: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(features, 1)
+        self.advantage = nn.Linear(features, num_actions)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Action values [B, A]."""
+        advantage = self.advantage(features)
+        q: Tensor = self.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
+        return q
+
+
 class BoundsScaling(nn.Module):
     """Maps [low, high] to [−1, 1] in each component with finite bounds; the others pass as they
     are.
@@ -65,8 +80,10 @@ def make_network(
     scaling = BoundsScaling(low, high) if config.scale_observations else nn.Identity()
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    head = nn.Linear(sizes[-1], num_actions)
+        norm = [nn.LayerNorm(fan_out)] if config.layer_norm else []
+        layers += [nn.Linear(fan_in, fan_out), *norm, nn.ReLU()]
+    make_head = DuelingHead if config.dueling else nn.Linear
+    head = make_head(sizes[-1], num_actions)
     return QNetwork(scaling, nn.Sequential(*layers), head).to(device)
 
 

@@ -75,10 +75,7 @@ class Toolchain(NamedTuple):
             if self.cuda_home
             else "cpu"
         )
-        recipe = (
-            Path(__file__).read_bytes()
-            + Path(__file__).with_name("horovod_patches.py").read_bytes()
-        )
+        recipe = Path(__file__).with_name("horovod_patches.py").read_bytes()
         site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
         digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
         versions = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}"
@@ -169,12 +166,21 @@ def find_toolchain() -> Toolchain:
         python=f"cp{sys.version_info.major}{sys.version_info.minor}",
         torch=torch.__version__,
         mpi=mpi_library_version(),
-        mpi_lib_dir=Path(compiler).resolve().parent.parent / "lib",
+        mpi_lib_dir=_mpi_library_directory(Path(compiler)),
         cuda_home=cuda_home,
         nccl_home=nccl_home,
         compute_capabilities=_compute_capabilities(cuda_home),
         warning=warning,
     )
+
+
+def _mpi_library_directory(mpicc: Path) -> Path:
+    """Where the wrapper links libmpi from; beside its bin directory where it does not say."""
+    said = subprocess.run([str(mpicc), "-show"], capture_output=True, text=True, check=False).stdout
+    named = [Path(directory) for directory in re.findall(r"-L(\S+)", said)]
+    likely = [mpicc.parent.parent / "lib64", mpicc.parent.parent / "lib"]
+    holders = (place for place in [*named, *likely] if any(place.glob("libmpi*.so*")))
+    return next(holders, mpicc.parent.parent / "lib")
 
 
 def cache_directory() -> Path:

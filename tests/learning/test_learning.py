@@ -10,7 +10,9 @@ from hvd_dqn.config import (
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
+    NetworkConfig,
     ObjectiveConfig,
+    OptimizerConfig,
     ReplayConfig,
 )
 from hvd_dqn.distributed.communicator import LocalCommunicator
@@ -37,6 +39,23 @@ def test_the_identity_environment_is_learned_in_seconds(tmp_path, double, n_step
     summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert summary.progress.updates > 800
     assert summary.last_mean >= 19, "of 20, by the network at the end, not the best one"
+
+
+def test_every_part_of_the_network_and_optimizer_learns_together(tmp_path):
+    config = small_config(
+        env=EnvConfig(id="tests.envs.toy:ToyIdentity-v0", num_envs=4),
+        network=NetworkConfig(hidden_sizes=(32, 32), dueling=True, layer_norm=True),
+        optimizer=OptimizerConfig(name="adamw", weight_decay=0.01),
+        objective=ObjectiveConfig(gamma=0.5),
+        exploration=ExplorationConfig(
+            epsilon_final=0.1, epsilon_decay_env_steps=1500, zeta_exponent=2.0
+        ),
+        evaluation=EvaluationConfig(period_env_steps=1200, episodes=4, final_episodes=10),
+    )
+    one_thread = DistributedConfig(threads_per_rank=1)
+    config = dataclasses.replace(config, total_env_steps=3600, distributed=one_thread)
+    summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert summary.last_mean >= 19
 
 
 @pytest.mark.multirank
