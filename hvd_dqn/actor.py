@@ -14,15 +14,22 @@ from hvd_dqn.structs import Episode
 
 
 class GreedyPolicy:
-    """The action of the highest value."""
+    """The action of the highest value.
 
-    def __init__(self, network: QNetwork, device: torch.device) -> None:
+    A noisy network draws new noise from `generator` at each call; without one it has none.
+    """
+
+    def __init__(
+        self, network: QNetwork, device: torch.device, generator: torch.Generator | None = None
+    ) -> None:
         self._network = network
         self._device = device
+        self._generator = generator
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions [N] int64 for observations [N, *shape]. On a GPU this waits for the result."""
+        self._network.prepare(self._generator, learning=False)
         values = self._network(torch.from_numpy(obs).to(self._device))
         action: np.ndarray = values.argmax(dim=1).cpu().numpy()
         return action
@@ -47,8 +54,10 @@ class Exploration:
         self._action: np.ndarray = np.zeros(num_envs, dtype=np.int64)
         self._remaining: np.ndarray = np.zeros(num_envs, dtype=np.int64)
 
-    def choose(self, epsilon: float, greedy: Callable[[], np.ndarray]) -> np.ndarray:
-        """Actions [N]; `greedy` is asked only where some environment does not explore."""
+    def choose(self, epsilon: np.ndarray, greedy: Callable[[], np.ndarray]) -> np.ndarray:
+        """Actions [N], each random with its ε of [N]; `greedy` is asked only where some environment
+        does not explore.
+        """
         start = (self._rng.random(len(self._action)) < epsilon) & (self._remaining == 0)
         drawn = self._rng.integers(self._num_actions, size=len(self._action))
         self._action = np.where(start, drawn, self._action)
@@ -87,8 +96,8 @@ class Actor:
         self._obs = envs.reset()
         replay.start(self._obs)
 
-    def step(self, epsilon: float) -> list[Episode]:
-        """One ε-greedy step of every environment; the episodes that ended with it."""
+    def step(self, epsilon: np.ndarray) -> list[Episode]:
+        """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
         action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
         step = self._envs.step(action)
         self._replay.add(
@@ -96,6 +105,7 @@ class Actor:
             reward=step.reward,
             terminated=step.terminated,
             truncated=step.truncated,
+            ended=step.terminated | step.truncated,
             next_obs=step.next_obs,
             obs=step.obs,
         )

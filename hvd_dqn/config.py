@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,16 +117,35 @@ class NetworkConfig(_Section):
 
     prefix = "network."
 
+    torso: Literal["auto", "mlp", "minatar", "nature", "impala"] = "auto"
+    """`mlp`; the convolutions of Young & Tian 2019 (`minatar`), Mnih et al. 2015 (`nature`) or
+    Espeholt et al. 2018 (`impala`). `auto`: by the observation's shape.
+    """
     hidden_sizes: tuple[int, ...] = _ranged(
         (256, 256),
         lambda v: bool(v) and all(size > 0 for size in v),
         "one or more widths greater than 0",
     )
-    """Widths of the MLP's hidden layers."""
+    """Widths of the hidden layers, behind the convolutions if there are any."""
     dueling: bool = False
     """Split the head into a state value and advantages of the actions (Wang et al. 2016)."""
     layer_norm: bool = False
-    """Normalise each hidden layer's features before its ReLU (Ba et al. 2016)."""
+    """Normalise each layer's features before its ReLU (Ba et al. 2016)."""
+    dropout: float = _ranged(0.0, lambda v: 0 <= v < 1, "at least 0 and less than 1")
+    """Share of hidden features that an update leaves out; acting and evaluation use all."""
+    noisy: bool = False
+    """Explore by learned noise in the fully connected layers (Fortunato et al. 2018)."""
+    noisy_sigma: float = _positive(0.5)
+    """σ₀, the noise's first scale, before the division by √fan-in."""
+    impala_width: int = _positive(1)
+    """Channels of the `impala` torso, in multiples of 16, 32, 32."""
+    spectral_norm: bool = False
+    """Divide the kernels of the `impala` torso's residual blocks by their largest singular value
+    (Miyato et al. 2018; Gogianu et al. 2021).
+    """
+    pool_size: int | None = _positive(None)
+    """Adaptive max pooling to this many rows and columns behind the `impala` torso; `None`: none.
+    """
     scale_observations: bool = False
     """Map each observation component from the finite bounds that its space declares to −1 … 1. It
     helps where the bounds are tight (MountainCar) and harms where they are loose (LunarLander).
@@ -145,6 +164,16 @@ class ReplayConfig(_Section):
     """Transitions per update and rank; the global batch is this times the number of ranks."""
     n_step: int = _ranged(1, lambda v: 1 <= v <= 255, "between 1 and 255")
     """Rewards summed before the bootstrap."""
+    sampling: Literal["uniform", "prioritized"] = "uniform"
+    """Every transition alike, or in proportion to its priority (Schaul et al. 2016)."""
+    priority_exponent: float = _fraction(0.6)
+    """α: 0 is uniform, 1 fully proportional."""
+    importance_exponent_initial: float = _fraction(0.4)
+    """β at the start; the weights of prioritised samples are (1 / (size · probability))^β."""
+    importance_exponent_final: float = _fraction(1.0)
+    """β at the end of the run, reached linearly."""
+    storage: Literal["host", "device"] = "host"
+    """Where frames are kept: in the host's memory, or in that of the learner's device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +188,73 @@ class ObjectiveConfig(_Section):
     """Double DQN: the online network chooses the action that the target network values (van Hasselt
     et al. 2016).
     """
+    distribution: Literal["expected", "categorical", "quantile", "implicit_quantile"] = "expected"
+    """What is learned of the return: its expectation (DQN), or its distribution as probabilities of
+    fixed values (C51, Bellemare et al. 2017), as values of fixed quantiles (QR-DQN, Dabney et al.
+    2018a) or of drawn ones (IQN, Dabney et al. 2018b).
+    """
     loss: Literal["huber", "squared"] = "huber"
     """Per-sample loss on the TD error; `huber` turns linear at an error of 1."""
+    num_atoms: int = _ranged(51, lambda v: v >= 2, "2 or greater")
+    """`categorical`: M values between v_min and v_max."""
+    v_min: float = -10.0
+    """`categorical`: the least value."""
+    v_max: float = 10.0
+    """`categorical`: the greatest value."""
+    num_quantiles: int = _positive(200)
+    """`quantile`: M fixed quantiles."""
+    num_taus: int = _positive(64)
+    """`implicit_quantile`: quantiles drawn of the online network in an update (N)."""
+    num_target_taus: int = _positive(64)
+    """`implicit_quantile`: quantiles drawn of the target network (N′)."""
+    num_policy_taus: int = _positive(32)
+    """`implicit_quantile`: quantiles whose mean is the action's value (K), evenly spread."""
+    munchausen: bool = False
+    """Add the policy's scaled log-probability of the action taken to the reward, and bootstrap
+    softly (Vieillard et al. 2020). With n-step returns the bonus is the first step's alone.
+    """
+    munchausen_coefficient: float = _fraction(0.9)
+    """Share of the log-policy that is added (α)."""
+    munchausen_temperature: float = _positive(0.03)
+    """Temperature of the softmax policy (τ)."""
+    munchausen_clip: float = _ranged(-1.0, lambda v: v <= 0, "0 or less")
+    """Least value of temperature times log-policy (l₀)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.v_min >= self.v_max:
+            self._refuse("v_min", self.v_min, f"must be less than objective.v_max = {self.v_max}")
+        if self.distribution != "expected" and self.loss != "huber":
+            self._refuse(
+                "loss",
+                self.loss,
+                f"is of objective.distribution = 'expected'; {self.distribution!r} has its own",
+            )
+        if self.munchausen and self.distribution == "categorical":
+            self._refuse(
+                "munchausen",
+                True,
+                "its soft bootstrap mixes the actions' distributions, each shifted by its own "
+                "log-probability, and is published for expected and quantile values; choose "
+                "another objective.distribution",
+            )
+        if self.munchausen and self.double:
+            self._refuse(
+                "munchausen",
+                True,
+                "bootstraps from all actions by a softmax and chooses none: set objective.double "
+                "to False",
+            )
 
     @property
     def loss_name(self) -> str:
         """What the loss is called in metrics: by what it computes."""
-        return f"loss/td_{self.loss}"
+        return {
+            "expected": f"loss/td_{self.loss}",
+            "categorical": "loss/cross_entropy",
+            "quantile": "loss/quantile_huber",
+            "implicit_quantile": "loss/quantile_huber",
+        }[self.distribution]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +263,24 @@ class OptimizerConfig(_Section):
 
     prefix = "optimizer."
 
-    name: Literal["adam", "adamw", "radam"] = "adam"
-    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), RAdam (Liu et al. 2020)."""
+    name: Literal["adam", "adamw", "radam", "rmsprop"] = "adam"
+    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), RAdam (Liu et al. 2020), centred
+    RMSProp (Graves 2013, as Mnih et al. 2015 used it).
+    """
     learning_rate: float = _positive(1e-3)
     """Step size at one rank, before `world_size_scaling`."""
     weight_decay: float = _non_negative(0.0)
     """Decoupled decay of `adamw`: a step takes this times the learning rate off each weight."""
     final_learning_rate_fraction: float = _fraction(1.0)
-    """The learning rate falls linearly to this share of itself at the end of the run; 1 keeps it.
-    """
+    """The learning rate falls to this share of itself at the end of the run; 1 keeps it."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """The curve along which it falls."""
     adam_eps: float = _positive(1e-8)
     """The constant in the denominator of Adam and its kin."""
+    rmsprop_decay: float = _fraction(0.95)
+    """`rmsprop`: share of the old averages that each update keeps."""
+    rmsprop_eps: float = _positive(0.01)
+    """`rmsprop`: the constant in its denominator, outside the root."""
     max_grad_norm: float | None = _positive(10.0)
     """Clip the averaged gradient to this L2 norm; `None` does not clip."""
     world_size_scaling: Literal["none", "sqrt", "linear"] = "none"
@@ -206,6 +302,10 @@ class ExplorationConfig(_Section):
 
     prefix = "exploration."
 
+    kind: Literal["annealed", "ladder"] = "annealed"
+    """One ε that falls over the run, or a ladder: a constant ε for each environment of all ranks,
+    0.4^(1 + 7·i/(N − 1)) for the i-th of N (Horgan et al. 2018).
+    """
     epsilon_initial: float = _fraction(1.0)
     """Share of random actions at the start."""
     epsilon_final: float = _fraction(0.05)
@@ -229,6 +329,17 @@ class DistributedConfig(_Section):
     threads_per_rank: int | None = _positive(None)
     """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
     work for them.
+    """
+    average: Literal["gradients", "parameters"] = "gradients"
+    """What ranks average: every update's gradients, so that N ranks do what one rank does on N
+    times the batch; or, after every `average_period_updates` updates of its own on each rank, the
+    parameters (local SGD, Stich 2019).
+    """
+    average_period_updates: int = _positive(10)
+    """`parameters`: updates between averages (H)."""
+    average_optimizer_state: Literal["average", "keep", "reset"] = "average"
+    """`parameters`: what becomes of the optimizer's moments at an average: averaged with the
+    parameters, kept by each rank, or set to zero.
     """
 
 
@@ -281,7 +392,10 @@ class Config(_Section):
     updates_per_iteration: int = _positive(1)
     """Updates after each collection."""
     target_period_updates: int = _positive(100)
-    """Updates between copies of the online network to the target network, synchronised over ranks.
+    """Updates between changes of the target network, synchronised over ranks."""
+    target_step: float = _ranged(1.0, lambda v: 0 < v <= 1, "greater than 0 and at most 1")
+    """Share of the way from the target to the online network that a change goes: 1 copies it
+    (Mnih et al. 2015), less moves it softly (Lillicrap et al. 2016).
     """
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -301,6 +415,13 @@ class Config(_Section):
                 f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
                 f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} need "
                 f"more than {self.replay.n_step + 1}; raise the capacity"
+            )
+        averaging = self.distributed.average_period_updates
+        if self.distributed.average == "parameters" and self.target_period_updates % averaging:
+            raise ConfigError(
+                f"target_period_updates = {self.target_period_updates} is no multiple of "
+                f"distributed.average_period_updates = {averaging}: the target network would be "
+                "one rank's own; make it a multiple"
             )
         if self.learning_starts_env_steps >= self.total_env_steps:
             raise ConfigError(
@@ -325,6 +446,17 @@ class Config(_Section):
         iterations = -(-self.total_env_steps // step)
         without_update = -(-self.updates_start_env_steps(world_size) // step) - 1
         return max(iterations - without_update, 0) * self.updates_per_iteration
+
+    def changed(self, fields: Mapping[str, Any]) -> Config:
+        """This run with other values of some fields, by option name (`section.field`)."""
+        sections: dict[str, dict[str, Any]] = {}
+        own: dict[str, Any] = {}
+        for name, value in fields.items():
+            section, _, field_name = name.rpartition(".")
+            (sections.setdefault(section, {}) if section else own)[field_name] = value
+        for section, values in sections.items():
+            own[section] = dataclasses.replace(getattr(self, section), **values)
+        return dataclasses.replace(self, **own)
 
     def flat(self) -> dict[str, Any]:
         """Every field by its option name, `section.field`."""

@@ -1,22 +1,25 @@
-"""The distributed update: gradients of this rank's batch, averaged over ranks, and the same step on
-each.
-"""
+"""The distributed update: gradients of this rank's batch, and the same step on every rank."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+from torch import Generator, Tensor
 
-from hvd_dqn.config import OptimizerConfig
+from hvd_dqn.config import DistributedConfig, OptimizerConfig
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.distributed.flat import Agreement, FlatParameters, UpdateBuffer
+from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.objectives import Objective
-from hvd_dqn.structs import Batch
+from hvd_dqn.objectives import LossTerms, Objective
+from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.structs import Batch, ReplayShare
 
 
 class NonFiniteError(RunError):
@@ -39,10 +42,29 @@ class LearnerStatistics:
     resyncs: int = 0
 
 
-class Learner:
+class TargetUpdate(NamedTuple):
+    """Every `period_updates`, target ← target + step · (online − target)."""
+
+    period_updates: int
+    step: float = 1.0
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether a change leaves nothing of the old target network."""
+        return self.step == 1.0
+
+    @property
+    def broadcast_period_updates(self) -> int:
+        """Updates between the root's broadcasts: every copy, or the time that soft changes take to
+        go the whole way.
+        """
+        return self.period_updates * round(1 / self.step)
+
+
+class Learner(ABC):
     """Owns both networks' parameters and the optimizer. `start` and `finish` bracket one update.
 
-    Between them the ranks' gradients are on their way, and the caller does something useful.
+    Between them the ranks' sums are on their way, and the caller does something useful.
     """
 
     def __init__(
@@ -53,64 +75,44 @@ class Learner:
         objective: Objective,
         config: OptimizerConfig,
         rate: Callable[[int], float],
-        target_period_updates: int,
+        target_update: TargetUpdate,
         communicator: Communicator,
+        generator: Generator,
     ) -> None:
         self.online = online
         self._target = target
         self._objective = objective
         self._max_grad_norm = config.max_grad_norm
         self._rate = rate
-        self._target_period_updates = target_period_updates
+        self._target_update = target_update
         self._comm = communicator
+        self._generator = generator
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
-        self._buffer = UpdateBuffer(
-            self.online_parameters, rank=communicator.rank, world_size=communicator.world_size
-        )
-        whole = torch.nn.Parameter(self.online_parameters.values)
-        whole.grad = self._buffer.gradients
-        self._optimizer = make_optimizer(config, whole, learning_rate=rate(0))
+        self._digest = Digest(self.online_parameters.values)
+        self._whole = torch.nn.Parameter(self.online_parameters.values)
+        self._optimizer = make_optimizer(config, self._whole, learning_rate=rate(0))
         self.updates = 0
         self.statistics = LearnerStatistics()
-        self._synchronise()
+        self._take_roots_parameters()
+        self.target_parameters.values.copy_(self.online_parameters.values)
         self.statistics.drift = 0.0  # what ranks drew before they met is no drift
 
-    def start(self, batch: Batch) -> None:
-        """Gradients of this rank's batch, on their way to the others."""
-        self._buffer.gradients.zero_()
-        terms = self._objective(self.online, self._target, batch)
-        loss = (batch.weight * terms.loss).mean()
-        torch.autograd.backward(loss)
-        self._buffer.write_control(
-            loss=loss.detach(), abs_td_error=terms.abs_td_error.mean(), value=terms.value.mean()
-        )
-        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
+    @abstractmethod
+    def start(self, batch: Batch) -> Tensor:
+        """Gradients of this rank's batch; the priorities [B] that its samples earn."""
 
+    @abstractmethod
     def finish(self) -> None:
-        """Wait for the average and take the step that every rank takes.
+        """Take the step.
 
-        Raises `NonFiniteError` on all ranks alike; parameters are then as before the update.
+        Raises `NonFiniteError` on all ranks alike, at the same update.
         """
-        waiting = time.perf_counter()
-        self._comm.finish_sum()
-        agreement = self._buffer.read_control()
-        self.statistics.waited_seconds += time.perf_counter() - waiting
-        gradients = self._buffer.gradients
-        if self._comm.world_size > 1:
-            gradients.div_(self._comm.world_size)
-        norm = float(torch.linalg.vector_norm(gradients))
-        self._require_finite(agreement, norm)
-        if self._max_grad_norm is not None and norm > self._max_grad_norm:
-            gradients.mul_(self._max_grad_norm / norm)
-        self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
-        self._optimizer.step()
-        self.updates += 1
-        self._record(agreement, norm)
-        if not agreement.parameters_equal:
-            self._resynchronise()
-        if self.updates % self._target_period_updates == 0:
-            self._synchronise()
+
+    @contextmanager
+    def shared_parameters(self) -> Iterator[None]:
+        """Within it, the online network is one and the same on all ranks. Collective."""
+        yield
 
     @property
     def learning_rate(self) -> float:
@@ -121,20 +123,50 @@ class Learner:
         """Whether every parameter of the online network is a number."""
         return bool(torch.isfinite(self.online_parameters.values).all())
 
-    def _synchronise(self) -> None:
-        """target ← online, the root's on every rank; what this rank's differed by before is kept as
-        drift.
+    def _use_gradients(self, gradients: Tensor) -> None:
+        """From now on `_backward` adds to `gradients` [P] and `_step` reads them."""
+        self.online_parameters.put_gradients_into(gradients)
+        self._whole.grad = gradients
+
+    def _backward(self, batch: Batch, scale: float) -> tuple[LossTerms, Tensor]:
+        """The loss terms, and the means [3] of loss, |TD error| and value; the gradients are those
+        of `scale` times the loss.
         """
-        online = self.online_parameters.values
-        self._take_roots_parameters()
-        self.target_parameters.values.copy_(online)
+        self.online.prepare(self._generator, learning=True)
+        self._target.prepare(self._generator, learning=True)
+        terms = self._objective(self.online, self._target, batch)
+        loss = (batch.weight * terms.loss).mean()
+        torch.autograd.backward(loss if scale == 1.0 else scale * loss)
+        means = torch.stack((loss.detach(), terms.abs_td_error.mean(), terms.value.mean()))
+        return terms, means
+
+    def _step(self, gradients: Tensor, norm: float) -> None:
+        if self._max_grad_norm is not None and norm > self._max_grad_norm:
+            gradients.mul_(self._max_grad_norm / norm)
+        self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
+        self._optimizer.step()
+        self.updates += 1
+        self.statistics.grad_norm += norm
+
+    def _update_target(self) -> None:
+        """Change the target network where its time has come. A copy is the root's network on every
+        rank; how far this rank's was from it is kept as drift.
+        """
+        change = self._target_update
+        if self.updates % change.broadcast_period_updates == 0:
+            self._take_roots_parameters()
+            if not change.is_copy:
+                self._comm.broadcast(self.target_parameters.values, "target")
+        if self.updates % change.period_updates == 0:
+            online, target = self.online_parameters.values, self.target_parameters.values
+            target.copy_(online) if change.is_copy else target.lerp_(online, change.step)
 
     def _resynchronise(self) -> None:
         """Take the root's optimizer state and parameters: a rank computed something else from the
         same numbers.
         """
         self.statistics.resyncs += 1
-        for name, value in sorted(next(iter(self._optimizer.state.values())).items()):
+        for name, value in sorted(self._optimizer.state[self._whole].items()):
             self._comm.broadcast(value, f"optimizer.{name}")
         self._comm.broadcast(self.target_parameters.values, "target")
         self._take_roots_parameters()
@@ -159,26 +191,160 @@ class Learner:
             "observations, or lower optimizer.learning_rate"
         )
 
-    def _record(self, agreement: Agreement, norm: float) -> None:
-        statistics = self.statistics
-        statistics.updates += 1
-        statistics.loss += agreement.loss
-        statistics.abs_td_error += agreement.abs_td_error
-        statistics.value += agreement.value
-        statistics.grad_norm += norm
+    def _record(self, agreement: Agreement, updates: int = 1) -> None:
+        """Keep the means over the last `updates` updates."""
+        self.statistics.updates += updates
+        self.statistics.loss += updates * agreement.loss
+        self.statistics.abs_td_error += updates * agreement.abs_td_error
+        self.statistics.value += updates * agreement.value
 
 
-def make_optimizer(
-    config: OptimizerConfig, whole: torch.nn.Parameter, *, learning_rate: float
-) -> torch.optim.Optimizer:
-    """The optimizer of one flat parameter: element by element, it is that of the layers apart."""
-    if config.name == "radam":
-        return torch.optim.RAdam([whole], lr=learning_rate, eps=config.adam_eps)
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(
-        [whole],
-        lr=learning_rate,
-        eps=config.adam_eps,
-        weight_decay=config.weight_decay,
-        fused=True,
+class GradientAveragingLearner(Learner):
+    """Every update's gradients are averaged over ranks: N ranks on batches of B do what one rank
+    does on N·B.
+
+    Ranks whose batches come from prioritised replays are weighted so that their sum is, in
+    expectation, the gradient of one prioritised replay that holds all their transitions: each by
+    its share of the sum of priorities, with the least weight of all ranks for all.
+    """
+
+    def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
+        super().__init__(**common)
+        self._buffer = SumBuffer(
+            self.online_parameters.values,
+            len(self.online_parameters.values),
+            rank=self._comm.rank,
+            world_size=self._comm.world_size,
+            shares=prioritized,
+        )
+        self._use_gradients(self._buffer.payload)
+
+    def start(self, batch: Batch) -> Tensor:
+        """Gradients of this rank's batch, on their way to the others."""
+        gradients = self._buffer.payload
+        gradients.zero_()
+        terms, means = self._backward(batch, scale=batch.share.mass / batch.share.weight_floor)
+        nonfinite = (~torch.isfinite(means[0] + gradients.sum())).float()
+        self._buffer.write_control(means, nonfinite, self._digest(), batch.share)
+        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
+        return terms.priority
+
+    def finish(self) -> None:
+        """Wait for the sum and take the step that every rank takes; parameters are as before the
+        update where it raises.
+        """
+        waiting = time.perf_counter()
+        self._comm.finish_sum()
+        agreement = self._buffer.read_control()
+        self.statistics.waited_seconds += time.perf_counter() - waiting
+        gradients = self._buffer.payload
+        divisor = agreement.mass / agreement.weight_floor
+        if divisor != 1.0:
+            gradients.div_(divisor)
+        norm = float(torch.linalg.vector_norm(gradients))
+        self._require_finite(agreement, norm)
+        self._step(gradients, norm)
+        self._record(agreement)
+        if not agreement.parameters_equal:
+            self._resynchronise()
+        self._update_target()
+
+
+class ParameterAveragingLearner(Learner):
+    """Ranks update alone and average their parameters after every `period_updates` updates (local
+    SGD, Stich 2019). Prioritised weights are those of each rank's own replay.
+    """
+
+    def __init__(self, *, period_updates: int, optimizer_state: str, **common: Any) -> None:
+        super().__init__(**common)
+        self._period_updates = period_updates
+        self._optimizer_state = optimizer_state
+        values = self.online_parameters.values
+        self._gradients = torch.zeros_like(values)
+        self._use_gradients(self._gradients)
+        self._shared_digest = self._digest()
+        self._means = values.new_zeros(3)
+        self._nonfinite = values.new_zeros(())
+        self._buffer: SumBuffer | None = None
+
+    def start(self, batch: Batch) -> Tensor:
+        """Gradients of this rank's batch, for its own step."""
+        self._gradients.zero_()
+        terms, means = self._backward(batch, scale=1.0)
+        self._means += means / self._period_updates
+        return terms.priority
+
+    def finish(self) -> None:
+        """Take this rank's step, and average where the time has come. A rank whose numbers are not
+        finite takes no more steps until then.
+        """
+        norm = float(torch.linalg.vector_norm(self._gradients))
+        self._nonfinite.clamp_(min=0.0 if norm < float("inf") else 1.0)
+        if self._nonfinite:
+            self.updates += 1
+        else:
+            self._step(self._gradients, norm)
+        if self.updates % self._period_updates == 0:
+            self._average()
+        self._update_target()
+
+    @contextmanager
+    def shared_parameters(self) -> Iterator[None]:
+        """The average of all ranks' networks, for a while."""
+        values = self.online_parameters.values
+        own = values.clone()
+        self._comm.start_sum(values, "online")
+        self._comm.finish_sum()
+        values.div_(self._comm.world_size)
+        try:
+            yield
+        finally:
+            values.copy_(own)
+
+    def _average(self) -> None:
+        averaged = [self.online_parameters.values]
+        if self._optimizer_state == "average":
+            averaged += self._moments()
+        sizes = [len(part) for part in averaged]
+        if self._buffer is None:
+            self._buffer = SumBuffer(
+                averaged[0],
+                sum(sizes),
+                rank=self._comm.rank,
+                world_size=self._comm.world_size,
+                shares=False,
+            )
+        torch.cat(averaged, out=self._buffer.payload)
+        self._buffer.write_control(self._means, self._nonfinite, self._shared_digest, ReplayShare())
+        waiting = time.perf_counter()
+        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
+        self._comm.finish_sum()
+        agreement = self._buffer.read_control()
+        self.statistics.waited_seconds += time.perf_counter() - waiting
+        self._require_finite(agreement, 0.0)
+        self._record(agreement, self._period_updates)
+        for part, sums in zip(averaged, torch.split(self._buffer.payload, sizes), strict=True):
+            torch.div(sums, self._comm.world_size, out=part)
+        if self._optimizer_state == "reset":
+            for value in self._optimizer.state[self._whole].values():
+                value.zero_()
+        if not agreement.parameters_equal:
+            self._resynchronise()
+        self._shared_digest = self._digest()
+        self._means.zero_()
+
+    def _moments(self) -> list[Tensor]:
+        """The optimizer's averages, each as long as the parameters."""
+        state = self._optimizer.state[self._whole]
+        return [value for _, value in sorted(state.items()) if value.dim() == 1]
+
+
+def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:
+    """The learner that averages what the configuration says."""
+    if distributed.average == "gradients":
+        return GradientAveragingLearner(prioritized=prioritized, **common)
+    return ParameterAveragingLearner(
+        period_updates=distributed.average_period_updates,
+        optimizer_state=distributed.average_optimizer_state,
+        **common,
     )

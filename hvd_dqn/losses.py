@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +16,7 @@ def td_error(
     Sutton & Barto 7.1).
     """
     target = (reward + discount * next_value).detach()
-    return target - q.gather(1, action.unsqueeze(1)).squeeze(1)
+    return target - taken(q, action)
 
 
 def huber(error: Tensor) -> Tensor:
@@ -40,3 +41,68 @@ def double_value(next_q_target: Tensor, next_q_online: Tensor) -> Tensor:
     2016, eq. 4).
     """
     return next_q_target.gather(1, next_q_online.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def soft_value(next_q_target: Tensor, temperature: float) -> Tensor:
+    """Σ π·(q − τ·log π) with π = softmax(q/τ), [B], for [B, A]: τ·logsumexp(q/τ) (Vieillard et al.
+    2020, equation 1).
+    """
+    return temperature * torch.logsumexp(next_q_target / temperature, dim=1)
+
+
+def log_policy(q: Tensor, temperature: float) -> Tensor:
+    """log softmax(q/τ), [B, A] both."""
+    return functional.log_softmax(q / temperature, dim=1)
+
+
+def munchausen_bonus(
+    q_target: Tensor, action: Tensor, *, coefficient: float, temperature: float, clip: float
+) -> Tensor:
+    """α·max(τ·log π(a), l₀), [B], for values [B, A] of the observation acted on (Vieillard et al.
+    2020, equation 2).
+    """
+    chosen = taken(log_policy(q_target, temperature), action)
+    return coefficient * (temperature * chosen).clamp(min=clip)
+
+
+def taken(values: Tensor, action: Tensor) -> Tensor:
+    """The entries of the actions [B]: [B, A] to [B], and [B, A, M] to [B, M]."""
+    index = action.view(-1, *(1,) * (values.dim() - 1)).expand(-1, 1, *values.shape[2:])
+    return values.gather(1, index).squeeze(1)
+
+
+def categorical_projection(
+    probabilities: Tensor, support: Tensor, reward: Tensor, discount: Tensor
+) -> Tensor:
+    """The distribution of reward + discount·z on the evenly spaced `support` [M], for
+    probabilities [B, M] of its values: each atom's mass goes to its two neighbours (Bellemare et
+    al. 2017, algorithm 1).
+    """
+    low, high = support[0], support[-1]
+    width = (high - low) / (len(support) - 1)
+    moved = (reward.unsqueeze(1) + discount.unsqueeze(1) * support).clamp(low, high)
+    # [B, M′, M]: the part of moved atom M that support atom M′ takes falls off over one width.
+    share = 1 - (moved.unsqueeze(1) - support.view(1, -1, 1)).abs() / width
+    return (share.clamp(0, 1) * probabilities.unsqueeze(1)).sum(dim=2)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """−Σ target·log softmax(logits), [B], for [B, M] both."""
+    return -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """−Σ p·log p, [B], for [B, M]."""
+    terms: Tensor = torch.special.entr(probabilities)
+    return terms.sum(dim=1)
+
+
+def quantile_huber(quantiles: Tensor, taus: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss [B] of quantile values [B, M] at `taus` [B, M] or [M] against target samples [B, M′]:
+    |τ − 1{δ < 0}|·huber(δ), summed over M and averaged over M′ (Dabney et al. 2018a, equation 10,
+    κ = 1); and the mean |δ| [B].
+    """
+    error = target.detach().unsqueeze(1) - quantiles.unsqueeze(2)  # [B, M, M′]
+    asymmetry = (taus.unsqueeze(-1) - (error.detach() < 0).float()).abs()
+    loss = (asymmetry * huber(error)).mean(dim=2).sum(dim=1)
+    return loss, error.detach().abs().mean(dim=(1, 2))

@@ -37,17 +37,16 @@ class Observer:
         communicator: Communicator,
         resources: Resources,
         learner: Learner,
-        policy: GreedyPolicy,
         progress: Progress,
     ) -> None:
         self._config = config
         self._comm = communicator
         self._resources = resources
         self._learner = learner
-        self._policy = policy
+        self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
         self._meter = Meter(communicator, loss_name=config.objective.loss_name)
-        self._best: tuple[float, int, torch.Tensor] | None = None
+        self._best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self._last_mean = float("nan")
 
     def add_episodes(self, episodes: list[Episode]) -> None:
@@ -71,8 +70,8 @@ class Observer:
         choosing it. Collective.
         """
         assert self._best is not None, "the last iteration evaluates"
-        _, best_env_steps, values = self._best
-        self._learner.online_parameters.values.copy_(values)
+        _, best_env_steps, state = self._best
+        self._learner.online.load_state_dict(state)
         episodes = self._config.evaluation.final_episodes
         self._resources.display.say(
             f"closing evaluation of the network of {best_env_steps:,} env steps: {episodes} "
@@ -91,15 +90,27 @@ class Observer:
         metrics = self._meter.record(
             self._progress,
             self._learner.statistics,
-            epsilon=schedules.epsilon(self._config.exploration, self._progress.env_steps),
+            epsilon=self._mean_epsilon(),
             learning_rate=self._learner.learning_rate,
         )
         self._learner.statistics = LearnerStatistics()
         self._resources.sink.write(self._progress, self._meter.seconds, metrics)
         self._resources.display.update(self._progress, metrics)
 
+    def _mean_epsilon(self) -> float:
+        """Over the environments of all ranks."""
+        total = self._comm.world_size * self._config.env.num_envs
+        every = schedules.epsilon(
+            self._config.exploration, self._progress.env_steps, first=0, count=total, total=total
+        )
+        return float(every.mean())
+
     def _evaluate(self) -> None:
-        progress, values = self._progress, self._learner.online_parameters.values
+        with self._learner.shared_parameters():
+            self._evaluate_shared()
+
+    def _evaluate_shared(self) -> None:
+        progress = self._progress
         finite = self._comm.gather(self._learner.parameters_are_finite())
         if not all(finite):
             raise NonFiniteError(
@@ -113,7 +124,8 @@ class Observer:
         self._last_mean = result.mean
         rating = result.mean if math.isfinite(result.mean) else -math.inf
         if self._best is None or rating >= self._best[0]:
-            self._best = (rating, progress.env_steps, values.clone())
+            state = {k: v.clone() for k, v in self._learner.online.state_dict().items()}
+            self._best = (rating, progress.env_steps, state)
         self._write_evaluation("evaluation", result)
         self._resources.display.say(
             f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "

@@ -21,8 +21,10 @@ from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.errors import UserError
 from hvd_dqn.evaluation import Evaluator
+from hvd_dqn.memory import available_bytes
 from hvd_dqn.metrics import FileSink, MetricsSink, NullSink
-from hvd_dqn.networks import hidden_multiply_adds
+from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.run_directory import RunDirectory, run_facts
 
 _WORK_A_THREAD = 8_000_000
@@ -56,9 +58,6 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
 
     The directory comes last: where something else is wrong, nothing has been written.
     """
-    useful = useful_threads(config)
-    threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
-    torch.set_num_threads(threads)
     hosts = comm.gather(hostname())
     stack = ExitStack()
     try:
@@ -80,6 +79,10 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
                 config.env, config.evaluation, seed=config.seed, communicator=comm
             )
             stack.callback(evaluator.close)
+            useful = useful_threads(config, envs)
+            require_memory(config, envs, device, ranks_here=hosts.count(hostname()))
+        threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
+        torch.set_num_threads(threads)
         checkpoints = CheckpointDirectory(
             run_dir.checkpoints, keep=config.evaluation.keep_checkpoints
         )
@@ -98,10 +101,54 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
     return resources
 
 
-def useful_threads(config: Config) -> int:
+def useful_threads(config: Config, envs: VectorEnvironment) -> int:
     """How many threads the network's work is enough for."""
-    work = hidden_multiply_adds(config.network, config.replay.batch_size)
+    with torch.device("meta"):  # shapes alone, no memory and no arithmetic
+        network = make_network(
+            config.network,
+            config.objective,
+            obs_space=envs.obs_space,
+            num_actions=envs.num_actions,
+            device=torch.device("meta"),
+        )
+    work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)
     return math.ceil(work / _WORK_A_THREAD)
+
+
+def require_memory(
+    config: Config, envs: VectorEnvironment, device: torch.device, *, ranks_here: int
+) -> None:
+    """`UserError` where the replays of the `ranks_here` ranks of this host do not fit in its
+    memory, or this rank's in its GPU's.
+    """
+    frames, tree = replay_bytes(config, envs)
+    on_gpu = config.replay.storage == "device" and device.type == "cuda"
+    here = (tree if on_gpu else frames + tree) * ranks_here
+    free = available_bytes()
+    if free is not None and here > free:
+        raise UserError(
+            f"replay.capacity = {config.replay.capacity} takes {here / 1e9:.1f} GB of "
+            f"{hostname()}'s memory on {_count(ranks_here, 'rank')}, and {free / 1e9:.1f} GB are "
+            "free",
+            "lower replay.capacity, or put fewer ranks on a host",
+        )
+    if on_gpu and frames > torch.cuda.mem_get_info(device)[0]:
+        left = torch.cuda.mem_get_info(device)[0]
+        raise UserError(
+            f"replay.capacity = {config.replay.capacity} takes {frames / 1e9:.1f} GB, and "
+            f"{left / 1e9:.1f} GB of {device} are free",
+            "lower replay.capacity, or set replay.storage to host",
+        )
+
+
+def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
+    """Bytes that this rank's full replay takes: of its ring, and of its priorities."""
+    shape = {"capacity": config.replay.capacity, "num_envs": config.env.num_envs}
+    frames = Ring.bytes_needed(
+        **shape, frame_shape=envs.obs_space.shape, obs_dtype=envs.obs_dtype, frame_stack=1
+    )
+    prioritized = config.replay.sampling == "prioritized"
+    return frames, SumTree.bytes_needed(config.replay.capacity) if prioritized else 0
 
 
 def _training_seed(seed: int, rank: int) -> Callable[[int, int], int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from hvd_dqn.config import ExplorationConfig, OptimizerConfig
+import numpy as np
+
+from hvd_dqn.config import ExplorationConfig, OptimizerConfig, ReplayConfig
 
 
 def linear(initial: float, final: float, share: float) -> float:
@@ -12,10 +14,24 @@ def linear(initial: float, final: float, share: float) -> float:
     return initial + (final - initial) * min(max(share, 0.0), 1.0)
 
 
-def epsilon(config: ExplorationConfig, env_steps: int) -> float:
-    """Share of random actions after `env_steps` global env steps."""
+def epsilon(
+    config: ExplorationConfig, env_steps: int, *, first: int, count: int, total: int
+) -> np.ndarray:
+    """Shares of random actions [count] after `env_steps` global env steps, of the environments from
+    number `first` on, of `total` over all ranks.
+    """
+    if config.kind == "ladder":  # Horgan et al. 2018, section 4
+        place = np.arange(first, first + count) / max(total - 1, 1)
+        rungs: np.ndarray = 0.4 ** (1 + 7 * place)
+        return rungs
     decay = config.epsilon_decay_env_steps
-    return linear(config.epsilon_initial, config.epsilon_final, env_steps / decay if decay else 1.0)
+    share = env_steps / decay if decay else 1.0
+    return np.full(count, linear(config.epsilon_initial, config.epsilon_final, share))
+
+
+def importance_exponent(config: ReplayConfig, share: float) -> float:
+    """β after this share of the run."""
+    return linear(config.importance_exponent_initial, config.importance_exponent_final, share)
 
 
 def world_size_factor(config: OptimizerConfig, world_size: int) -> float:
@@ -31,5 +47,8 @@ def learning_rate(
     """Adam's step size for the update after `updates` of `planned_updates`."""
     warmup = config.warmup_updates
     rise = min((updates + 1) / warmup, 1.0) if warmup else 1.0
-    fall = linear(1.0, config.final_learning_rate_fraction, updates / planned_updates)
+    share = updates / planned_updates
+    if config.schedule == "cosine":  # Loshchilov & Hutter 2017, equation 5, without restarts
+        share = (1 - math.cos(math.pi * min(share, 1.0))) / 2
+    fall = linear(1.0, config.final_learning_rate_fraction, share)
     return config.learning_rate * world_size_factor(config, world_size) * rise * fall

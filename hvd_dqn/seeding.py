@@ -20,6 +20,8 @@ class Stream(IntEnum):
     REPLAY = 2
     NETWORK = 3
     EVALUATION = 4
+    UPDATE = 5
+    ACTING = 6
 
 
 def generator(seed: int, rank: int, stream: Stream) -> np.random.Generator:
@@ -27,6 +29,11 @@ def generator(seed: int, rank: int, stream: Stream) -> np.random.Generator:
     return np.random.Generator(
         np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(rank, stream)))
     )
+
+
+def torch_generator(seed: int, rank: int, stream: Stream, device: torch.device) -> torch.Generator:
+    """The stream of one rank and one use, for drawing on `device`."""
+    return torch.Generator(device).manual_seed(derived_seed(seed, rank, stream))
 
 
 def derived_seed(seed: int, *key: int) -> int:

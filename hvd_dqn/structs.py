@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+
+
+class ReplayShare(NamedTuple):
+    """A rank's part in one prioritised replay over all ranks; equal parts when drawn uniformly.
+
+    mass: the sum of its priorities (to the power α); weight_floor: its smallest one to the power β,
+    by which it has multiplied its weights.
+    """
+
+    mass: float = 1.0
+    weight_floor: float = 1.0
 
 
 class Batch(NamedTuple):
     """B transitions, each of m ≤ n steps, on the learner's device.
 
     obs, next_obs [B, *shape]; action [B] int64; reward [B] = Σ γᵏ·r over the m steps; discount [B]
-    = γᵐ·(1 − terminated); weight [B], each sample's share in the loss; slot [B] int64, its place
-    in the replay.
+    = γᵐ·(1 − terminated); weight [B], each sample's share in the loss; slot [B] int64 on the host,
+    its place in the replay; share, the rank's part in the replay of all ranks.
     """
 
     obs: torch.Tensor
@@ -22,7 +34,8 @@ class Batch(NamedTuple):
     discount: torch.Tensor
     next_obs: torch.Tensor
     weight: torch.Tensor
-    slot: torch.Tensor
+    slot: np.ndarray
+    share: ReplayShare
 
 
 class Episode(NamedTuple):

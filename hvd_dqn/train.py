@@ -10,16 +10,14 @@ by `Progress` alone, whose counters are equal on every rank.
 
 from __future__ import annotations
 
-from hvd_dqn import schedules, seeding
-from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
+from hvd_dqn import schedules
+from hvd_dqn.assembly import assemble_actor, assemble_learner, assemble_replay, epsilon
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, NonFiniteError
-from hvd_dqn.networks import QNetwork, make_network
-from hvd_dqn.objectives import ExpectedObjective
 from hvd_dqn.observer import Observer, Summary
 from hvd_dqn.replay import ReplayBuffer
-from hvd_dqn.resources import Resources, acquire
+from hvd_dqn.resources import acquire
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.structs import Progress
 
@@ -32,21 +30,21 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
     """
     resources = acquire(config, comm, run_dir)
     try:
-        learner, policy = make_learner(config, comm, resources)
-        replay = make_replay(config, comm, resources)
-        actor = Actor(resources.envs, policy, make_exploration(config, comm, resources), replay)
+        learner = assemble_learner(config, comm, resources)
+        replay = assemble_replay(config, comm, resources)
+        actor = assemble_actor(config, comm, resources, learner.online, replay)
         progress = Progress()
         updates_start = config.updates_start_env_steps(comm.world_size)
-        observer = Observer(config, comm, resources, learner, policy, progress)
+        observer = Observer(config, comm, resources, learner, progress)
         try:
             while progress.env_steps < config.total_env_steps:
                 for _ in range(config.vector_steps_per_iteration):
-                    observer.add_episodes(
-                        actor.step(schedules.epsilon(config.exploration, progress.env_steps))
-                    )
+                    observer.add_episodes(actor.step(epsilon(config, comm, progress.env_steps)))
                     progress.env_steps += config.env.num_envs * comm.world_size
                 if progress.env_steps >= updates_start:
-                    update(learner, replay, config.updates_per_iteration)
+                    share = progress.env_steps / config.total_env_steps
+                    beta = schedules.importance_exponent(config.replay, share)
+                    update(learner, replay, config.updates_per_iteration, beta)
                 progress.updates = learner.updates
                 observer.after_iteration(config.env_steps_per_iteration(comm.world_size))
         except NonFiniteError:
@@ -58,67 +56,11 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
         resources.close()
 
 
-def update(learner: Learner, replay: ReplayBuffer, count: int) -> None:
+def update(learner: Learner, replay: ReplayBuffer, count: int, importance_exponent: float) -> None:
     """`count` updates; the next batch is sampled while the ranks' gradients are on their way."""
-    batch = replay.sample()
+    batch = replay.sample(importance_exponent)
     for remaining in reversed(range(count)):
-        learner.start(batch)
+        replay.update_priorities(batch.slot, learner.start(batch))
         if remaining:
-            batch = replay.sample()
+            batch = replay.sample(importance_exponent)
         learner.finish()
-
-
-def make_learner(
-    config: Config, comm: Communicator, resources: Resources
-) -> tuple[Learner, GreedyPolicy]:
-    """The learner, its networks alike on every rank, and the policy by them. Collective."""
-
-    def network() -> QNetwork:
-        envs = resources.envs
-        return make_network(
-            config.network,
-            obs_space=envs.obs_space,
-            num_actions=envs.num_actions,
-            device=resources.device,
-        )
-
-    with seeding.network_initialisation(config.seed):
-        online, target = network(), network()
-    planned = config.planned_updates(comm.world_size)
-    learner = Learner(
-        online=online,
-        target=target,
-        objective=ExpectedObjective(config.objective),
-        config=config.optimizer,
-        rate=lambda updates: schedules.learning_rate(
-            config.optimizer, comm.world_size, updates, planned
-        ),
-        target_period_updates=config.target_period_updates,
-        communicator=comm,
-    )
-    return learner, GreedyPolicy(online, resources.device)
-
-
-def make_exploration(config: Config, comm: Communicator, resources: Resources) -> Exploration:
-    """This rank's exploration."""
-    return Exploration(
-        num_envs=config.env.num_envs,
-        num_actions=resources.envs.num_actions,
-        zeta_exponent=config.exploration.zeta_exponent,
-        rng=seeding.generator(config.seed, comm.rank, seeding.Stream.EXPLORATION),
-    )
-
-
-def make_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
-    """This rank's replay."""
-    return ReplayBuffer(
-        capacity=config.replay.capacity,
-        num_envs=config.env.num_envs,
-        obs_shape=resources.envs.obs_space.shape,
-        obs_dtype=resources.envs.obs_dtype,
-        gamma=config.objective.gamma,
-        n_step=config.replay.n_step,
-        batch_size=config.replay.batch_size,
-        rng=seeding.generator(config.seed, comm.rank, seeding.Stream.REPLAY),
-        device=resources.device,
-    )

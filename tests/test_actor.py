@@ -15,7 +15,9 @@ def make(num_envs=1000, zeta_exponent=None):
 def test_the_share_of_random_actions(epsilon):
     exploration = make()
     greedy = np.full(1000, 9)
-    actions = np.array([exploration.choose(epsilon, lambda: greedy) for _ in range(200)])
+    actions = np.array(
+        [exploration.choose(np.full(1000, epsilon), lambda: greedy) for _ in range(200)]
+    )
     assert (actions != 9).mean() == pytest.approx(epsilon, abs=0.01)
     if epsilon:
         counts = np.bincount(actions[actions != 9], minlength=4)
@@ -26,7 +28,7 @@ def test_the_network_is_not_asked_where_all_explore():
     def never():
         raise AssertionError("asked")
 
-    assert make().choose(1.0, never).shape == (1000,)
+    assert make().choose(np.ones(1000), never).shape == (1000,)
 
 
 def runs(row):
@@ -38,7 +40,9 @@ def runs(row):
 def test_zeta_durations_follow_their_law():
     exploration = make(zeta_exponent=2.0)
     greedy = np.full(1000, 9)
-    actions = np.array([exploration.choose(0.01, lambda: greedy) for _ in range(400)]).T
+    actions = np.array(
+        [exploration.choose(np.full(1000, 0.01), lambda: greedy) for _ in range(400)]
+    ).T
     lengths = np.concatenate([runs(row != 9) for row in actions])
     # ζ(2) = π²/6; stretches that meet or are cut by the end are few at ε = 0.01
     for k in (1, 2, 3):
@@ -50,8 +54,8 @@ def test_no_random_action_outlasts_its_episode():
     exploration = make(num_envs=2, zeta_exponent=1.01)
     greedy = np.full(2, 9)
     while not (exploration._remaining > 10).all():
-        exploration.choose(1.0, lambda: greedy)
+        exploration.choose(np.ones(2), lambda: greedy)
     exploration.end_episodes(np.array([True, False]))
-    action = exploration.choose(0.0, lambda: greedy)
+    action = exploration.choose(np.zeros(2), lambda: greedy)
     assert action[0] == 9
     assert action[1] != 9

@@ -5,6 +5,7 @@ import pytest
 from hvd_dqn.distributed import launcher
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import useful_threads
 
@@ -94,6 +95,13 @@ def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(16)))
     monkeypatch.setattr(connecting, "cpu_quota", lambda: float("inf"))
-    assert useful_threads(PRESETS["cartpole"]()) == 1
-    assert useful_threads(PRESETS["lunarlander"]()) == 2
+
+    def useful(preset):
+        config = PRESETS[preset]()
+        envs = make_vector_env(config.env, num_envs=1, episode_seed=lambda copy, number: 0)
+        envs.close()
+        return useful_threads(config, envs)
+
+    assert useful("cartpole") == 1
+    assert useful("acrobot") == 2
     assert connecting.compute_threads(Hosts([]), useful=2) == 2

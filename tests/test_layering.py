@@ -8,13 +8,13 @@ import hvd_dqn
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
     ["__init__", "errors"],
-    ["config", "structs", "seeding"],
+    ["config", "structs", "seeding", "memory"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
-    ["objectives", "replay", "command_line"],
+    ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],
     ["evaluation", "metrics", "checkpoint", "run_directory", "display"],
     ["resources"],
-    ["observer"],
+    ["observer", "assembly"],
     ["train"],
     ["tools"],
     ["cli"],

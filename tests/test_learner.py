@@ -7,9 +7,11 @@ import torch
 
 from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.distributed.flat import FlatParameters, UpdateBuffer
-from hvd_dqn.learner import NonFiniteError, make_optimizer
+from hvd_dqn.distributed.flat import Digest, FlatParameters, SumBuffer
+from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.objectives import ExpectedObjective
+from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.structs import ReplayShare
 from tests.distributed import workers
 
 
@@ -57,10 +59,10 @@ def test_weights_scale_each_samples_share():
     weighted, twice = (workers.make_learner(LocalCommunicator(), seed=0) for _ in range(2))
     weights = torch.tensor([2.0, 0, 0, 0, 0, 0, 0, 0])
     weighted.start(batch._replace(weight=weights))
-    only = workers.Batch(*(values[:1] for values in batch))
+    only = workers.part(batch, 0, 1)
     twice.start(only._replace(weight=torch.tensor([0.25])))
-    torch.testing.assert_close(weighted._buffer.gradients, twice._buffer.gradients)
-    assert weighted._buffer.gradients.abs().sum() > 0
+    torch.testing.assert_close(weighted._buffer.payload, twice._buffer.payload)
+    assert weighted._buffer.payload.abs().sum() > 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -130,7 +132,7 @@ def test_a_drift_to_nan_is_infinite():
     comm = RootIsElsewhere()
     learner = workers.make_learner(comm, seed=0)
     learner.online_parameters.values[3] = float("nan")
-    learner._synchronise()
+    learner._take_roots_parameters()
     assert learner.statistics.drift == float("inf")
 
 
@@ -159,9 +161,9 @@ def test_the_digest_notices(change):
     for changed in (False, True):
         if changed:
             change(learner.online_parameters.values)
-        buffer = UpdateBuffer(learner.online_parameters, rank=0, world_size=2)
-        zero = torch.zeros(())
-        buffer.write_control(loss=zero, abs_td_error=zero, value=zero)
+        values = learner.online_parameters.values
+        buffer = SumBuffer(values, 7, rank=0, world_size=2, shares=False)
+        buffer.write_control(torch.zeros(3), torch.zeros(()), Digest(values)(), ReplayShare())
         buffers.append(buffer)
     same, other = buffers
     alike = same.tensor.clone()
@@ -178,6 +180,10 @@ def test_the_digest_notices(change):
         (
             OptimizerConfig(name="adamw", weight_decay=0.1),
             lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+        ),
+        (
+            OptimizerConfig(name="rmsprop", rmsprop_decay=0.9, rmsprop_eps=1e-3),
+            lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, eps=1e-3, centered=True),
         ),
         (OptimizerConfig(name="radam"), lambda p: torch.optim.RAdam(p, lr=0.01)),
     ],
@@ -196,3 +202,48 @@ def test_a_flat_optimizer_is_that_of_the_layers_apart(config, reference):
         theirs.step()
     expected = torch.cat([p.detach().reshape(-1) for p in apart.parameters()])
     torch.testing.assert_close(flat.values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_soft_target_follows_at_its_step():
+    learner = workers.make_learner(LocalCommunicator(), seed=0, target_period=2, target_step=0.25)
+    expected = learner.target_parameters.values.clone()
+    for number, batch in enumerate(workers.batches(12, 8), start=1):
+        learner.start(batch)
+        learner.finish()
+        if number % 2 == 0:
+            expected += 0.25 * (learner.online_parameters.values - expected)
+        torch.testing.assert_close(learner.target_parameters.values, expected)
+    assert not torch.allclose(expected, learner.online_parameters.values)
+
+
+def test_soft_targets_are_broadcast_as_often_as_a_copy_would_be():
+    comm = RootIsElsewhere()
+    learner = workers.make_learner(comm, seed=0, target_period=2, target_step=0.25)
+    for batch in workers.batches(17, 8):
+        learner.start(batch)
+        learner.finish()
+    assert comm.broadcasts == ["online", *["online", "target"] * 2]
+
+
+def test_local_steps_stop_at_a_bad_number_and_say_so_at_the_average():
+    learner = workers.make_learner(
+        LocalCommunicator(), seed=0, distributed={"average": "parameters"}
+    )
+    for number, batch in enumerate(workers.batches(10, 8)):
+        if number == 3:
+            before = learner.online_parameters.values.clone()
+            batch.reward[0] = float("nan")
+        learner.start(batch)
+        if number < 9:
+            learner.finish()
+    with pytest.raises(NonFiniteError, match="on rank 0 at update 10 "):
+        learner.finish()
+    assert torch.equal(learner.online_parameters.values, before)
+
+
+def test_priorities_are_the_samples_own_errors():
+    learner = workers.make_learner(LocalCommunicator(), seed=0)
+    (batch,) = workers.batches(1, 8)
+    priority = learner.start(batch)
+    expected = learner._objective(learner.online, learner._target, batch).abs_td_error
+    torch.testing.assert_close(priority, expected)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hvd_dqn.structs import ReplayShare
+
 # Four pieces of six bits from the top of a 64-bit digest: few enough that N·Σx² is exact in
 # float32.
 _DIGEST_SHIFTS = (58, 52, 46, 40)
 _DIGEST_MASK = 63
 _DIGEST_MIXER = -7046029254386353131  # 2⁶⁴ / golden ratio, odd, as a signed integer
-_TAIL = 5 + 2 * len(_DIGEST_SHIFTS)
+_PIECES = len(_DIGEST_SHIFTS)
 
 
 class FlatParameters:
@@ -38,7 +40,9 @@ class FlatParameters:
 
 
 class Agreement(NamedTuple):
-    """What all ranks know after an update's sum: the same values on each of them."""
+    """What all ranks know after a sum: the same values on each of them. Losses, errors and values
+    are means over ranks; mass and weight_floor are those of the replay of all ranks.
+    """
 
     loss: float
     abs_td_error: float
@@ -46,56 +50,55 @@ class Agreement(NamedTuple):
     nonfinite_ranks: int
     nonfinite_rank_sum: int
     parameters_equal: bool
+    mass: float
+    weight_floor: float
 
 
-class UpdateBuffer:
-    """Gradients [P] and, behind them, what ranks must agree on: one tensor, one sum, one collective
-    an update.
+class SumBuffer:
+    """A payload [size] and, behind it, what ranks must agree on: one tensor, one sum, one
+    collective.
 
     Summed, not averaged, so that the control values stay exact small integers in float32 (up to
-    4,096 ranks).
+    4,096 ranks). With `shares`, each rank also has two places of its own in it, where the others
+    add zero: what is gathered there is exact as well.
     """
 
     name = "update"
 
-    def __init__(self, parameters: FlatParameters, *, rank: int, world_size: int) -> None:
-        size = parameters.values.numel()
+    def __init__(
+        self, like: Tensor, size: int, *, rank: int, world_size: int, shares: bool
+    ) -> None:
         self._rank = rank
         self._world_size = world_size
-        self._parameters = parameters
-        self.tensor = parameters.values.new_zeros(size + _TAIL)
-        self.gradients = self.tensor[:size]
-        self._tail = self.tensor[size:]
-        self._shifts = torch.tensor(_DIGEST_SHIFTS, device=self.tensor.device)
-        generator = torch.Generator().manual_seed(size)
-        odd = 2 * torch.randint(2**30, (size,), generator=generator, dtype=torch.int32) + 1
-        self._multipliers = odd.to(self.tensor.device)
-        parameters.put_gradients_into(self.gradients)
+        places = 2 * world_size if shares else 0
+        self.tensor = like.new_zeros(size + 5 + 2 * _PIECES + places)
+        self.payload, self._head, self._shares = torch.split(
+            self.tensor, [size, 5 + 2 * _PIECES, places]
+        )
 
-    def write_control(self, *, loss: Tensor, abs_td_error: Tensor, value: Tensor) -> None:
-        """Fill the tail with this rank's scalars, after backward and before the sum."""
-        nonfinite = (~torch.isfinite(loss + self.gradients.sum())).float()
-        digest = (self._digest() >> self._shifts) & _DIGEST_MASK
-        head = torch.stack((loss, abs_td_error, value, nonfinite, nonfinite * self._rank))
-        torch.cat((head, digest, digest * digest), out=self._tail)
-
-    def _digest(self) -> Tensor:
-        """A hash of the parameters' bits as one int64: each word times an odd number of its place,
-        so that every bit and every exchange of two words counts; then mixed, so that the bits
-        shifted out of it depend on all of them.
+    def write_control(
+        self, means: Tensor, nonfinite: Tensor, digest: Tensor, share: ReplayShare
+    ) -> None:
+        """Fill in this rank's scalars, before the sum: means [3] of loss, |TD error| and value,
+        whether anything is not finite (0 or 1), the digest of its parameters, its replay's share.
         """
-        words = self._parameters.values.view(torch.int32)
-        return (words * self._multipliers).sum() * _DIGEST_MIXER
+        flags = torch.stack((nonfinite, nonfinite * self._rank))
+        torch.cat((means, flags, digest, digest * digest), out=self._head)
+        if len(self._shares):
+            self._shares.zero_()
+            self._shares[self._rank] = share.mass
+            self._shares[self._world_size + self._rank] = share.weight_floor
 
     def read_control(self) -> Agreement:
-        """The tail after the sum. On a GPU this waits for it."""
-        loss, abs_td_error, value, nonfinite, nonfinite_rank, *digest = self._tail.tolist()
-        sums, squares = digest[: len(_DIGEST_SHIFTS)], digest[len(_DIGEST_SHIFTS) :]
+        """What all ranks wrote, after the sum. On a GPU this waits for it."""
         ranks = self._world_size
+        loss, abs_td_error, value, nonfinite, nonfinite_rank, *digest = self._head.tolist()
+        sums, squares = digest[:_PIECES], digest[_PIECES:]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.
         equal = all(
             ranks * square == total * total for total, square in zip(sums, squares, strict=True)
         )
+        shares = self._shares.tolist()
         return Agreement(
             loss / ranks,
             abs_td_error / ranks,
@@ -103,4 +106,26 @@ class UpdateBuffer:
             int(nonfinite),
             int(nonfinite_rank),
             equal,
+            mass=sum(shares[:ranks]) if shares else float(ranks),
+            weight_floor=min(shares[ranks:], default=1.0),
         )
+
+
+class Digest:
+    """A hash of a tensor's bits in four pieces of six bits: each word times an odd number of its
+    place, so that every bit and every exchange of two words counts; then mixed, so that the bits
+    shifted out of it depend on all of them.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._shifts = torch.tensor(_DIGEST_SHIFTS, device=values.device)
+        generator = torch.Generator().manual_seed(len(values))
+        odd = 2 * torch.randint(2**30, (len(values),), generator=generator, dtype=torch.int32) + 1
+        self._multipliers = odd.to(values.device)
+
+    def __call__(self) -> Tensor:
+        """The pieces [4], float32, of the values as they are now."""
+        words = self._values.view(torch.int32)
+        mixed = (words * self._multipliers).sum() * _DIGEST_MIXER
+        return ((mixed >> self._shifts) & _DIGEST_MASK).float()

@@ -1,5 +1,21 @@
 """Action-value networks."""
 
-from hvd_dqn.networks.qnetwork import QNetwork, hidden_multiply_adds, make_network
+from hvd_dqn.networks.qnetwork import (
+    CategoricalQNetwork,
+    ImplicitQuantileQNetwork,
+    QNetwork,
+    QuantileQNetwork,
+    make_network,
+    midpoints,
+    multiply_adds,
+)
 
-__all__ = ["QNetwork", "hidden_multiply_adds", "make_network"]
+__all__ = [
+    "CategoricalQNetwork",
+    "ImplicitQuantileQNetwork",
+    "QNetwork",
+    "QuantileQNetwork",
+    "make_network",
+    "midpoints",
+    "multiply_adds",
+]

@@ -1,20 +1,25 @@
-"""An action-value network: a torso that makes features of observations, a head that values the
-actions.
+"""Action-value networks: a torso makes features of observations, a head values the actions.
+
+What is learned of the return is the class: its expectation, or its distribution in one of three
+forms. Every one gives action values [B, A] when called, so whoever acts need not know which it is.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from hvd_dqn.config import NetworkConfig
+from hvd_dqn.config import NetworkConfig, ObjectiveConfig
+from hvd_dqn.networks.heads import DuelingHead, Head
+from hvd_dqn.networks.layers import ChangingLayer
+from hvd_dqn.networks.torsos import BoundsScaling, ByteScaling, make_torso, torso_of
 
-_UNBOUNDED = 1e6
+_NUM_COSINES = 64
 
 
 class QNetwork(nn.Module):
@@ -25,70 +30,144 @@ class QNetwork(nn.Module):
         self.scaling = scaling
         self.torso = torso
         self.head = head
+        self._changing = [m for m in self.modules() if isinstance(m, ChangingLayer)]
+
+    def features(self, obs: Tensor) -> Tensor:
+        """[B, F]."""
+        features: Tensor = self.torso(self.scaling(obs.float()))
+        return features
+
+    def outputs(self, obs: Tensor) -> Tensor:
+        """What the head says of each action, [B, A, M]."""
+        outputs: Tensor = self.head(self.features(obs))
+        return outputs
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values [B, A]."""
-        value: Tensor = self.head(self.torso(self.scaling(obs.float())))
-        return value
+        return self.outputs(obs).squeeze(2)
+
+    def prepare(self, generator: Generator | None, *, learning: bool) -> None:
+        """Draw new noise before an update or a step; without a generator there is none."""
+        for layer in self._changing:
+            layer.prepare(generator, learning=learning)
 
 
-class DuelingHead(nn.Module):
-    """Q = V + A − mean A, from features [B, F] to values [B, A] (Wang et al. 2016, eq. 9)."""
+class CategoricalQNetwork(QNetwork):
+    """`outputs` are logits of the probabilities of M fixed values, `support` [M] (C51)."""
 
-    def __init__(self, features: int, num_actions: int) -> None:
-        super().__init__()
-        self.value = nn.Linear(features, 1)
-        self.advantage = nn.Linear(features, num_actions)
+    support: Tensor
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Action values [B, A]."""
-        advantage = self.advantage(features)
-        q: Tensor = self.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
-        return q
-
-
-class BoundsScaling(nn.Module):
-    """Maps [low, high] to [−1, 1] in each component with finite bounds; the others pass as they
-    are.
-
-    A velocity within ±0.07 would else be invisible beside a position within ±1.
-    """
-
-    offset: Tensor
-    factor: Tensor
-
-    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
-        super().__init__()
-        # Spaces state "unbounded" as the largest float of their type as often as by infinity.
-        bounded = (np.abs(low) < _UNBOUNDED) & (np.abs(high) < _UNBOUNDED) & (high > low)
-        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-        middle, radius = (low + high) / 2, (high - low) / 2
-        self.register_buffer("offset", torch.as_tensor(middle, dtype=torch.float32))
-        self.register_buffer("factor", torch.as_tensor(1 / radius, dtype=torch.float32))
+    def __init__(
+        self, scaling: nn.Module, torso: nn.Module, head: nn.Module, support: Tensor
+    ) -> None:
+        super().__init__(scaling, torso, head)
+        self.register_buffer("support", support, persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Scaled observations, [B, *shape] both."""
-        return (obs - self.offset) * self.factor
+        """Action values [B, A]: expectations."""
+        return self.values(self.outputs(obs))
+
+    def values(self, logits: Tensor) -> Tensor:
+        """Expectations [B, A] of logits [B, A, M]."""
+        return logits.softmax(dim=2) @ self.support
+
+
+class QuantileQNetwork(QNetwork):
+    """`outputs` are the return's values at M evenly spread quantiles (QR-DQN)."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Action values [B, A]: means over quantiles."""
+        return self.outputs(obs).mean(dim=2)
+
+
+class ImplicitQuantileQNetwork(QNetwork):
+    """`quantiles` are the return's values at whatever quantiles are asked for (IQN)."""
+
+    frequencies: Tensor
+    policy_taus: Tensor
+
+    def __init__(
+        self,
+        scaling: nn.Module,
+        torso: nn.Module,
+        head: nn.Module,
+        *,
+        num_features: int,
+        num_policy_taus: int,
+    ) -> None:
+        super().__init__(scaling, torso, head)
+        self.embedding = nn.Sequential(nn.Linear(_NUM_COSINES, num_features), nn.ReLU())
+        self.register_buffer(
+            "frequencies", math.pi * torch.arange(_NUM_COSINES).float(), persistent=False
+        )
+        self.register_buffer("policy_taus", midpoints(num_policy_taus), persistent=False)
+
+    def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Values [B, A, K] at quantiles `taus` [B, K] of features [B, F] (Dabney et al. 2018b,
+        equation 4).
+        """
+        embedded = self.embedding(torch.cos(taus.unsqueeze(2) * self.frequencies))
+        joint = (features.unsqueeze(1) * embedded).flatten(0, 1)
+        values: Tensor = self.head(joint)
+        return values.view(*taus.shape, -1).transpose(1, 2)
+
+    def values(self, features: Tensor) -> Tensor:
+        """Action values [B, A] of features [B, F]: means over the policy's quantiles."""
+        return self.quantiles(features, self.policy_taus.expand(len(features), -1)).mean(dim=2)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Action values [B, A]."""
+        return self.values(self.features(obs))
+
+
+def midpoints(count: int) -> Tensor:
+    """The middles of `count` equal parts of [0, 1]."""
+    return (torch.arange(count) + 0.5) / count
 
 
 def make_network(
-    config: NetworkConfig, *, obs_space: gym.spaces.Box, num_actions: int, device: torch.device
+    config: NetworkConfig,
+    objective: ObjectiveConfig,
+    *,
+    obs_space: gym.spaces.Box,
+    num_actions: int,
+    device: torch.device,
 ) -> QNetwork:
-    """An MLP over the flattened observation; initial weights from torch's current random stream."""
-    sizes = (math.prod(obs_space.shape), *config.hidden_sizes)
-    low, high = (bound.astype(np.float64) for bound in (obs_space.low, obs_space.high))
-    scaling = BoundsScaling(low, high) if config.scale_observations else nn.Identity()
-    layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in pairwise(sizes):
-        norm = [nn.LayerNorm(fan_out)] if config.layer_norm else []
-        layers += [nn.Linear(fan_in, fan_out), *norm, nn.ReLU()]
-    make_head = DuelingHead if config.dueling else nn.Linear
-    head = make_head(sizes[-1], num_actions)
-    return QNetwork(scaling, nn.Sequential(*layers), head).to(device)
+    """The network of these settings; initial weights from torch's current random stream.
 
-
-def hidden_multiply_adds(config: NetworkConfig, batch_size: int) -> int:
-    """Multiply-adds between the hidden layers for one batch, forward: what an update's work is made
-    of.
+    Raises `ConfigError` where the torso cannot take the observations.
     """
-    return batch_size * sum(a * b for a, b in pairwise((1, *config.hidden_sizes)))
+    torso, features = make_torso(config, obs_space.shape)
+    # An MLP's hidden layers are its torso; behind convolutions each stream has its own.
+    hidden = () if torso_of(config, obs_space.shape) == "mlp" else config.hidden_sizes
+    outputs = {"categorical": objective.num_atoms, "quantile": objective.num_quantiles}
+    head = (DuelingHead if config.dueling else Head)(
+        config, (features, *hidden), num_actions, outputs.get(objective.distribution, 1)
+    )
+    parts = _scaling(config, obs_space), torso, head
+    if objective.distribution == "categorical":
+        support = torch.linspace(objective.v_min, objective.v_max, objective.num_atoms)
+        return CategoricalQNetwork(*parts, support).to(device)
+    if objective.distribution == "quantile":
+        return QuantileQNetwork(*parts).to(device)
+    if objective.distribution == "implicit_quantile":
+        return ImplicitQuantileQNetwork(
+            *parts, num_features=features, num_policy_taus=objective.num_policy_taus
+        ).to(device)
+    return QNetwork(*parts).to(device)
+
+
+def _scaling(config: NetworkConfig, obs_space: gym.spaces.Box) -> nn.Module:
+    if obs_space.dtype == np.uint8 and obs_space.high.max() > 1:
+        return ByteScaling(float(obs_space.high.max()))
+    if config.scale_observations:
+        return BoundsScaling(*(b.astype(np.float64) for b in (obs_space.low, obs_space.high)))
+    return nn.Identity()
+
+
+def multiply_adds(network: QNetwork, obs_shape: tuple[int, ...], batch_size: int) -> int:
+    """Multiply-adds of one forward pass of a batch: what an update's work is made of."""
+    device = next(network.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *obs_shape, device=device))
+    return batch_size * int(counter.get_total_flops()) // 2

@@ -1,5 +1,8 @@
-"""Experience replay: an exact ring, each frame stored once."""
+"""Experience replay: an exact ring, each frame stored once, drawn from uniformly or by priority."""
 
-from hvd_dqn.replay.ring import ReplayBuffer
+from hvd_dqn.replay.buffer import ReplayBuffer
+from hvd_dqn.replay.ring import Ring
+from hvd_dqn.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from hvd_dqn.replay.sum_tree import SumTree
 
-__all__ = ["ReplayBuffer"]
+__all__ = ["PrioritizedSampler", "ReplayBuffer", "Ring", "Sampler", "SumTree", "UniformSampler"]

@@ -1,28 +1,44 @@
-"""The replay ring of one rank: every frame once, windows gathered when sampled.
+"""The ring of one rank: every frame once, windows found when sampled.
 
-Each environment has a ring of its own, `[N, T]` in all, so that a sample's window is contiguous in
-memory. A row holds the observation, the action taken on it, the reward it gave and how it ended. An
-episode's final observation takes a row of its own that no sample starts at; so the observation m
-steps after row r is always row r + m of the same ring, a truncated episode bootstraps from what was
-really seen last, and no reset is ever mistaken for a transition.
+Each environment has a ring of its own, `[N, T]` in all. A row holds a frame, the action taken on
+it, the reward it gave and how it ended. An episode's final observation takes a row of its own that
+no sample starts at; so the observation m steps after row r is always row r + m of the same ring, a
+truncated episode bootstraps from what was really seen last, and no reset is ever mistaken for a
+transition.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
-from hvd_dqn.structs import Batch
+from hvd_dqn.replay.frames import FrameStore
 
-_TERMINATED, _TRUNCATED, _FINAL_OBS = np.uint8(1), np.uint8(2), np.uint8(4)
+_TERMINATED, _TRUNCATED = np.uint8(1), np.uint8(2)
+_FINAL_OBS, _FIRST_OBS = np.uint8(4), np.uint8(8)
 _ENDED = _TERMINATED | _TRUNCATED
+_ROW_BYTES = 4 + 4 + 1  # action, reward, kind
 
 
-class ReplayBuffer:
-    """Uniform n-step replay over the last `capacity` rows of `num_envs` environments.
+class Windows(NamedTuple):
+    """What can be read from B rows.
 
-    Owns γ and n: `Batch.reward` and `Batch.discount` are ready to use. Every valid start in the
-    ring is equally likely.
+    valid [B]: a sample may start here; length [B] of the n-step window, m ≤ n; terminated [B]
+    within it; depth [B]: frames of the same episode before the row, at most K − 1.
+    """
+
+    valid: np.ndarray
+    length: np.ndarray
+    terminated: np.ndarray
+    depth: np.ndarray
+
+
+class Ring:
+    """The last `capacity` rows of `num_envs` environments.
+
+    A slot is a row's number over all environments: environment · T + row.
     """
 
     def __init__(
@@ -30,34 +46,70 @@ class ReplayBuffer:
         *,
         capacity: int,
         num_envs: int,
-        obs_shape: tuple[int, ...],
+        frame_shape: tuple[int, ...],
         obs_dtype: np.dtype,
-        gamma: float,
+        frame_stack: int,
         n_step: int,
-        batch_size: int,
-        rng: np.random.Generator,
         device: torch.device,
     ) -> None:
         # One row more than asked for: the row at the cursor holds the current observation, not yet
         # a transition.
-        self._rows = capacity // num_envs + 1
-        self._num_envs = num_envs
-        self._frames = np.zeros((num_envs, self._rows, *obs_shape), dtype=obs_dtype)
-        self._actions = np.zeros((num_envs, self._rows), dtype=np.int32)
-        self._rewards = np.zeros((num_envs, self._rows), dtype=np.float32)
-        self._kinds = np.zeros((num_envs, self._rows), dtype=np.uint8)
+        self.rows = capacity // num_envs + 1
+        self.num_slots = num_envs * self.rows
+        self._n_step = n_step
+        self._stack = frame_stack
+        self._channels = frame_shape[0]
+        self._frames = FrameStore(
+            num_envs=num_envs,
+            rows=self.rows,
+            frame_shape=frame_shape,
+            dtype=obs_dtype,
+            frame_stack=frame_stack,
+            device=device,
+        )
+        self._actions = np.zeros((num_envs, self.rows), dtype=np.int32)
+        self._rewards = np.zeros((num_envs, self.rows), dtype=np.float32)
+        self._kinds = np.zeros((num_envs, self.rows), dtype=np.uint8)
         self._cursor = np.zeros(num_envs, dtype=np.int64)
         self._filled = np.zeros(num_envs, dtype=np.int64)
-        self._gamma_powers = gamma ** np.arange(n_step + 1, dtype=np.float64)
-        self._window = np.arange(n_step)
-        self._batch_size = batch_size
-        self._rng = rng
-        self._device = device
         self._columns = np.arange(num_envs)
+        self._ahead = np.arange(n_step)
+        self._behind = np.arange(frame_stack)
+
+    @staticmethod
+    def bytes_needed(
+        *,
+        capacity: int,
+        num_envs: int,
+        frame_shape: tuple[int, ...],
+        obs_dtype: np.dtype,
+        frame_stack: int,
+    ) -> int:
+        """What a ring of these settings takes when it is full, in bytes."""
+        rows = capacity // num_envs + 1
+        frames = FrameStore.bytes_needed(
+            num_envs=num_envs,
+            rows=rows,
+            frame_shape=frame_shape,
+            dtype=obs_dtype,
+            frame_stack=frame_stack,
+        )
+        return frames + num_envs * rows * _ROW_BYTES
+
+    @property
+    def most_invalid_rows(self) -> int:
+        """With more rows than this, an environment has at least one valid start."""
+        return 2 * (self._n_step + self._stack) + 2
+
+    @property
+    def filled(self) -> np.ndarray:
+        """Rows behind each environment's cursor that hold steps or final observations, [N]."""
+        return self._filled
 
     def start(self, obs: np.ndarray) -> None:
-        """Take the first observations [N, *shape]; once, before the first `add`."""
-        self._frames[self._columns, self._cursor] = obs
+        """Take the first observations [N, K·C, …]; once, before the first `add`."""
+        self._kinds[self._columns, self._cursor] = _FIRST_OBS
+        self._write(self._columns, obs)
 
     def add(
         self,
@@ -66,6 +118,7 @@ class ReplayBuffer:
         reward: np.ndarray,
         terminated: np.ndarray,
         truncated: np.ndarray,
+        ended: np.ndarray,
         next_obs: np.ndarray,
         obs: np.ndarray,
     ) -> None:
@@ -73,88 +126,109 @@ class ReplayBuffer:
         columns, cursor = self._columns, self._cursor
         self._actions[columns, cursor] = action
         self._rewards[columns, cursor] = reward
-        self._kinds[columns, cursor] = terminated * _TERMINATED | truncated * _TRUNCATED
-        self._advance(columns)
-        self._frames[columns, cursor] = next_obs
-        ended = np.flatnonzero(terminated | truncated)
-        if ended.size:
-            self._kinds[ended, cursor[ended]] = _FINAL_OBS
-            self._advance(ended)
-            self._frames[ended, cursor[ended]] = obs[ended]
+        self._kinds[columns, cursor] |= terminated * _TERMINATED | truncated * _TRUNCATED
+        self._advance(columns, kind=0)
+        self._write(columns, next_obs)
+        again = np.flatnonzero(ended)
+        if again.size:
+            self._kinds[again, cursor[again]] = _FINAL_OBS
+            self._advance(again, kind=_FIRST_OBS)
+            self._write(again, obs[again])
 
-    def sample(self) -> Batch:
-        """`batch_size` transitions, each valid start equally likely, with replacement.
+    def slots_at(self, column: np.ndarray, age: np.ndarray) -> np.ndarray:
+        """Slots of the rows `age` rows behind their environments' cursors; 0 is the cursor's."""
+        slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
+        return slots
 
-        Raises `ValueError` while there is no valid start.
+    def slots_at_edges(self) -> np.ndarray:
+        """Slots of all rows whose validity the last `add` may have changed: those of the newest
+        window, those that a lost frame belonged to, and the rows given up.
         """
-        column, row, length, ended = self._draw(self._batch_size)
-        window = (row[:, None] + self._window) % self._rows
-        inside = self._window < length[:, None]
-        reward = (self._rewards[column[:, None], window] * self._gamma_powers[:-1] * inside).sum(
-            axis=1
+        newest = np.arange(self._n_step + 2)
+        oldest = self._filled[:, None] - np.arange(self._stack - 1)
+        ages = np.concatenate(
+            (np.broadcast_to(newest, (len(self._columns), len(newest))), oldest), axis=1
         )
-        last = (row + length - 1) % self._rows
-        terminated = ended & ((self._kinds[column, last] & _TERMINATED) != 0)
-        discount = np.where(terminated, 0.0, self._gamma_powers[length])
-        return Batch(
-            obs=self._to_device(self._frames[column, row]),
-            action=self._to_device(self._actions[column, row].astype(np.int64)),
-            reward=self._to_device(reward.astype(np.float32)),
-            discount=self._to_device(discount.astype(np.float32)),
-            next_obs=self._to_device(self._frames[column, (row + length) % self._rows]),
-            weight=torch.ones(len(row), device=self._device),
-            slot=self._to_device(column * self._rows + row),
-        )
+        columns = np.repeat(self._columns, ages.shape[1])
+        return self.slots_at(columns, ages.reshape(-1))
 
-    def _advance(self, columns: np.ndarray) -> None:
-        """Move these cursors one row on; the row they come to is the oldest one, given up."""
-        self._cursor[columns] = (self._cursor[columns] + 1) % self._rows
-        self._filled[columns] = np.minimum(self._filled[columns] + 1, self._rows - 1)
-
-    def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Column, row, window length m and whether the episode ended within it, [count] each.
-
-        Rows are drawn uniformly over all filled ones and the invalid among them drawn again, so the
-        rest stay uniform.
-        """
-        edges = np.cumsum(self._filled)
-        parts: list[tuple[np.ndarray, ...]] = []
-        missing = count
-        while missing:
-            if not parts and not self._any_valid(edges):
-                raise ValueError(
-                    "the replay holds no complete transition yet; add steps before sampling"
-                )
-            ticket = self._rng.integers(edges[-1], size=missing)
-            column = np.searchsorted(edges, ticket, side="right")
-            age = edges[column] - ticket  # 1 (newest) … filled
-            row = (self._cursor[column] - age) % self._rows
-            valid, length, ended = self._windows(column, row, age)
-            parts.append((column[valid], row[valid], length[valid], ended[valid]))
-            missing -= int(valid.sum())
-        column, row, length, ended = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return column, row, length, ended
-
-    def _windows(
-        self, column: np.ndarray, row: np.ndarray, age: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Whether each row starts a complete window, the window's length m, and whether an episode
-        ended in it.
-        """
-        n = len(self._window)
-        kinds = self._kinds[column[:, None], (row[:, None] + self._window) % self._rows]
-        ends = (kinds & _ENDED) != 0
-        ends &= self._window < age[:, None]
+    def windows(self, slot: np.ndarray) -> Windows:
+        """What can be read from these slots [B]."""
+        column, row = np.divmod(slot, self.rows)
+        age = (self._cursor[column] - row) % self.rows
+        first = column * self.rows
+        kinds = self._kinds.reshape(-1)
+        ahead = kinds[first[:, None] + (row[:, None] + self._ahead) % self.rows]
+        ends = ((ahead & _ENDED) != 0) & (self._ahead < age[:, None])
         ended = ends.any(axis=1)
-        length = np.where(ended, ends.argmax(axis=1) + 1, n)
-        return (kinds[:, 0] != _FINAL_OBS) & (length <= age), length, ended
+        last = ends.argmax(axis=1)
+        length = np.where(ended, last + 1, self._n_step)
+        terminated = ended & ((ahead[np.arange(len(slot)), last] & _TERMINATED) != 0)
+        older = self._filled[column] - age
+        depth, whole = self._look_back(first, row, older)
+        valid = (ahead[:, 0] & _FINAL_OBS) == 0
+        valid &= (age > 0) & (length <= age) & (older >= 0) & whole
+        return Windows(valid, length, terminated, depth)
 
-    def _any_valid(self, edges: np.ndarray) -> bool:
-        if edges[-1] > 4 * self._num_envs * len(self._window):
-            return True  # more rows than can be incomplete or final
-        column = np.repeat(self._columns, self._filled)
-        age = edges[column] - np.arange(edges[-1])
-        return bool(self._windows(column, (self._cursor[column] - age) % self._rows, age)[0].any())
+    def rewards(self, slot: np.ndarray, count: int) -> np.ndarray:
+        """Rewards [B, count] of the rows from each slot on."""
+        column, row = np.divmod(slot, self.rows)
+        places = column[:, None] * self.rows + (row[:, None] + np.arange(count)) % self.rows
+        rewards: np.ndarray = self._rewards.reshape(-1)[places]
+        return rewards
 
-    def _to_device(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._device)
+    def actions(self, slot: np.ndarray) -> np.ndarray:
+        """Actions [B] int64."""
+        actions: np.ndarray = self._actions.reshape(-1)[slot].astype(np.int64)
+        return actions
+
+    def observations(
+        self, slot: np.ndarray, steps: np.ndarray | int, depth: np.ndarray, *, pinned: bool = False
+    ) -> torch.Tensor:
+        """Observations [B, K·C, …] `steps` after each slot, whose own frames reach back `depth`."""
+        column, row = np.divmod(slot, self.rows)
+        missing = np.maximum(self._stack - 1 - depth - steps, 0)
+        return self._frames.read(column, (row + steps) % self.rows, missing, pinned=pinned)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything, as tensors."""
+        return self._frames.state_dict() | {
+            name: torch.from_numpy(values) for name, values in self._arrays().items()
+        }
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what `state_dict` gave, of a ring of the same settings."""
+        self._frames.load_state_dict(state)
+        for name, values in self._arrays().items():
+            values[...] = state[name].numpy()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "actions": self._actions,
+            "rewards": self._rewards,
+            "kinds": self._kinds,
+            "cursor": self._cursor,
+            "filled": self._filled,
+        }
+
+    def _write(self, columns: np.ndarray, obs: np.ndarray) -> None:
+        newest = obs[:, -self._channels :]
+        self._frames.write(columns, self._cursor[columns], newest)
+
+    def _advance(self, columns: np.ndarray, *, kind: int | np.uint8) -> None:
+        """Move these cursors one row on; the row they come to is the oldest one, given up."""
+        self._cursor[columns] = (self._cursor[columns] + 1) % self.rows
+        self._kinds[columns, self._cursor[columns]] = kind
+        self._filled[columns] = np.minimum(self._filled[columns] + 1, self.rows - 1)
+
+    def _look_back(
+        self, first: np.ndarray, row: np.ndarray, older: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | bool]:
+        """Depth [B], and whether all that the stack needs is still there [B]."""
+        if self._stack == 1:
+            return np.zeros_like(row), True
+        behind = self._kinds.reshape(-1)[first[:, None] + (row[:, None] - self._behind) % self.rows]
+        starts = ((behind & _FIRST_OBS) != 0) & (self._behind <= older[:, None])
+        found = starts.any(axis=1)
+        depth = np.where(found, starts.argmax(axis=1), self._stack - 1)
+        return depth, found | (older >= self._stack - 1)

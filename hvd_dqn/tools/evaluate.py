@@ -28,18 +28,20 @@ def evaluate_run(
     run_dir = RunDirectory(path)
     with agreement(communicator):
         config = load_config(run_dir.config_file)
-    torch.set_num_threads(compute_threads(communicator, useful_threads(config)))
     with agreement(communicator):
         saved = CheckpointDirectory(run_dir.checkpoints).best()
         device = select_device(config.device, communicator.local_rank)
         evaluator = Evaluator(config.env, config.evaluation, seed=seed, communicator=communicator)
         network = make_network(
             config.network,
+            config.objective,
             obs_space=evaluator.envs.obs_space,
             num_actions=evaluator.envs.num_actions,
             device=device,
         )
         load_network(network, saved)
+        useful = useful_threads(config, evaluator.envs)
+    torch.set_num_threads(compute_threads(communicator, useful))
     try:
         policy = GreedyPolicy(network, device)
         return saved, evaluator.evaluate(policy, episodes=episodes, purpose=AFTERWARDS)

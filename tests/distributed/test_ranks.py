@@ -51,6 +51,85 @@ def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
+def test_prioritised_ranks_weigh_as_much_as_their_replays(tmp_path, ranks):
+    """Against one rank whose samples carry the weights that one replay would give them."""
+    size, updates = 16, 40
+    results = run_job(
+        tmp_path, "equivalence", ranks=ranks, size=size, updates=updates, prioritized=True
+    )
+    shares = [workers.share_of(rank) for rank in range(ranks)]
+    mass = sum(share.mass for share in shares)
+    floor = min(share.weight_floor for share in shares)
+    factors = [ranks * s.mass / mass * floor / s.weight_floor for s in shares]
+    weight = torch.tensor(factors).repeat_interleave(size)
+    assert weight.max() > 4 * weight.min(), "ranks must differ for this to show anything"
+    single = workers.make_learner(LocalCommunicator(), seed=0)
+    for batch in workers.batches(updates, size * ranks):
+        single.start(batch._replace(weight=weight))
+        single.finish()
+    for result in results:
+        assert result["parameters"] == results[0]["parameters"], "bit for bit across ranks"
+        torch.testing.assert_close(
+            torch.tensor(result["parameters"]),
+            single.online_parameters.values,
+            rtol=1e-3,
+            atol=2e-5,
+        )
+
+
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+@pytest.mark.parametrize("state", ["average", "keep", "reset"])
+def test_parameter_averaging_is_local_steps_and_means(tmp_path, backend, state):
+    size, updates, period, ranks = 16, 34, 5, 2
+    distributed = {
+        "average": "parameters",
+        "average_period_updates": period,
+        "average_optimizer_state": state,
+    }
+    results = run_job(
+        tmp_path, "equivalence", backend=backend, size=size, updates=updates,
+        distributed=distributed,
+    )  # fmt: skip
+    alone = [workers.make_learner(LocalCommunicator(), seed=0) for _ in range(ranks)]
+    for number, batch in enumerate(workers.batches(updates, size * ranks), start=1):
+        for rank, learner in enumerate(alone):
+            learner.start(workers.part(batch, rank, size))
+            learner.finish()
+        if number % period == 0:
+            average(alone, state)
+    for rank, result in enumerate(results):
+        for name, values in (
+            ("parameters", alone[rank].online_parameters.values),
+            ("target", alone[rank].target_parameters.values),
+            ("shared", sum(learner.online_parameters.values for learner in alone) / ranks),
+        ):
+            torch.testing.assert_close(torch.tensor(result[name]), values, rtol=1e-3, atol=2e-5)
+        assert result["drift"] == 0
+    assert results[0]["parameters"] != results[1]["parameters"], "four updates since the average"
+    assert results[0]["shared"] == results[1]["shared"]
+    assert results[0]["target"] == results[1]["target"]
+
+
+def average(learners, state):
+    """Parameters' and, if so, moments' plain means, written into each learner."""
+    groups = [[learner.online_parameters.values for learner in learners]]
+    moments = [next(iter(learner._optimizer.state.values())) for learner in learners]
+    if state == "average":
+        groups += [[m[name] for m in moments] for name in ("exp_avg", "exp_avg_sq")]
+    for group in groups:
+        mean = torch.stack(group).mean(dim=0)
+        for values in group:
+            values.copy_(mean)
+    if state == "reset":
+        for m in moments:
+            for value in m.values():
+                value.zero_()
+    for learner in learners:
+        if learner.updates % 10 == 0:
+            learner.target_parameters.values.copy_(learner.online_parameters.values)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_stay_bit_equal_while_episodes_end_at_different_times(tmp_path, ranks):
     results = run_job(tmp_path, "whole_run", ranks=ranks)
     first = results[0]

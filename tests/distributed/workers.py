@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from hvd_dqn import schedules
 from hvd_dqn.config import (
     Config,
+    DistributedConfig,
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
@@ -30,10 +32,11 @@ from hvd_dqn.config import (
 )
 from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
-from hvd_dqn.learner import Learner
+from hvd_dqn.learner import Learner, TargetUpdate
+from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.networks import make_network
 from hvd_dqn.objectives import ExpectedObjective
-from hvd_dqn.structs import Batch
+from hvd_dqn.structs import Batch, ReplayShare
 
 CPU = torch.device("cpu")
 
@@ -43,24 +46,40 @@ def sha256(tensor: torch.Tensor) -> str:
 
 
 def make_learner(
-    comm: Communicator, *, seed: int, target_period: int = 10, device: torch.device = CPU
+    comm: Communicator,
+    *,
+    seed: int,
+    target_period: int = 10,
+    target_step: float = 1.0,
+    device: torch.device = CPU,
+    prioritized: bool = False,
+    distributed: dict[str, Any] | None = None,
 ) -> Learner:
     """A small learner; `seed` may differ by rank: the broadcast must undo that."""
     torch.manual_seed(seed)
     config = NetworkConfig(hidden_sizes=(32, 32))
     online, target = (
-        make_network(config, obs_space=gym.spaces.Box(-1, 1, (6,)), num_actions=3, device=device)
+        make_network(
+            config,
+            ObjectiveConfig(),
+            obs_space=gym.spaces.Box(-1, 1, (6,)),
+            num_actions=3,
+            device=device,
+        )
         for _ in range(2)
     )
     optimizer = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.1)
-    return Learner(
+    return make_room_learner(
+        DistributedConfig(**(distributed or {})),
+        prioritized=prioritized,
         online=online,
         target=target,
         objective=ExpectedObjective(ObjectiveConfig()),
         config=optimizer,
         rate=lambda updates: schedules.learning_rate(optimizer, comm.world_size, updates, 1000),
-        target_period_updates=target_period,
+        target_update=TargetUpdate(target_period, target_step),
         communicator=comm,
+        generator=torch.Generator(device).manual_seed(seed),
     )
 
 
@@ -79,25 +98,40 @@ def batches(count: int, size: int) -> list[Batch]:
             discount=torch.rand(size, generator=generator),
             next_obs=normal(size, 6),
             weight=torch.ones(size),
-            slot=torch.arange(size),
+            slot=np.arange(size),
+            share=ReplayShare(),
         )
         for _ in range(count)
     ]
 
 
 def part(batch: Batch, rank: int, size: int) -> Batch:
-    return Batch(*(values[rank * size : (rank + 1) * size] for values in batch))
+    rows = slice(rank * size, (rank + 1) * size)
+    return Batch(*(values[rows] for values in batch[:-1]), batch.share)
+
+
+def share_of(rank: int) -> ReplayShare:
+    """Of a prioritised replay unlike those of the other ranks."""
+    return ReplayShare(mass=10.0 ** (2 - rank) * 3, weight_floor=0.5 / (1 + rank))
 
 
 def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Updates on this rank's share of common batches."""
-    learner = make_learner(comm, seed=comm.rank)
+    prioritized = options.get("prioritized", False)
+    learner = make_learner(
+        comm, seed=comm.rank, prioritized=prioritized, distributed=options.get("distributed")
+    )
     size = options["size"]
+    share = share_of(comm.rank) if prioritized else ReplayShare()
     for batch in batches(options["updates"], size * comm.world_size):
-        learner.start(part(batch, comm.rank, size))
+        learner.start(part(batch, comm.rank, size)._replace(share=share))
         learner.finish()
+    with learner.shared_parameters():
+        shared = learner.online_parameters.values.tolist()
     return {
         "parameters": learner.online_parameters.values.tolist(),
+        "target": learner.target_parameters.values.tolist(),
+        "shared": shared,
         "loss": learner.statistics.loss,
         "drift": learner.statistics.drift,
     }

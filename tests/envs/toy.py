@@ -105,5 +105,36 @@ class Unmakeable(Counting):
         raise OSError("libGL.so.1: cannot open shared object file")
 
 
+class Ring(gym.Env):
+    """Five places in a ring: action 0 steps on, action 1 jumps two back; the last place ends it.
+
+    Small enough to be solved exactly: `NEXT`, `REWARD` and `TERMINAL` [state, action] are all of
+    it.
+    """
+
+    NEXT = np.array([[1, 3], [2, 4], [3, 0], [4, 1], [0, 2]])
+    REWARD = np.array([[0.0, 0.1], [-0.1, 0.3], [0.2, 0.0], [0.3, -0.2], [0.1, 0.0]])
+    TERMINAL = NEXT == 4
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(0, 1, (5,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = int(self.np_random.integers(4))
+        return self._obs(), {}
+
+    def step(self, action):
+        reward = float(self.REWARD[self.state, action])
+        terminated = bool(self.TERMINAL[self.state, action])
+        self.state = int(self.NEXT[self.state, action])
+        return self._obs(), reward, terminated, False, {}
+
+    def _obs(self):
+        return np.eye(5, dtype=np.float32)[self.state]
+
+
 for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless, Unmakeable):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
+gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)

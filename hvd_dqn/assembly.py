@@ -1,0 +1,108 @@
+"""The parts of one rank, put together from the configuration."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hvd_dqn import schedules, seeding
+from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
+from hvd_dqn.config import Config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.learner import Learner, TargetUpdate, make_learner
+from hvd_dqn.networks import QNetwork, make_network
+from hvd_dqn.objectives import make_objective
+from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
+from hvd_dqn.resources import Resources
+from hvd_dqn.seeding import Stream
+
+
+def assemble_learner(config: Config, comm: Communicator, resources: Resources) -> Learner:
+    """The learner, its networks alike on every rank. Collective."""
+
+    def network() -> QNetwork:
+        return make_network(
+            config.network,
+            config.objective,
+            obs_space=resources.envs.obs_space,
+            num_actions=resources.envs.num_actions,
+            device=resources.device,
+        )
+
+    with seeding.network_initialisation(config.seed):
+        online, target = network(), network()
+    generator = seeding.torch_generator(config.seed, comm.rank, Stream.UPDATE, resources.device)
+    planned = config.planned_updates(comm.world_size)
+    return make_learner(
+        config.distributed,
+        prioritized=config.replay.sampling == "prioritized",
+        online=online,
+        target=target,
+        objective=make_objective(config.objective, generator),
+        config=config.optimizer,
+        rate=lambda updates: schedules.learning_rate(
+            config.optimizer, comm.world_size, updates, planned
+        ),
+        target_update=TargetUpdate(config.target_period_updates, config.target_step),
+        communicator=comm,
+        generator=generator,
+    )
+
+
+def assemble_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
+    """This rank's replay."""
+    rng = seeding.generator(config.seed, comm.rank, Stream.REPLAY)
+    on_device = config.replay.storage == "device"
+    ring = Ring(
+        capacity=config.replay.capacity,
+        num_envs=config.env.num_envs,
+        frame_shape=resources.envs.obs_space.shape,
+        obs_dtype=resources.envs.obs_dtype,
+        frame_stack=1,
+        n_step=config.replay.n_step,
+        device=resources.device if on_device else torch.device("cpu"),
+    )
+    sampler: Sampler
+    if config.replay.sampling == "prioritized":
+        sampler = PrioritizedSampler(ring, rng, priority_exponent=config.replay.priority_exponent)
+    else:
+        sampler = UniformSampler(ring, rng)
+    return ReplayBuffer(
+        ring,
+        sampler,
+        gamma=config.objective.gamma,
+        n_step=config.replay.n_step,
+        batch_size=config.replay.batch_size,
+        rng=rng,
+        device=resources.device,
+    )
+
+
+def assemble_actor(
+    config: Config,
+    comm: Communicator,
+    resources: Resources,
+    online: QNetwork,
+    replay: ReplayBuffer,
+) -> Actor:
+    """What steps this rank's environments by the online network."""
+    exploration = Exploration(
+        num_envs=config.env.num_envs,
+        num_actions=resources.envs.num_actions,
+        zeta_exponent=config.exploration.zeta_exponent,
+        rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
+    )
+    generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
+    policy = GreedyPolicy(online, resources.device, generator)
+    return Actor(resources.envs, policy, exploration, replay)
+
+
+def epsilon(config: Config, comm: Communicator, env_steps: int) -> np.ndarray:
+    """Shares of random actions [N] of this rank's environments."""
+    return schedules.epsilon(
+        config.exploration,
+        env_steps,
+        first=comm.rank * config.env.num_envs,
+        count=config.env.num_envs,
+        total=comm.world_size * config.env.num_envs,
+    )

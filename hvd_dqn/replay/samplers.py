@@ -1,0 +1,167 @@
+"""Which slots of a ring are drawn: every valid start alike, or in proportion to its priority."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from hvd_dqn.replay.ring import Ring, Windows
+from hvd_dqn.replay.sum_tree import SumTree
+from hvd_dqn.structs import ReplayShare
+
+_PRIORITY_FLOOR = 1e-6
+"""Added to every priority, so that a transition of no error is drawn again some day (Schaul et al.
+2016, section 3.3)."""
+
+
+class Draw(NamedTuple):
+    """B slots, what can be read from each, each one's weight [B] float32, and the rank's share."""
+
+    slot: np.ndarray
+    windows: Windows
+    weight: np.ndarray
+    share: ReplayShare
+
+
+class Sampler(Protocol):
+    """Draws starts of complete windows."""
+
+    def follow(self) -> None:
+        """Take note of the step that the ring has just taken."""
+        ...
+
+    def draw(self, count: int, importance_exponent: float) -> Draw:
+        """`count` slots, with replacement. `ValueError` while there is no valid start."""
+        ...
+
+    def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
+        """Priorities [B] ≥ 0 of slots [B] that were drawn since the last `follow`."""
+        ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What it remembers, as tensors."""
+        ...
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        ...
+
+
+class UniformSampler:
+    """Every valid start with the same probability."""
+
+    def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
+        self._ring = ring
+        self._rng = rng
+
+    def follow(self) -> None:
+        """Nothing to keep: validity is looked up when drawing."""
+
+    def draw(self, count: int, importance_exponent: float) -> Draw:
+        """Rows are drawn uniformly over all filled ones and the invalid among them drawn again, so
+        the rest stay uniform.
+        """
+        edges = np.cumsum(self._ring.filled)
+        parts: list[tuple[np.ndarray, Windows]] = []
+        missing = count
+        while missing:
+            if not parts and not self._any_valid(edges):
+                raise ValueError(
+                    "the replay holds no complete transition yet; add steps before sampling"
+                )
+            ticket = self._rng.integers(edges[-1], size=missing)
+            column = np.searchsorted(edges, ticket, side="right")
+            slot = self._ring.slots_at(column, edges[column] - ticket)  # age 1 (newest) … filled
+            windows = self._ring.windows(slot)
+            if windows.valid.all():
+                parts.append((slot, windows))
+                break
+            keep = windows.valid
+            parts.append((slot[keep], Windows(*(values[keep] for values in windows))))
+            missing -= int(keep.sum())
+        slot = np.concatenate([part[0] for part in parts])
+        windows = Windows(*(np.concatenate(v) for v in zip(*(p[1] for p in parts), strict=True)))
+        return Draw(slot, windows, np.ones(count, dtype=np.float32), ReplayShare())
+
+    def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
+        """No slot is preferred."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Nothing."""
+
+    def _any_valid(self, edges: np.ndarray) -> bool:
+        rows = int(edges[-1])
+        if rows > len(edges) * self._ring.most_invalid_rows:
+            return True
+        column = np.repeat(np.arange(len(edges)), self._ring.filled)
+        slots = self._ring.slots_at(column, edges[column] - np.arange(rows))
+        return bool(self._ring.windows(slots).valid.any())
+
+
+class PrioritizedSampler:
+    """Starts in proportion to priority^α (Schaul et al. 2016, "Prioritized Experience Replay").
+
+    A transition enters with the highest priority seen so far. Importance weights are (p_min / p)^β
+    with p_min over the whole replay: the number of transitions and the sum of priorities cancel.
+    The learner makes that minimum, and this rank's part in the sum, those of all ranks' replays
+    (`ReplayShare`).
+    """
+
+    def __init__(self, ring: Ring, rng: np.random.Generator, *, priority_exponent: float) -> None:
+        self._ring = ring
+        self._rng = rng
+        self._exponent = priority_exponent
+        self._tree = SumTree(ring.num_slots)
+        self._highest = 1.0
+
+    def follow(self) -> None:
+        """Let starts that became complete be drawn, and those that lost a frame no longer."""
+        slots = self._ring.slots_at_edges()
+        valid = self._ring.windows(slots).valid
+        changed = valid != (self._tree.leaves[slots] > 0)
+        self._tree.set(slots[changed], np.where(valid[changed], self._highest, 0.0))
+
+    def draw(self, count: int, importance_exponent: float) -> Draw:
+        """One slot from each of `count` equal parts of the sum of priorities."""
+        total = self._tree.total
+        if total == 0:
+            raise ValueError(
+                "the replay holds no complete transition yet; add steps before sampling"
+            )
+        slot = self._tree.search((np.arange(count) + self._rng.random(count)) / count)
+        leaf = self._tree.leaves[slot]
+        while not leaf.all():  # a search whose rounding ended beside its leaf
+            missed = np.flatnonzero(leaf == 0)
+            slot[missed] = self._tree.search(np.sort(self._rng.random(len(missed))))
+            leaf = self._tree.leaves[slot]
+        smallest = self._tree.smallest
+        weight = (smallest / leaf) ** importance_exponent
+        share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
+        return Draw(slot, self._ring.windows(slot), weight.astype(np.float32), share)
+
+    def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
+        """See `Sampler`. Priorities that are no numbers are left out: the update that made them
+        stops the run. On a GPU this waits for them.
+        """
+        leaf = (priority.double().cpu().numpy() + _PRIORITY_FLOOR) ** self._exponent
+        if np.isfinite(leaf).all():
+            self._highest = max(self._highest, float(leaf.max()))
+            self._tree.set(slot, leaf)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All priorities, to the power α."""
+        return {
+            "priorities": torch.from_numpy(self._tree.leaves),
+            "highest_priority": torch.tensor(self._highest, dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put them back."""
+        self._tree.load(state["priorities"].numpy())
+        self._highest = float(state["highest_priority"])

@@ -1,0 +1,133 @@
+"""A small MDP whose values are known: every method and every switch finds them, by the real
+`train`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hvd_dqn.checkpoint import CheckpointDirectory, load_network
+from hvd_dqn.config import Config
+from hvd_dqn.distributed import connect
+from hvd_dqn.networks import make_network
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.train import train
+from tests.envs.toy import Ring
+
+GAMMA = 0.8
+TEMPERATURE, COEFFICIENT = 0.03, 0.9
+
+DISTRIBUTIONS = {
+    "categorical": {
+        "objective.distribution": "categorical",
+        "objective.v_min": -2.0,
+        "objective.v_max": 2.0,
+    },
+    "quantile": {"objective.distribution": "quantile", "objective.num_quantiles": 20},
+    "implicit quantile": {
+        "objective.distribution": "implicit_quantile",
+        "objective.num_taus": 8,
+        "objective.num_target_taus": 8,
+    },
+}
+MUNCHAUSEN = {"objective.munchausen": True, "objective.double": False}
+PRIORITIZED = {"replay.sampling": "prioritized", "replay.importance_exponent_initial": 1.0}
+
+CASES = {
+    "double": {},
+    "no double": {"objective.double": False},
+    "squared loss": {"objective.loss": "squared"},
+    "n-step": {"replay.n_step": 3},
+    "dueling": {"network.dueling": True},
+    "noisy": {"network.noisy": True},
+    "layer norm": {"network.layer_norm": True},
+    "dropout": {"network.dropout": 0.05, "network.hidden_sizes": (128, 128)},
+    "prioritized": PRIORITIZED,
+    "soft target": {"target_period_updates": 1, "target_step": 0.04},
+    "munchausen": MUNCHAUSEN,
+    "adamw": {"optimizer.name": "adamw", "optimizer.weight_decay": 1e-4},
+    "radam": {"optimizer.name": "radam"},
+    "rmsprop": {"optimizer.name": "rmsprop", "optimizer.learning_rate": 1e-3},
+    "ladder": {"exploration.kind": "ladder"},
+    "parameter averaging": {"distributed.average": "parameters"},
+    **DISTRIBUTIONS,
+    "quantile, munchausen": DISTRIBUTIONS["quantile"] | MUNCHAUSEN,
+    "implicit quantile, munchausen": DISTRIBUTIONS["implicit quantile"] | MUNCHAUSEN,
+    "rainbow": DISTRIBUTIONS["categorical"]
+    | PRIORITIZED
+    | {"network.dueling": True, "network.noisy": True, "replay.n_step": 3},
+    "all but the Impala": DISTRIBUTIONS["implicit quantile"]
+    | MUNCHAUSEN
+    | PRIORITIZED
+    | {"network.dueling": True, "network.noisy": True, "replay.n_step": 3},
+}
+
+
+def true_values(config: Config) -> np.ndarray:
+    """The fixed point [state, action] of what the method computes, under uniformly random actions.
+
+    n-step returns are those of the random policy for n − 1 steps, and of the method's bootstrap
+    then.
+    """
+    q = np.zeros((5, 2))
+    live = 1.0 - Ring.TERMINAL
+    for _ in range(300):
+        reward = Ring.REWARD.copy()
+        if config.objective.munchausen:
+            scaled = q / TEMPERATURE
+            log_policy = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+            bonus = COEFFICIENT * np.maximum(TEMPERATURE * log_policy, -1.0)
+            state_value = (np.exp(log_policy) * (q - TEMPERATURE * log_policy)).sum(axis=1)
+        else:
+            bonus = np.zeros_like(q)
+            state_value = q.max(axis=1)
+        returns = reward + GAMMA * live * state_value[Ring.NEXT]
+        for _ in range(config.replay.n_step - 1):
+            returns = reward + GAMMA * live * returns.mean(axis=1)[Ring.NEXT]
+        q = returns + bonus
+    return q
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_found(name, tmp_path):
+    changes = {
+        "env.id": "tests.envs.toy:ToyRing-v0",
+        "total_env_steps": 9_600,
+        "learning_starts_env_steps": 400,
+        "updates_per_iteration": 1,
+        "target_period_updates": 20,
+        "distributed.average_period_updates": 5,
+        "network.hidden_sizes": (64,),
+        "replay.capacity": 4_000,
+        "replay.batch_size": 64,
+        "optimizer.learning_rate": 3e-3,
+        "optimizer.final_learning_rate_fraction": 0.05,
+        "objective.gamma": GAMMA,
+        "exploration.epsilon_initial": 1.0,
+        "exploration.epsilon_final": 1.0,
+        "evaluation.period_env_steps": 100_000,
+        "evaluation.episodes": 1,
+        "evaluation.final_episodes": 1,
+        "logging.period_env_steps": 4_000,
+        "logging.tensorboard": False,
+        "distributed.threads_per_rank": 1,
+    } | CASES[name]
+    config = Config(preset="test").changed(changes)
+    run_dir = RunDirectory(tmp_path / "run")
+    summary = train(config, connect("local"), run_dir)
+    assert summary.progress.updates > 1000
+    network = make_network(
+        config.network,
+        config.objective,
+        obs_space=Ring().observation_space,
+        num_actions=2,
+        device=torch.device("cpu"),
+    )
+    load_network(network, CheckpointDirectory(run_dir.checkpoints).best())
+    with torch.no_grad():
+        found = network(torch.eye(5)[:4]).numpy()
+    tolerance = 0.05 if config.replay.n_step == 1 and not config.network.dropout else 0.12
+    assert np.abs(found - true_values(config)[:4]).max() < tolerance
