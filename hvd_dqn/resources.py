@@ -59,6 +59,7 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
     useful = useful_threads(config)
     threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
     torch.set_num_threads(threads)
+    env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
     hosts = comm.gather(hostname())
     stack = ExitStack()
     try:
@@ -74,10 +75,15 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
                 config.env,
                 num_envs=config.env.num_envs,
                 episode_seed=_training_seed(config.seed, comm.rank),
+                threads=env_threads,
             )
             stack.callback(envs.close)
             evaluator = Evaluator(
-                config.env, config.evaluation, seed=config.seed, communicator=comm
+                config.env,
+                config.evaluation,
+                seed=config.seed,
+                communicator=comm,
+                threads=env_threads,
             )
             stack.callback(evaluator.close)
         checkpoints = CheckpointDirectory(

@@ -80,7 +80,7 @@ class Uneven:
         ended = np.array([True, self.time % 10 == 0])
         episodes = [Episode(1.0, 1)] + [Episode(10.0, 10)] * int(ended[1])
         obs = np.zeros((2, 1))
-        return EnvStep(obs, obs, np.ones(2), ended, np.zeros(2, bool), episodes)
+        return EnvStep(obs, obs, np.ones(2), ended, np.zeros(2, bool), ended, episodes)
 
 
 def test_short_episodes_are_not_counted_more_often():

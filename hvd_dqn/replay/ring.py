@@ -66,6 +66,7 @@ class ReplayBuffer:
         reward: np.ndarray,
         terminated: np.ndarray,
         truncated: np.ndarray,
+        ended: np.ndarray,
         next_obs: np.ndarray,
         obs: np.ndarray,
     ) -> None:
@@ -76,11 +77,11 @@ class ReplayBuffer:
         self._kinds[columns, cursor] = terminated * _TERMINATED | truncated * _TRUNCATED
         self._advance(columns)
         self._frames[columns, cursor] = next_obs
-        ended = np.flatnonzero(terminated | truncated)
-        if ended.size:
-            self._kinds[ended, cursor[ended]] = _FINAL_OBS
-            self._advance(ended)
-            self._frames[ended, cursor[ended]] = obs[ended]
+        restarted = np.flatnonzero(ended)
+        if restarted.size:
+            self._kinds[restarted, cursor[restarted]] = _FINAL_OBS
+            self._advance(restarted)
+            self._frames[restarted, cursor[restarted]] = obs[restarted]
 
     def sample(self) -> Batch:
         """`batch_size` transitions, each valid start equally likely, with replacement.

@@ -29,10 +29,17 @@ def evaluate_run(
     with agreement(communicator):
         config = load_config(run_dir.config_file)
     torch.set_num_threads(compute_threads(communicator, useful_threads(config)))
+    env_threads = compute_threads(communicator, config.env.num_envs)
     with agreement(communicator):
         saved = CheckpointDirectory(run_dir.checkpoints).best()
         device = select_device(config.device, communicator.local_rank)
-        evaluator = Evaluator(config.env, config.evaluation, seed=seed, communicator=communicator)
+        evaluator = Evaluator(
+            config.env,
+            config.evaluation,
+            seed=seed,
+            communicator=communicator,
+            threads=env_threads,
+        )
         network = make_network(
             config.network,
             obs_space=evaluator.envs.obs_space,

@@ -89,6 +89,7 @@ class World:
             reward=rewards,
             terminated=np.array([end == "terminated" for end in ends]),
             truncated=np.array([end == "truncated" for end in ends]),
+            ended=np.array([end is not None for end in ends]),
             next_obs=self.as_obs(next_obs),
             obs=self.as_obs(obs),
         )
@@ -224,7 +225,7 @@ def test_images_are_kept_as_bytes_and_only_once():
     flags = np.zeros(2, dtype=bool)
     ring.add(
         action=np.array([1, 2]), reward=np.ones(2, np.float32), terminated=flags, truncated=flags,
-        next_obs=frames + 24, obs=frames + 24,
+        ended=flags, next_obs=frames + 24, obs=frames + 24,
     )  # fmt: skip
     batch = ring.sample()
     assert batch.obs.dtype == torch.uint8
