@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
+from packaging.version import Version
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import packages
@@ -53,6 +54,7 @@ recommend all 18 actions: `env.kwargs` {"full_action_space": true}); 84×84 grey
 of the last two of a decision; games of at most 108,000 frames.
 """
 
+_OLDEST = "0.12.1"
 _MAX_FRAMES = 108_000
 _OUT_OF_REACH = 2**30
 _ADJUSTABLE = (
@@ -131,8 +133,9 @@ def make_atari(
     does not take.
     """
     packages.register(config.id)
+    _check_version()
     try:
-        game = gym.spec(config.id).kwargs["game"]
+        game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
     except gym.error.Error as error:
         raise UserError(f"env.id {config.id!r}: {' '.join(str(error).split())}") from error
     kwargs = json.loads(config.kwargs)
@@ -168,3 +171,13 @@ def make_atari(
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
     return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+
+
+def _check_version() -> None:
+    import ale_py
+
+    if Version(ale_py.__version__) < Version(_OLDEST):
+        raise UserError(
+            f"ale-py {ale_py.__version__} cannot reset one game of several (0.12.0 hangs): "
+            f"{_OLDEST} or newer is needed, pip install 'hvd_dqn[atari]'"
+        )

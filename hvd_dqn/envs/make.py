@@ -45,11 +45,12 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
             f"{_one_line(error)}"
         ) from error
     try:
+        _check_game(config.id, env)
         _check_spaces(config.id, env)
     except UserError:
         env.close()
         raise
-    return ForgetLastAction(env) if config.id.startswith("MinAtar/") else env
+    return ForgetLastAction(env) if type(env.unwrapped).__module__ == "minatar.gym" else env
 
 
 def make_vector_env(
@@ -107,6 +108,15 @@ def _shapes_as_tuples(value: Any) -> Any:
     return tuple(value) if is_shape else value
 
 
+def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
+    """ALE also registers ids without preprocessing, where a protocol would silently do nothing."""
+    if type(env.unwrapped).__module__ == "ale_py.env":
+        raise UserError(
+            f"env.id {env_id!r} is a bare Atari game: take an id such as ALE/Pong-v5, with "
+            "env.atari_protocol and env.frame_skip"
+        )
+
+
 def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, gym.spaces.Discrete):
@@ -131,7 +141,9 @@ def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
 def _missing_module(env_id: str, error: ModuleNotFoundError) -> str:
     module = env_id.partition(":")[0]
     if ":" in env_id and error.name is not None and (module + ".").startswith(error.name + "."):
-        return f"env.id {env_id!r}: there is no module {module!r}; install the package that has it"
+        return (
+            f"env.id {env_id!r}: there is no module {module!r}; {packages.how_to_install(module)}"
+        )
     advice = packages.how_to_install(error.name or "")
     return f"env.id {env_id!r} needs the module {error.name!r}: {advice}"
 

@@ -40,8 +40,9 @@ def register(env_id: str) -> None:
     """Import the package whose id this is, if it is one of those known here. `UserError` where that
     package is missing.
     """
+    name = env_id.rpartition(":")[2]
     for package in _PACKAGES:
-        if env_id not in gym.registry and re.match(package.ids, env_id):
+        if name not in gym.registry and re.match(package.ids, name):
             try:
                 module = import_module(package.module)
             except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import ale_py
 import numpy as np
 import pytest
 from scipy import sparse
@@ -12,8 +13,6 @@ from scipy import sparse
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.errors import UserError
-
-ale_py = pytest.importorskip("ale_py")
 
 
 def area_weights(size: int, target: int) -> sparse.csr_array:
@@ -116,7 +115,7 @@ def games_followed(emulator_of, first, steps, actions, *, life_loss):
 @pytest.mark.parametrize("protocol", ["machado2018", "mnih2015"])
 def test_every_step_is_the_emulators(game, rom, least, protocol):
     envs = make(game, protocol, seed=lambda copy, number: 17)
-    actions = np.random.default_rng(1).integers(envs.num_actions, size=250).tolist()
+    actions = np.random.default_rng(3).integers(envs.num_actions, size=400).tolist()
     first, steps = play(envs, actions)
     envs.close()
     sticky, noops = (0.25, [0]) if protocol == "machado2018" else (0.0, range(31))
@@ -311,3 +310,9 @@ def test_the_action_set_is_minimal_unless_asked_for():
     envs = make_vector_env(config, num_envs=1, episode_seed=lambda copy, number: 0)
     assert envs.num_actions == 18
     envs.close()
+
+
+def test_a_version_that_hangs_is_refused(monkeypatch):
+    monkeypatch.setattr(ale_py, "__version__", "0.12.0")
+    with pytest.raises(UserError, match=r"0\.12\.0.*0\.12\.1 or newer.*hvd_dqn\[atari\]"):
+        make("Pong")
