@@ -110,7 +110,9 @@ class AtariSimulators:
         return np.asarray(frames)[:, 0]
 
     def step(self, action: np.ndarray) -> SimulatorStep:
-        """See `Simulators`."""
+        """See `Simulators`. `ValueError` for other actions, at which ALE would wait for ever."""
+        if not ((action >= 0) & (action < self.num_actions)).all():
+            raise ValueError(f"actions {action} are not all in 0 … {self.num_actions - 1}")
         frames, reward, over, _, info = self._envs.step(action)
         # Some games show no life left for a few frames before they are over (Qbert): their end is
         # one end, not two.

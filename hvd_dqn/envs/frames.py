@@ -20,7 +20,7 @@ class FrameStack:
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
         self._axes = _stored_axes(raw_space.shape, is_bytes)
         low, high = (
-            self._stored(bound[None])[0].astype(self.dtype)
+            np.ascontiguousarray(self._stored(bound[None])[0], dtype=self.dtype)
             for bound in (raw_space.low, raw_space.high)
         )
         self.frame_shape: tuple[int, ...] = low.shape

@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import packages
 from hvd_dqn.envs.atari import make_atari
-from hvd_dqn.envs.minatar import ForgetLastAction
+from hvd_dqn.envs.minatar import FreshEpisodes
 from hvd_dqn.envs.simulators import GymnasiumSimulators, Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.errors import UserError
@@ -50,7 +50,7 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
     except UserError:
         env.close()
         raise
-    return ForgetLastAction(env) if type(env.unwrapped).__module__ == "minatar.gym" else env
+    return FreshEpisodes(env) if type(env.unwrapped).__module__ == "minatar.gym" else env
 
 
 def make_vector_env(

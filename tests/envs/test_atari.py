@@ -316,3 +316,14 @@ def test_a_version_that_hangs_is_refused(monkeypatch):
     monkeypatch.setattr(ale_py, "__version__", "0.12.0")
     with pytest.raises(UserError, match=r"0\.12\.0.*0\.12\.1 or newer.*hvd_dqn\[atari\]"):
         make("Pong")
+
+
+@pytest.mark.parametrize("action", [-1, 6])
+def test_an_action_that_ale_does_not_know_is_refused(action):
+    """ALE's thread would end in silence, and the step never return."""
+    envs = make("Pong", num_envs=2)
+    envs.reset()
+    with pytest.raises(ValueError, match="not all in 0 … 5"):
+        envs.step(np.array([0, action]))
+    assert not envs.step(np.array([0, 5])).ended.any()
+    envs.close()

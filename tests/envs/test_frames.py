@@ -101,6 +101,8 @@ def test_shapes_and_types_as_stored(space, shape, dtype):
     assert stack.dtype == dtype
     assert stack.obs_space.shape == (3 * shape[0], *shape[1:])
     assert stack.obs_space.dtype == dtype
+    for bound in (stack.obs_space.low, FrameStack(space, 1).obs_space.high):
+        assert bound.flags.c_contiguous  # a network that keeps it as a buffer is to be saved
     assert FrameStack(space, 1).obs_space.shape == shape
 
 
