@@ -49,9 +49,9 @@ PROTOCOLS = {
     # a lost life is terminal for the learner while the game goes on.
     "mnih2015": AtariProtocol(0.0, 31, True),
 }
-"""Under both: the minimal action set, as in both papers' code and in Dopamine (Machado et al.
-recommend all 18 actions: `env.kwargs` {"full_action_space": true}); 84×84 grey frames, the maximum
-of the last two of a decision; games of at most 108,000 frames.
+"""Under both: the minimal action set, as in Mnih et al. and in Dopamine (Machado et al. recommend
+all 18 actions: `env.kwargs` {"full_action_space": true}); 84×84 grey frames, the maximum of the
+last two of a decision; games of at most 108,000 frames.
 """
 
 _OLDEST = "0.12.1"

@@ -63,8 +63,9 @@ def make_vector_env(
 ) -> VectorEnvironment:
     """`num_envs` copies stepped together; episode k of copy i starts from `episode_seed(i, k)`.
 
-    `max_episode_steps` truncates the episodes of an environment that has no limit of its own.
-    `threads` are for simulators that step their copies in threads: Atari's.
+    `max_episode_steps` truncates the episodes of an environment that has no limit of its own, and
+    Atari games where it comes before theirs. `threads` are for simulators that step their copies in
+    threads: Atari's.
     """
     simulators: Simulators
     limit: int | None
