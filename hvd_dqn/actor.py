@@ -105,11 +105,11 @@ class Actor:
             reward=step.reward,
             terminated=step.terminated,
             truncated=step.truncated,
-            ended=step.terminated | step.truncated,
+            ended=step.ended,
             next_obs=step.next_obs,
             obs=step.obs,
         )
         if step.episodes:
-            self._exploration.end_episodes(step.terminated | step.truncated)
+            self._exploration.end_episodes(step.ended)
         self._obs = step.obs
         return step.episodes

@@ -56,9 +56,9 @@ def assemble_replay(config: Config, comm: Communicator, resources: Resources) ->
     ring = Ring(
         capacity=config.replay.capacity,
         num_envs=config.env.num_envs,
-        frame_shape=resources.envs.obs_space.shape,
+        frame_shape=resources.envs.frame_shape,
         obs_dtype=resources.envs.obs_dtype,
-        frame_stack=1,
+        frame_stack=resources.envs.frame_stack,
         n_step=config.replay.n_step,
         device=resources.device if on_device else torch.device("cpu"),
     )

@@ -96,10 +96,42 @@ class EnvConfig(_Section):
     vectorization: Literal["sync", "async"] = "sync"
     """Step the environments in this process, or each in a (spawned) process of its own."""
     kwargs: str = "{}"
-    """Keyword arguments for the environment, as a JSON object."""
+    """Keyword arguments for the environment, as a JSON object. A list of whole numbers, such as a
+    shape, arrives as a tuple.
+    """
+    frame_stack: int = _positive(1)
+    """Newest frames of an episode that make an observation; before its first there are zeros."""
+    reward_clip: float | None = _positive(None)
+    """Clip the learner's rewards to ± this; returns stay true. `None` does not clip."""
+    atari_protocol: Literal["machado2018", "mnih2015"] | None = None
+    """Atari only: sticky actions and whole games (Machado et al. 2018, Dopamine), or up to 30
+    no-ops and a lost life as the learner's terminal (Mnih et al. 2015). `None`: machado2018.
+    """
+    frame_skip: int | None = _positive(None)
+    """Atari only: frames for which a decision is held; `None`: 4."""
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether ALE's own vector environment plays this id."""
+        return self.id.removeprefix("ale_py:").startswith("ALE/")
+
+    @property
+    def frames_per_env_step(self) -> int:
+        """What a decision counts for in reports of frames."""
+        if not self.is_atari:
+            return 1
+        return 4 if self.frame_skip is None else self.frame_skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("atari_protocol", "frame_skip"):
+            value = getattr(self, name)
+            if value is not None and not self.is_atari:
+                self._refuse(name, value, f"{self.id!r} is no Atari game (ALE/…); leave it None")
+        if self.is_atari and self.vectorization == "async":
+            self._refuse(
+                "vectorization", "async", "ALE steps Atari games in its own threads; leave it sync"
+            )
         try:
             if not isinstance(json.loads(self.kwargs), dict):
                 self._refuse(

@@ -45,7 +45,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, env: EnvConfig, config: EvaluationConfig, *, seed: int, communicator: Communicator
+        self,
+        env: EnvConfig,
+        config: EvaluationConfig,
+        *,
+        seed: int,
+        communicator: Communicator,
+        threads: int = 1,
     ) -> None:
         self._comm = communicator
         self._seed = seed
@@ -55,6 +61,7 @@ class Evaluator:
             num_envs=env.num_envs,
             episode_seed=self._episode_seed,
             max_episode_steps=config.max_episode_steps,
+            threads=threads,
         )
 
     def evaluate(
@@ -86,7 +93,7 @@ class Evaluator:
         obs = self.envs.reset()
         while (played < quota).any():
             step = self.envs.step(policy(obs))
-            ended = np.flatnonzero(step.terminated | step.truncated)
+            ended = np.flatnonzero(step.ended)
             kept += [
                 episode
                 for slot, episode in zip(ended, step.episodes, strict=True)

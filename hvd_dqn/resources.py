@@ -58,6 +58,7 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
 
     The directory comes last: where something else is wrong, nothing has been written.
     """
+    env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
     hosts = comm.gather(hostname())
     stack = ExitStack()
     try:
@@ -73,10 +74,15 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
                 config.env,
                 num_envs=config.env.num_envs,
                 episode_seed=_training_seed(config.seed, comm.rank),
+                threads=env_threads,
             )
             stack.callback(envs.close)
             evaluator = Evaluator(
-                config.env, config.evaluation, seed=config.seed, communicator=comm
+                config.env,
+                config.evaluation,
+                seed=config.seed,
+                communicator=comm,
+                threads=env_threads,
             )
             stack.callback(evaluator.close)
             useful = useful_threads(config, envs)
@@ -145,7 +151,10 @@ def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
     """Bytes that this rank's full replay takes: of its ring, and of its priorities."""
     shape = {"capacity": config.replay.capacity, "num_envs": config.env.num_envs}
     frames = Ring.bytes_needed(
-        **shape, frame_shape=envs.obs_space.shape, obs_dtype=envs.obs_dtype, frame_stack=1
+        **shape,
+        frame_shape=envs.frame_shape,
+        obs_dtype=envs.obs_dtype,
+        frame_stack=envs.frame_stack,
     )
     prioritized = config.replay.sampling == "prioritized"
     return frames, SumTree.bytes_needed(config.replay.capacity) if prioritized else 0

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from hvd_dqn.actor import Exploration
+from hvd_dqn.actor import Actor, Exploration
+from hvd_dqn.envs import VectorEnvironment
+from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
 def make(num_envs=1000, zeta_exponent=None):
@@ -59,3 +61,33 @@ def test_no_random_action_outlasts_its_episode():
     action = exploration.choose(np.zeros(2), lambda: greedy)
     assert action[0] == 9
     assert action[1] != 9
+
+
+class Recorder:
+    """A replay that keeps what it is given."""
+
+    def __init__(self):
+        self.steps = []
+
+    def start(self, obs):
+        self.first = obs
+
+    def add(self, **step):
+        self.steps.append(step)
+
+
+def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
+    ends = [["life", None], ["truncated", "terminated"]]
+    envs = VectorEnvironment(
+        ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
+    )
+    replay, exploration = Recorder(), make(num_envs=2, zeta_exponent=1.01)
+    ended = []
+    exploration.end_episodes = lambda mask: ended.append(mask.tolist())
+    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay)
+    episodes = [actor.step(0.5), actor.step(0.5)]
+    assert [step["terminated"].tolist() for step in replay.steps] == [[True, False], [False, True]]
+    assert [step["ended"].tolist() for step in replay.steps] == [[False, False], [True, True]]
+    assert [step["truncated"].tolist() for step in replay.steps] == [[False, False], [True, False]]
+    assert [len(part) for part in episodes] == [0, 2]
+    assert ended == [[True, True]]

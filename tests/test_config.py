@@ -43,6 +43,21 @@ from hvd_dqn.config import (
         (lambda: NetworkConfig(hidden_sizes=[64]), ["network.hidden_sizes"]),
         (lambda: EnvConfig(kwargs="{"), ["env.kwargs", "not JSON"]),
         (lambda: EnvConfig(kwargs="[1]"), ["env.kwargs", "JSON object"]),
+        (lambda: EnvConfig(frame_stack=0), ["env.frame_stack", "greater than 0"]),
+        (lambda: EnvConfig(reward_clip=0.0), ["env.reward_clip", "greater than 0"]),
+        (
+            lambda: EnvConfig(atari_protocol="mnih2015"),
+            ["env.atari_protocol", "'CartPole-v1' is no Atari game", "leave it None"],
+        ),
+        (lambda: EnvConfig(frame_skip=4), ["env.frame_skip", "'CartPole-v1'", "leave it None"]),
+        (
+            lambda: EnvConfig(id="ALE/Pong-v5", atari_protocol="dopamine"),
+            ["env.atari_protocol", "machado2018"],
+        ),
+        (
+            lambda: EnvConfig(id="ALE/Pong-v5", vectorization="async"),
+            ["env.vectorization", "own threads", "leave it sync"],
+        ),
         (lambda: ExplorationConfig(epsilon_final=-0.1), ["exploration.epsilon_final"]),
         (lambda: EvaluationConfig(episodes=0), ["evaluation.episodes"]),
         (lambda: Config(seed=-1), ["seed", "0 or greater"]),
@@ -66,6 +81,18 @@ def test_zero_is_a_value():
     assert ExplorationConfig(epsilon_initial=0.0, epsilon_final=0.0).epsilon_initial == 0.0
     assert ObjectiveConfig(gamma=0.0).gamma == 0.0
     assert OptimizerConfig(max_grad_norm=None).max_grad_norm is None
+
+
+@pytest.mark.parametrize(
+    ("env", "frames"),
+    [
+        (EnvConfig(), 1),
+        (EnvConfig(id="ALE/Pong-v5"), 4),
+        (EnvConfig(id="ale_py:ALE/Pong-v5", frame_skip=5), 5),
+    ],
+)
+def test_frames_of_an_env_step(env, frames):
+    assert env.frames_per_env_step == frames
 
 
 def test_sections_are_frozen():

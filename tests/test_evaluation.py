@@ -80,7 +80,7 @@ class Uneven:
         ended = np.array([True, self.time % 10 == 0])
         episodes = [Episode(1.0, 1)] + [Episode(10.0, 10)] * int(ended[1])
         obs = np.zeros((2, 1))
-        return EnvStep(obs, obs, np.ones(2), ended, np.zeros(2, bool), episodes)
+        return EnvStep(obs, obs, np.ones(2), ended, np.zeros(2, bool), ended, episodes)
 
 
 def test_short_episodes_are_not_counted_more_often():
@@ -93,3 +93,20 @@ def test_short_episodes_are_not_counted_more_often():
     assert sorted(result.returns) == [1.0] * 4 + [10.0] * 4
     assert result.mean == 5.5
     assert result.std == 4.5
+
+
+def test_whole_games_are_scored_where_lives_are_lost():
+    from hvd_dqn.envs import VectorEnvironment
+    from tests.envs.scripted import ScriptedSimulators, bytes_space
+
+    evaluator = make(LocalCommunicator(), num_envs=1)
+    evaluator.close()
+    simulators = ScriptedSimulators(bytes_space(1), [["life"], [None], ["terminated"]] * 3)
+    evaluator.envs = VectorEnvironment(
+        simulators, episode_seed=lambda copy, number: number, reward_clip=0.5
+    )
+    result = evaluator.evaluate(
+        lambda obs: np.zeros(1, dtype=np.int64), episodes=3, purpose=PERIODIC
+    )
+    assert result.returns == [3.0] * 3
+    assert result.lengths == [3] * 3

@@ -12,10 +12,12 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs import packages
+from hvd_dqn.envs.atari import make_atari
+from hvd_dqn.envs.minatar import FreshEpisodes
+from hvd_dqn.envs.simulators import GymnasiumSimulators, Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.errors import UserError
-
-_EXTRA_OF_MISSING_MODULE = {"Box2D": "box2d", "box2d": "box2d"}
 
 
 def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -24,8 +26,10 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
     Raises `UserError` for an unknown id, a missing dependency, refused keyword arguments or spaces
     that DQN cannot use.
     """
+    packages.register(config.id)
     try:
-        env = gym.make(config.id, disable_env_checker=True, **json.loads(config.kwargs), **kwargs)
+        own = {name: _shapes_as_tuples(value) for name, value in json.loads(config.kwargs).items()}
+        env: gym.Env[Any, Any] = gym.make(config.id, disable_env_checker=True, **own, **kwargs)
     except ModuleNotFoundError as error:
         raise UserError(_missing_module(config.id, error)) from error
     except gym.error.DependencyNotInstalled as error:
@@ -41,11 +45,12 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
             f"{_one_line(error)}"
         ) from error
     try:
+        _check_game(config.id, env)
         _check_spaces(config.id, env)
     except UserError:
         env.close()
         raise
-    return env
+    return FreshEpisodes(env) if type(env.unwrapped).__module__ == "minatar.gym" else env
 
 
 def make_vector_env(
@@ -54,31 +59,63 @@ def make_vector_env(
     num_envs: int,
     episode_seed: Callable[[int, int], int],
     max_episode_steps: int | None = None,
+    threads: int = 1,
 ) -> VectorEnvironment:
     """`num_envs` copies stepped together; episode k of copy i starts from `episode_seed(i, k)`.
 
-    `max_episode_steps` truncates the episodes of an environment that has no limit of its own.
+    `max_episode_steps` truncates the episodes of an environment that has no limit of its own, and
+    Atari games where it comes before theirs. `threads` are for simulators that step their copies in
+    threads: Atari's.
     """
-    make_env(config).close()  # a bad id is told here, in this process, in one line
-    constructors: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(_make_limited, config, max_episode_steps)
-    ] * num_envs
+    simulators: Simulators
+    limit: int | None
+    if config.is_atari:
+        simulators, limit = make_atari(
+            config, num_envs=num_envs, max_episode_steps=max_episode_steps, threads=threads
+        )
+    else:
+        simulators, limit = _make_gymnasium(config, num_envs, max_episode_steps)
+    return VectorEnvironment(
+        simulators,
+        episode_seed=episode_seed,
+        frame_stack=config.frame_stack,
+        reward_clip=config.reward_clip,
+        max_episode_steps=limit,
+    )
+
+
+def _make_gymnasium(
+    config: EnvConfig, num_envs: int, max_episode_steps: int | None
+) -> tuple[GymnasiumSimulators, int | None]:
+    """The copies and the steps after which to truncate, where they do not do so themselves."""
+    probe = make_env(config)  # a bad id is told here, in this process, in one line
+    limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
+    probe.close()
+    constructors: list[Callable[[], gym.Env[Any, Any]]] = [partial(make_env, config)] * num_envs
     envs: SyncVectorEnv | AsyncVectorEnv
     if config.vectorization == "async":
         # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.
         envs = AsyncVectorEnv(constructors, autoreset_mode=AutoresetMode.DISABLED, context="spawn")
     else:
         envs = SyncVectorEnv(constructors, autoreset_mode=AutoresetMode.DISABLED)
-    return VectorEnvironment(envs, episode_seed=episode_seed)
+    return GymnasiumSimulators(envs), None if limits_itself else max_episode_steps
 
 
-def _make_limited(config: EnvConfig, max_episode_steps: int | None) -> gym.Env[Any, Any]:
-    env = make_env(config)
-    if max_episode_steps is None or (
-        env.spec is not None and env.spec.max_episode_steps is not None
-    ):
-        return env
-    return gym.wrappers.TimeLimit(env, max_episode_steps)
+def _shapes_as_tuples(value: Any) -> Any:
+    """JSON has no tuples, and code that is given a shape may want one (highway-env's images do)."""
+    if isinstance(value, dict):
+        return {name: _shapes_as_tuples(inner) for name, inner in value.items()}
+    is_shape = isinstance(value, list) and all(type(number) is int for number in value)
+    return tuple(value) if is_shape else value
+
+
+def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
+    """ALE also registers ids without preprocessing, where a protocol would silently do nothing."""
+    if type(env.unwrapped).__module__ == "ale_py.env":
+        raise UserError(
+            f"env.id {env_id!r} is a bare Atari game: take an id such as ALE/Pong-v5, with "
+            "env.atari_protocol and env.frame_skip"
+        )
 
 
 def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
@@ -94,7 +131,8 @@ def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
             f"env.id {env_id!r} has {type(observations).__name__} observations: a Box is needed; "
             "register it with gymnasium.wrappers.FlattenObservation"
         )
-    if not (np.issubdtype(observations.dtype, np.number) and observations.shape):
+    is_number = np.issubdtype(observations.dtype, np.number) or observations.dtype == np.bool_
+    if not (is_number and observations.shape):
         raise UserError(
             f"env.id {env_id!r} observes {observations}: a Box of numbers with at least one axis "
             "is needed"
@@ -104,20 +142,16 @@ def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
 def _missing_module(env_id: str, error: ModuleNotFoundError) -> str:
     module = env_id.partition(":")[0]
     if ":" in env_id and error.name is not None and (module + ".").startswith(error.name + "."):
-        return f"env.id {env_id!r}: there is no module {module!r}; install the package that has it"
-    return f"env.id {env_id!r} needs the module {error.name!r}: {_install(error.name or '')}"
-
-
-def _install(module: str) -> str:
-    extra = _EXTRA_OF_MISSING_MODULE.get(module.partition(".")[0])
-    return (
-        f"pip install 'hvd_dqn[{extra}]'" if extra else f"install the package that has {module!r}"
-    )
+        return (
+            f"env.id {env_id!r}: there is no module {module!r}; {packages.how_to_install(module)}"
+        )
+    advice = packages.how_to_install(error.name or "")
+    return f"env.id {env_id!r} needs the module {error.name!r}: {advice}"
 
 
 def _advice(error: Exception) -> str:
     text = _one_line(error)
-    return _install("box2d") if "box2d" in text.lower() else text
+    return packages.how_to_install("Box2D") if "box2d" in text.lower() else text
 
 
 def _one_line(error: Exception) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 
+from hvd_dqn.envs.frames import FrameStack
+from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.structs import Episode
 
 
@@ -17,8 +18,10 @@ class EnvStep(NamedTuple):
 
     next_obs [N, *shape] follows the action, and is the true final observation where an episode
     ended; obs [N, *shape] is what to act on now: the next episode's first observation where one
-    ended, else next_obs; reward [N] float32; terminated, truncated [N] bool; episodes: those that
-    ended, in order of environment.
+    ended, else next_obs; reward [N] float32, clipped where the config says so; terminated [N] bool,
+    the learner's signal, which a lost life may give while the game goes on; truncated [N] bool;
+    ended [N] bool: the environment was restarted; episodes: those that ended, in order of
+    environment.
     """
 
     next_obs: np.ndarray
@@ -26,6 +29,7 @@ class EnvStep(NamedTuple):
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    ended: np.ndarray
     episodes: list[Episode]
 
 
@@ -33,66 +37,72 @@ class VectorEnvironment:
     """N copies of an environment; an ended one is reset at once, so no step is spent on a reset.
 
     Episode k of copy i starts from `episode_seed(i, k)`: any episode can be started again alone.
+    An observation is the newest `frame_stack` frames of its episode, with zeros before its first;
+    its newest frame is `obs[:, -frame_shape[0]:]`. An episode of `max_episode_steps` is truncated.
     """
 
     def __init__(
-        self, envs: VectorEnv[Any, Any, Any], *, episode_seed: Callable[[int, int], int]
+        self,
+        simulators: Simulators,
+        *,
+        episode_seed: Callable[[int, int], int],
+        frame_stack: int = 1,
+        reward_clip: float | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
-        assert isinstance(envs.single_action_space, gym.spaces.Discrete)
-        self._envs = envs
+        self._simulators = simulators
         self._episode_seed = episode_seed
-        self.num_envs = envs.num_envs
-        assert isinstance(envs.single_observation_space, gym.spaces.Box)
-        self.obs_space = envs.single_observation_space
-        is_bytes = self.obs_space.dtype == np.uint8
-        self.obs_dtype = np.dtype(np.uint8) if is_bytes else np.dtype(np.float32)
-        self.num_actions = int(envs.single_action_space.n)
-        self._first_action = int(envs.single_action_space.start)
+        self._frames = FrameStack(simulators.raw_space, frame_stack)
+        self._clip = math.inf if reward_clip is None else reward_clip
+        self._max_steps = math.inf if max_episode_steps is None else max_episode_steps
+        self.num_envs = simulators.num_envs
+        self.num_actions = simulators.num_actions
+        self.frame_stack = frame_stack
+        self.frame_shape = self._frames.frame_shape
+        self.obs_space = self._frames.obs_space
+        self.obs_dtype = self._frames.dtype
+        self._obs = np.empty(0)
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
 
     def reset(self) -> np.ndarray:
         """Start episode 0 in every copy: observations [N, *shape]."""
-        self._episode_number[:] = 0
-        self._return[:] = 0.0
-        self._length[:] = 0
-        obs, _ = self._envs.reset(seed=cast(Any, [self._seed_of(i) for i in range(self.num_envs)]))
-        return self._as_stored(obs)
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        self._episode_number[:] = -1
+        self._obs = self._frames.first(self._start_next(everyone))
+        return self._obs
 
     def step(self, action: np.ndarray) -> EnvStep:
         """Take action [N] int in 0 … num_actions − 1."""
-        raw_obs, raw_reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
-        # Gymnasium hands out its own arrays for the flags and the rewards: they change at the next
-        # step.
-        reward = raw_reward.astype(np.float32)
-        terminated, truncated = terminated.copy(), truncated.copy()
-        self._return += raw_reward
+        step = self._simulators.step(action)
+        self._return += step.reward
         self._length += 1
-        next_obs = self._as_stored(raw_obs)
-        ended = terminated | truncated
-        if not ended.any():
-            return EnvStep(next_obs, next_obs, reward, terminated, truncated, [])
-        episodes = [
-            Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
-        ]
-        obs = self._restart(ended)
-        return EnvStep(next_obs, obs, reward, terminated, truncated, episodes)
+        reward = step.reward.astype(np.float32).clip(-self._clip, self._clip)
+        overlong = self._length >= self._max_steps
+        truncated, ended = step.truncated | overlong, step.ended | overlong
+        next_obs = obs = self._frames.following(self._obs, step.frames)
+        episodes = []
+        if ended.any():
+            episodes = [
+                Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
+            ]
+            obs = next_obs.copy()
+            obs[ended] = self._frames.first(self._start_next(ended)[ended])
+        self._obs = obs
+        return EnvStep(next_obs, obs, reward, step.terminated, truncated, ended, episodes)
 
     def close(self) -> None:
         """End the copies and their processes."""
-        self._envs.close()
+        self._simulators.close()
 
-    def _restart(self, ended: np.ndarray) -> np.ndarray:
-        self._return[ended] = 0.0
-        self._length[ended] = 0
-        self._episode_number[ended] += 1
-        seeds = [self._seed_of(i) if ended[i] else None for i in range(self.num_envs)]
-        obs, _ = self._envs.reset(seed=cast(Any, seeds), options={"reset_mask": ended.copy()})
-        return self._as_stored(obs)
-
-    def _seed_of(self, copy: int) -> int:
-        return self._episode_seed(copy, int(self._episode_number[copy]))
-
-    def _as_stored(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(obs).astype(self.obs_dtype, copy=True)
+    def _start_next(self, chosen: np.ndarray) -> np.ndarray:
+        """Start the next episode of the chosen copies: the raw frames of all copies."""
+        self._return[chosen] = 0.0
+        self._length[chosen] = 0
+        self._episode_number[chosen] += 1
+        seeds = [
+            self._episode_seed(int(copy), int(self._episode_number[copy]))
+            for copy in np.flatnonzero(chosen)
+        ]
+        return self._simulators.reset(chosen, seeds)

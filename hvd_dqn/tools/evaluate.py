@@ -28,10 +28,17 @@ def evaluate_run(
     run_dir = RunDirectory(path)
     with agreement(communicator):
         config = load_config(run_dir.config_file)
+    env_threads = compute_threads(communicator, config.env.num_envs)
     with agreement(communicator):
         saved = CheckpointDirectory(run_dir.checkpoints).best()
         device = select_device(config.device, communicator.local_rank)
-        evaluator = Evaluator(config.env, config.evaluation, seed=seed, communicator=communicator)
+        evaluator = Evaluator(
+            config.env,
+            config.evaluation,
+            seed=seed,
+            communicator=communicator,
+            threads=env_threads,
+        )
         network = make_network(
             config.network,
             config.objective,

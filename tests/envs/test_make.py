@@ -3,7 +3,7 @@
 import pytest
 
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import make_env
+from hvd_dqn.envs import make_env, make_vector_env
 from hvd_dqn.errors import UserError
 
 
@@ -21,6 +21,7 @@ from hvd_dqn.errors import UserError
         ("tests.envs.toy:ToyContinuous-v0", "{}", ["Box actions"]),
         ("tests.envs.toy:ToyDictionary-v0", "{}", ["Dict observations", "FlattenObservation"]),
         ("FrozenLake-v1", "{}", ["Discrete observations"]),
+        ("ale_py:PongNoFrameskip-v4", "{}", ["bare Atari game", "ALE/Pong-v5"]),
     ],
 )
 def test_bad_ids_are_told_in_one_line(env_id, kwargs, words):
@@ -43,7 +44,45 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["CartPole-v1", "LunarLander-v3", "tests.envs.toy:ToyIdentity-v0"]
+    ("env_id", "module", "extra"),
+    [
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("ale_py:ALE/Pong-v5", "ale_py", "atari"),
+        ("MinAtar/Breakout-v1", "minatar", "minatar"),
+        ("highway-fast-v0", "highway_env", "driving"),
+        ("highway_env:lane-keeping-v0", "highway_env", "driving"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, env_id, module, extra):
+    import sys
+
+    import gymnasium as gym
+
+    for name in [m for m in sys.modules if m.partition(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(gym.registry, env_id.rpartition(":")[2], raising=False)
+    with pytest.raises(UserError, match=rf"pip install 'hvd_dqn\[{extra}\]'") as caught:
+        make_vector_env(EnvConfig(id=env_id), num_envs=1, episode_seed=lambda copy, number: 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_only_looks_like_a_packages_own_is_not_found():
+    with pytest.raises(UserError, match="highway-slow"):
+        make_env(EnvConfig(id="highway-slow-v0"))
+    with pytest.raises(UserError, match="NoSuchGame"):
+        make_env(EnvConfig(id="MinAtar/NoSuchGame-v1"))
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "CartPole-v1",
+        "LunarLander-v3",
+        "MinAtar/Breakout-v1",
+        "highway-fast-v0",
+        "tests.envs.toy:ToyIdentity-v0",
+    ],
 )
 def test_good_ids_are_made(env_id):
     env = make_env(EnvConfig(id=env_id))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import make_vector_env
+from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
 def make(num_envs=3, max_episode_steps=None, vectorization="sync", name="Counting", **kwargs):
@@ -41,6 +42,7 @@ def test_an_ended_copy_restarts_at_once_with_its_next_seed(vectorization, end):
                 over = step == 4
                 assert result.terminated.tolist() == [over and end == "terminated"] * 3
                 assert result.truncated.tolist() == [over and end == "truncated"] * 3
+                assert result.ended.tolist() == [over] * 3
                 if over:
                     np.testing.assert_array_equal(
                         result.obs, np.stack([seeds + 1, [0] * 3], axis=1)
@@ -57,10 +59,10 @@ def test_results_do_not_change_behind_the_callers_back():
     envs = make(length=2)
     envs.reset()
     first = envs.step(np.zeros(3, dtype=np.int64))
-    kept = [np.array(part, copy=True) for part in first[:5]]
+    kept = [np.array(part, copy=True) for part in first[:6]]
     envs.step(np.zeros(3, dtype=np.int64))
     envs.step(np.zeros(3, dtype=np.int64))
-    for part, copy in zip(first[:5], kept, strict=True):
+    for part, copy in zip(first[:6], kept, strict=True):
         np.testing.assert_array_equal(part, copy)
     envs.close()
 
@@ -97,3 +99,55 @@ def test_reset_starts_the_same_episodes_again():
     again = [envs.reset()] + [envs.step(np.zeros(2, dtype=np.int64)).obs for _ in range(30)]
     np.testing.assert_array_equal(first, again)
     envs.close()
+
+
+def test_an_environments_own_limit_is_kept():
+    config = EnvConfig(id="CartPole-v1", kwargs='{"max_episode_steps": 5}')
+    envs = make_vector_env(
+        config, num_envs=2, episode_seed=lambda copy, number: 7, max_episode_steps=3
+    )
+    envs.reset()
+    lengths = []
+    for _ in range(10):
+        step = envs.step(np.zeros(2, dtype=np.int64))
+        lengths += [episode.length for episode in step.episodes]
+        assert not step.terminated.any()
+    assert lengths == [5] * 4
+    envs.close()
+
+
+def scripted(ends, rewards=None, **kwargs):
+    simulators = ScriptedSimulators(bytes_space(1), ends, rewards)
+    envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0, **kwargs)
+    envs.reset()
+    return [envs.step(np.zeros(envs.num_envs, dtype=np.int64)) for _ in ends]
+
+
+def test_clipped_rewards_leave_true_returns():
+    rewards = np.array([[30.0, -0.25], [-7.0, 0.5], [2.0, 100.0]])
+    ends = [[None, None], [None, None], ["terminated", "truncated"]]
+    steps = scripted(ends, rewards, reward_clip=1.0)
+    np.testing.assert_array_equal(
+        [step.reward for step in steps], [[1.0, -0.25], [-1.0, 0.5], [1.0, 1.0]]
+    )
+    assert steps[0].reward.dtype == np.float32
+    assert [tuple(episode) for episode in steps[-1].episodes] == [(25.0, 3), (100.25, 3)]
+
+
+def test_a_reward_that_is_no_number_is_not_clipped_away():
+    steps = scripted([[None]], np.array([[np.nan]]), reward_clip=1.0)
+    assert np.isnan(steps[0].reward[0])
+
+
+def test_a_lost_life_ends_no_episode():
+    steps = scripted([["life"], [None], ["life"], ["terminated"]])
+    assert [bool(step.terminated[0]) for step in steps] == [True, False, True, True]
+    assert [bool(step.ended[0]) for step in steps] == [False, False, False, True]
+    assert [tuple(e) for step in steps for e in step.episodes] == [(4.0, 4)]
+
+
+def test_the_limit_counts_through_lost_lives_and_truncates():
+    steps = scripted([["life"], [None], [None], [None], [None], [None]], max_episode_steps=3)
+    assert [bool(step.truncated[0]) for step in steps] == [False, False, True] * 2
+    assert [bool(step.ended[0]) for step in steps] == [False, False, True] * 2
+    assert not steps[2].terminated[0]

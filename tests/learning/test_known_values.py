@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -46,6 +47,7 @@ CASES = {
     "dropout": {"network.dropout": 0.05, "network.hidden_sizes": (128, 128)},
     "prioritized": PRIORITIZED,
     "soft target": {"target_period_updates": 1, "target_step": 0.04},
+    "frame stack": {"env.frame_stack": 2},
     "munchausen": MUNCHAUSEN,
     "adamw": {"optimizer.name": "adamw", "optimizer.weight_decay": 1e-4},
     "radam": {"optimizer.name": "radam"},
@@ -122,12 +124,14 @@ def test_values_are_found(name, tmp_path):
     network = make_network(
         config.network,
         config.objective,
-        obs_space=Ring().observation_space,
+        obs_space=gym.spaces.Box(0, 1, (5 * config.env.frame_stack,)),
         num_actions=2,
         device=torch.device("cpu"),
     )
     load_network(network, CheckpointDirectory(run_dir.checkpoints).best())
     with torch.no_grad():
-        found = network(torch.eye(5)[:4]).numpy()
+        # with a stack of frames, an episode's first observation has zeros before it
+        before = torch.zeros(4, 5 * (config.env.frame_stack - 1))
+        found = network(torch.cat((before, torch.eye(5)[:4]), dim=1)).numpy()
     tolerance = 0.05 if config.replay.n_step == 1 and not config.network.dropout else 0.12
     assert np.abs(found - true_values(config)[:4]).max() < tolerance

@@ -1,0 +1,83 @@
+"""The narrow interface between `VectorEnvironment` and whatever steps the games."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+
+class SimulatorStep(NamedTuple):
+    """One step of N copies; the arrays are the caller's.
+
+    frames [N, …] as the simulator gives them; reward [N]; terminated [N], the learner's signal;
+    truncated [N]; ended [N], whose copies must be reset before their next step.
+    """
+
+    frames: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    ended: np.ndarray
+
+
+class Simulators(Protocol):
+    """N copies of one environment that never reset themselves."""
+
+    num_envs: int
+    num_actions: int
+    raw_space: gym.spaces.Box
+
+    def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
+        """Start an episode in the copies `chosen` [N] bool, each from its own of `seeds`: the
+        frames of all copies. The first reset chooses all.
+        """
+        ...
+
+    def step(self, action: np.ndarray) -> SimulatorStep:
+        """Take action [N] int in 0 … num_actions − 1."""
+        ...
+
+    def close(self) -> None:
+        """End the copies, their threads and their processes."""
+        ...
+
+
+class GymnasiumSimulators:
+    """Copies that a Gymnasium vector environment steps, its autoreset disabled."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        assert isinstance(envs.single_action_space, gym.spaces.Discrete)
+        assert isinstance(envs.single_observation_space, gym.spaces.Box)
+        self._envs = envs
+        self._first_action = int(envs.single_action_space.start)
+        self.num_envs = envs.num_envs
+        self.num_actions = int(envs.single_action_space.n)
+        self.raw_space = envs.single_observation_space
+
+    def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
+        """See `Simulators`."""
+        seed: list[int | None] = [None] * self.num_envs
+        for copy, value in zip(np.flatnonzero(chosen), seeds, strict=True):
+            seed[copy] = value
+        obs, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": chosen.copy()})
+        return np.asarray(obs)
+
+    def step(self, action: np.ndarray) -> SimulatorStep:
+        """See `Simulators`."""
+        obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
+        # Gymnasium hands out its own arrays for the flags and the rewards: they change at the next
+        # step.
+        return SimulatorStep(
+            np.asarray(obs),
+            reward.copy(),
+            terminated.copy(),
+            truncated.copy(),
+            terminated | truncated,
+        )
+
+    def close(self) -> None:
+        """See `Simulators`."""
+        self._envs.close()
