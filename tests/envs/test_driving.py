@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.actor import GreedyPolicy
-from hvd_dqn.config import EnvConfig, NetworkConfig
+from hvd_dqn.config import EnvConfig, NetworkConfig, ObjectiveConfig
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.networks import make_network
 
