@@ -288,7 +288,7 @@ def _presets(arguments: Sequence[str]) -> int:
     options = parse(_PresetsOptions, arguments, program="hvd-dqn presets")
     if options.name is None:
         for name, make in PRESETS.items():
-            print(f"{name:14} {(make.__doc__ or '').strip().splitlines()[0]}")
+            print(f"{name:18} {(make.__doc__ or '').strip().splitlines()[0]}")
     else:
         print(preset(options.name).to_json(), end="")
     return EXIT_OK

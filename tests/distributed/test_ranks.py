@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.presets import PRESETS
 from tests.distributed import workers
 from tests.launching import launch
 
@@ -127,6 +129,17 @@ def average(learners, state):
     for learner in learners:
         if learner.updates % 10 == 0:
             learner.target_parameters.values.copy_(learner.online_parameters.values)
+
+
+def test_every_preset_makes_real_updates_on_two_ranks(tmp_path):
+    results = run_job(tmp_path, "presets", names=list(PRESETS))
+    for name in PRESETS:
+        ours, theirs = (result[name] for result in results)
+        assert ours["updates"] == theirs["updates"] >= 3, name
+        assert ours["score"] == theirs["score"], name
+        assert ours["drift"] == 0, name
+        assert ours["losses"], name
+        assert all(math.isfinite(loss) and loss > 0 for loss in ours["losses"]), name
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -224,7 +224,47 @@ def small_config(**changes: Any) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-JOBS = {job.__name__: job for job in (equivalence, drift, gathering, whole_run)}
+def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Every preset's own parts, in little: real environments, networks and updates."""
+    from hvd_dqn.presets import PRESETS
+    from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.train import train
+
+    digests = {}
+    for name in options["names"]:
+        config = PRESETS[name]()
+        rows = config.replay.n_step + config.env.frame_stack + 6
+        config = config.changed(
+            {
+                "env.num_envs": 2,
+                "total_env_steps": 48,
+                "learning_starts_env_steps": 24,
+                "updates_per_iteration": 1,
+                "vector_steps_per_iteration": 2,
+                "target_period_updates": 2,
+                "replay.capacity": 4 * rows,
+                "replay.batch_size": 4,
+                "evaluation.episodes": 2,
+                "evaluation.final_episodes": 2,
+                "evaluation.max_episode_steps": 20,
+                "logging.tensorboard": False,
+                "distributed.threads_per_rank": 1,
+            }
+        )
+        run_dir = RunDirectory(Path(options["run_dir"]) / name)
+        summary = train(config, comm, run_dir)
+        records = [json.loads(line) for line in (run_dir.path / "metrics.jsonl").open()]
+        drifts = [r["distributed/drift_max"] for r in records if "distributed/drift_max" in r]
+        digests[name] = {
+            "updates": summary.progress.updates,
+            "drift": max(drifts),
+            "score": summary.score.mean,
+            "losses": [r[config.objective.loss_name] for r in records if "td/abs_error_mean" in r],
+        }
+    return digests
+
+
+JOBS = {job.__name__: job for job in (equivalence, drift, gathering, whole_run, presets)}
 
 
 def main() -> None:

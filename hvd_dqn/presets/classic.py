@@ -1,12 +1,10 @@
-"""Ready-made runs: each preset is a function that returns a `Config`.
+"""Classic control and Box2D.
 
 Each learns to at least the score of rl-baselines3-zoo's DQN at the zoo's number of env steps, on
-one rank and on two (measured: README). The zoo's settings were the start; what differs was measured
-too:
-
-- n-step returns, and a learning rate that falls to a twentieth, so that the last network is good; -
-√N scaling of the learning rate: N ranks take 1/N of the updates on N times the batch; - on
-MountainCar the zoo's ε-greedy never came to the goal on two seeds of two; εz-greedy did.
+one rank and on two (measured: README). The zoo's settings were the start. What differs was measured
+too: n-step returns; a learning rate that falls to a twentieth, so that the last network is good; √N
+scaling of the learning rate, since N ranks take 1/N of the updates on N times the batch; and on
+MountainCar εz-greedy, since ε-greedy never came to the goal on two seeds of two.
 """
 
 from __future__ import annotations

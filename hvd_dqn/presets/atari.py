@@ -1,0 +1,218 @@
+"""Atari: the published agents, with the settings of their papers.
+
+Units: the papers count frames, four to an env step; here everything is in env steps and updates.
+Where paper and reference code differ, DeepMind's dqn_zoo and Google's Dopamine are followed.
+
+What differs from all of them, and why:
+
+- Eight environments a rank step together (BTR: 64, as published), so that a step of the network
+  serves all; the ratio of updates to env steps is the published one. N ranks take 1/N of the
+  updates on N times the batch.
+- Two protocols by name (`env.atari_protocol`). Agents of the papers up to IQN were published under
+  the one of 2015 and have it here; M-IQN and BTR have sticky actions.
+- Evaluation is greedy; the papers keep ε at 0.05 to 0.001.
+- The budget is 10 million env steps, that of the field's libraries; the papers' is 50 million.
+- IQN values actions by evenly spread quantiles, not by drawn ones: the same expectation without
+  their noise.
+- `dqn`'s RMSProp adds its constant outside the root, as torch does, at the root of dqn_zoo's.
+- Prioritised draws have no share of uniform ones (dqn_zoo: one in a thousand): a priority is never
+  zero here.
+- Noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1).
+- `btr`: β as in Rainbow; ε stays at 0.01 to the end, where BTR sets it to 0 half-way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hvd_dqn.config import Config
+
+_NATURE: dict[str, Any] = {
+    "env.id": "ALE/Pong-v5",
+    "env.num_envs": 8,
+    "env.frame_stack": 4,
+    "env.reward_clip": 1.0,
+    "env.atari_protocol": "mnih2015",
+    "total_env_steps": 10_000_000,
+    "learning_starts_env_steps": 50_000,
+    "vector_steps_per_iteration": 1,
+    "updates_per_iteration": 2,
+    "target_period_updates": 2_500,
+    "network.hidden_sizes": (512,),
+    "replay.capacity": 1_000_000,
+    "replay.batch_size": 32,
+    "objective.double": False,
+    "optimizer.max_grad_norm": None,
+    "exploration.epsilon_decay_env_steps": 1_000_000,
+    "evaluation.period_env_steps": 250_000,
+    "evaluation.episodes": 10,
+    "evaluation.final_episodes": 30,
+    "logging.period_env_steps": 10_000,
+}
+_ADAM = {
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 2.5e-4,
+    "optimizer.adam_eps": 0.01 / 32,
+    "exploration.epsilon_final": 0.01,
+}
+_IQN = {
+    **_ADAM,
+    "optimizer.learning_rate": 5e-5,
+    "objective.distribution": "implicit_quantile",
+    "objective.num_taus": 64,
+    "objective.num_target_taus": 64,
+    "objective.num_policy_taus": 32,
+}
+_MUNCHAUSEN = {
+    "objective.munchausen": True,
+    "objective.munchausen_coefficient": 0.9,
+    "objective.munchausen_temperature": 0.03,
+    "objective.munchausen_clip": -1.0,
+}
+
+
+def _preset(name: str, *changes: dict[str, Any]) -> Config:
+    fields = dict(_NATURE)
+    for change in changes:
+        fields |= change
+    return Config(preset=name).changed(fields)
+
+
+def dqn() -> Config:
+    """Mnih et al. 2015, "Human-level control through deep RL"."""
+    rmsprop = {
+        "optimizer.name": "rmsprop",
+        "optimizer.learning_rate": 2.5e-4,
+        "optimizer.rmsprop_decay": 0.95,
+        "optimizer.rmsprop_eps": 0.1 / 32,
+        "exploration.epsilon_final": 0.1,
+    }
+    return _preset("dqn", rmsprop)
+
+
+def double_dqn() -> Config:
+    """van Hasselt et al. 2016, "Deep RL with Double Q-learning", with its tuned settings."""
+    return _preset(
+        "double-dqn",
+        {
+            "optimizer.name": "rmsprop",
+            "optimizer.learning_rate": 2.5e-4,
+            "optimizer.rmsprop_decay": 0.95,
+            "optimizer.rmsprop_eps": 0.1 / 32,
+            "objective.double": True,
+            "target_period_updates": 7_500,
+            "exploration.epsilon_final": 0.01,
+        },
+    )
+
+
+def c51() -> Config:
+    """Bellemare et al. 2017, "A Distributional Perspective on RL"."""
+    return _preset("c51", _ADAM, {"objective.distribution": "categorical"})
+
+
+def qrdqn() -> Config:
+    """Dabney et al. 2018a, "Distributional RL with Quantile Regression"."""
+    return _preset(
+        "qrdqn",
+        _ADAM,
+        {
+            "optimizer.learning_rate": 5e-5,
+            "objective.distribution": "quantile",
+            "objective.num_quantiles": 200,
+        },
+    )
+
+
+def iqn() -> Config:
+    """Dabney et al. 2018b, "Implicit Quantile Networks for Distributional RL"."""
+    return _preset("iqn", _IQN)
+
+
+def rainbow() -> Config:
+    """Hessel et al. 2018, "Rainbow: Combining Improvements in Deep RL"."""
+    return _preset(
+        "rainbow",
+        {
+            "learning_starts_env_steps": 20_000,
+            "target_period_updates": 2_000,
+            "network.dueling": True,
+            "network.noisy": True,
+            "network.noisy_sigma": 0.5,
+            "replay.n_step": 3,
+            "replay.sampling": "prioritized",
+            "replay.priority_exponent": 0.5,
+            "replay.importance_exponent_initial": 0.4,
+            "objective.double": True,
+            "objective.distribution": "categorical",
+            "optimizer.learning_rate": 6.25e-5,
+            "optimizer.adam_eps": 1.5e-4,
+            "optimizer.max_grad_norm": 10.0,
+            "exploration.epsilon_initial": 0.0,
+            "exploration.epsilon_final": 0.0,
+        },
+    )
+
+
+def m_iqn() -> Config:
+    """Vieillard et al. 2020, "Munchausen RL", on IQN."""
+    return _preset(
+        "m-iqn",
+        _IQN,
+        _MUNCHAUSEN,
+        {
+            "env.atari_protocol": "machado2018",
+            "learning_starts_env_steps": 20_000,
+            "target_period_updates": 2_000,
+            "exploration.epsilon_decay_env_steps": 250_000,
+        },
+    )
+
+
+def btr() -> Config:
+    """Clark et al. 2024, "Beyond The Rainbow": one GPU, 64 environments, an update a step."""
+    return _preset(
+        "btr",
+        _MUNCHAUSEN,
+        {
+            "env.atari_protocol": "machado2018",
+            "env.num_envs": 64,
+            "learning_starts_env_steps": 200_000,
+            "updates_per_iteration": 1,
+            "target_period_updates": 500,
+            "network.torso": "impala",
+            "network.impala_width": 2,
+            "network.spectral_norm": True,
+            "network.pool_size": 6,
+            "network.dueling": True,
+            "network.noisy": True,
+            "replay.capacity": 2**20,
+            "replay.batch_size": 256,
+            "replay.n_step": 3,
+            "replay.sampling": "prioritized",
+            "replay.priority_exponent": 0.2,
+            "objective.gamma": 0.997,
+            "objective.distribution": "implicit_quantile",
+            "objective.num_taus": 8,
+            "objective.num_target_taus": 8,
+            "objective.num_policy_taus": 8,
+            "optimizer.learning_rate": 1e-4,
+            "optimizer.adam_eps": 0.005 / 256,
+            "optimizer.max_grad_norm": 10.0,
+            "exploration.epsilon_final": 0.01,
+            "exploration.epsilon_decay_env_steps": 2_000_000,
+        },
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "dqn": dqn,
+    "double-dqn": double_dqn,
+    "c51": c51,
+    "qrdqn": qrdqn,
+    "iqn": iqn,
+    "rainbow": rainbow,
+    "m-iqn": m_iqn,
+    "btr": btr,
+}
