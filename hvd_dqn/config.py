@@ -183,6 +183,21 @@ class NetworkConfig(_Section):
     helps where the bounds are tight (MountainCar) and harms where they are loose (LunarLander).
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.torso != "impala":
+            for name, silent in (
+                ("spectral_norm", False),
+                ("pool_size", None),
+                ("impala_width", 1),
+            ):
+                if getattr(self, name) != silent:
+                    self._refuse(
+                        name,
+                        getattr(self, name),
+                        f"belongs to network.torso = 'impala', and it is {self.torso!r}",
+                    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig(_Section):
@@ -442,11 +457,12 @@ class Config(_Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         rows = self.replay.capacity // self.env.num_envs
-        if rows <= self.replay.n_step + 1:
+        needed = self.replay.n_step + self.env.frame_stack
+        if rows <= needed:
             raise ConfigError(
                 f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
-                f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} need "
-                f"more than {self.replay.n_step + 1}; raise the capacity"
+                f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} on "
+                f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:

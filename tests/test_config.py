@@ -10,6 +10,7 @@ import hvd_dqn
 from hvd_dqn.config import (
     Config,
     ConfigError,
+    DistributedConfig,
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
@@ -65,6 +66,36 @@ from hvd_dqn.config import (
         (
             lambda: Config(replay=ReplayConfig(capacity=16)),
             ["replay.capacity", "raise the capacity"],
+        ),
+        (
+            lambda: Config(
+                replay=ReplayConfig(capacity=64, n_step=4), env=EnvConfig(frame_stack=4)
+            ),
+            ["replay.capacity", "8 rows", "n-step windows of 4", "stacks of 4", "raise"],
+        ),
+        (
+            lambda: ObjectiveConfig(munchausen=True),
+            ["objective.munchausen", "set objective.double to False"],
+        ),
+        (
+            lambda: ObjectiveConfig(munchausen=True, double=False, distribution="categorical"),
+            ["objective.munchausen", "choose another objective.distribution"],
+        ),
+        (
+            lambda: ObjectiveConfig(distribution="quantile", loss="squared"),
+            ["objective.loss", "'quantile' has its own"],
+        ),
+        (lambda: ObjectiveConfig(v_min=10.0), ["objective.v_min", "less than objective.v_max"]),
+        (lambda: ObjectiveConfig(num_atoms=1), ["objective.num_atoms", "2 or greater"]),
+        (lambda: NetworkConfig(spectral_norm=True), ["network.spectral_norm", "'impala'"]),
+        (lambda: NetworkConfig(torso="nature", pool_size=6), ["network.pool_size", "'impala'"]),
+        (lambda: NetworkConfig(dropout=1.0), ["network.dropout", "less than 1"]),
+        (lambda: Config(target_step=0.0), ["target_step", "greater than 0"]),
+        (
+            lambda: Config(
+                distributed=DistributedConfig(average="parameters"), target_period_updates=7
+            ),
+            ["target_period_updates = 7", "distributed.average_period_updates = 10", "multiple"],
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,14 @@ class ReplayBuffer:
         self._batch_size = batch_size
         self._rng = rng
         self._device = device
-        self._pinned = device.type == "cuda"
+        # Large memory asked for anew costs more, page by page, than the copying into it: batches
+        # take turns in two places.
+        self._places = itertools.cycle(
+            [
+                [ring.new_observations(batch_size, pinned=device.type == "cuda") for _ in range(2)]
+                for _ in range(2)
+            ]
+        )
 
     def start(self, obs: np.ndarray) -> None:
         """Take the first observations [N, *obs]; once, before the first `add`."""
@@ -50,7 +58,8 @@ class ReplayBuffer:
     def sample(self, importance_exponent: float = 0.0) -> Batch:
         """`batch_size` transitions, drawn by the sampler with replacement.
 
-        Raises `ValueError` while there is no valid start.
+        The second sample after it overwrites its observations. Raises `ValueError` while there is
+        no valid start.
         """
         slot, windows, weight, share = self._sampler.draw(self._batch_size, importance_exponent)
         length, depth = windows.length, windows.depth
@@ -58,12 +67,13 @@ class ReplayBuffer:
         rewards = self._ring.rewards(slot, len(self._window))
         reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
         discount = np.where(windows.terminated, 0.0, self._gamma_powers[length])
+        obs, next_obs = next(self._places)
         return Batch(
-            obs=self._move(self._ring.observations(slot, 0, depth, pinned=self._pinned)),
+            obs=self._move(self._ring.observations(slot, 0, depth, out=obs)),
             action=self._to_device(self._ring.actions(slot)),
             reward=self._to_device(reward.astype(np.float32)),
             discount=self._to_device(discount.astype(np.float32)),
-            next_obs=self._move(self._ring.observations(slot, length, depth, pinned=self._pinned)),
+            next_obs=self._move(self._ring.observations(slot, length, depth, out=next_obs)),
             weight=self._to_device(weight),
             slot=slot,
             share=share,

@@ -42,7 +42,7 @@ class FrameStore:
         self._stacks = self._frames.as_strided(
             (places - frame_stack + 1, frame_stack * self._size), (self._size, 1)
         )
-        self._positions = torch.arange(frame_stack, device=device)
+        self._positions = np.arange(frame_stack)
 
     @staticmethod
     def bytes_needed(
@@ -63,23 +63,27 @@ class FrameStore:
         device = self._frames.device
         self._frames.index_copy_(0, index.to(device), values.to(device))
 
-    def read(
-        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, *, pinned: bool = False
-    ) -> Tensor:
-        """Stacks [B, K·C, …] whose newest frame stands at `row` [B]; the first `missing` [B] frames
-        of each are zeros.
-
-        `pinned` puts a host's stacks where a GPU copies them from without waiting.
+    def new_stacks(self, count: int, *, pinned: bool) -> Tensor:
+        """Memory for `count` stacks, [count, K·C, …]. `pinned` host memory is where a GPU copies
+        from without waiting.
         """
+        pin = pinned and self._frames.device.type == "cpu"
+        return self._frames.new_empty((count, *self._obs_shape), pin_memory=pin)
+
+    def read(
+        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, *, out: Tensor
+    ) -> None:
+        """Put the stacks whose newest frame stands at `row` [B] into `out` [B, K·C, …]; the first
+        `missing` [B] frames of each are zeros.
+        """
+        count = len(row)
         start = column * self._pitch + (row - self._stack + 1) % self._rows
         index = torch.from_numpy(start).to(self._frames.device)
-        out = self._frames.new_empty((len(start), self._stacks.shape[1]), pin_memory=pinned)
-        torch.index_select(self._stacks, 0, index, out=out)
-        if missing.any():
-            before = torch.from_numpy(missing).to(self._frames.device)
-            blank = self._positions < before.unsqueeze(1)
-            out.view(len(start), self._stack, self._size)[blank] = 0
-        return out.view(len(start), *self._obs_shape)
+        torch.index_select(self._stacks, 0, index, out=out.view(count, -1))
+        blank = np.flatnonzero(self._positions < missing[:, None])
+        if blank.size:
+            places = torch.from_numpy(blank).to(self._frames.device)
+            out.view(count * self._stack, self._size).index_fill_(0, places, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All frames."""

@@ -182,13 +182,20 @@ class Ring:
         actions: np.ndarray = self._actions.reshape(-1)[slot].astype(np.int64)
         return actions
 
+    def new_observations(self, count: int, *, pinned: bool = False) -> torch.Tensor:
+        """Memory for `count` observations, [count, K·C, …], where frames are kept."""
+        return self._frames.new_stacks(count, pinned=pinned)
+
     def observations(
-        self, slot: np.ndarray, steps: np.ndarray | int, depth: np.ndarray, *, pinned: bool = False
+        self, slot: np.ndarray, steps: np.ndarray | int, depth: np.ndarray, *, out: torch.Tensor
     ) -> torch.Tensor:
-        """Observations [B, K·C, …] `steps` after each slot, whose own frames reach back `depth`."""
+        """Observations [B, K·C, …] `steps` after each slot, whose own frames reach back `depth`;
+        put into `out`.
+        """
         column, row = np.divmod(slot, self.rows)
         missing = np.maximum(self._stack - 1 - depth - steps, 0)
-        return self._frames.read(column, (row + steps) % self.rows, missing, pinned=pinned)
+        self._frames.read(column, (row + steps) % self.rows, missing, out=out)
+        return out
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything, as tensors."""

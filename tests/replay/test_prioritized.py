@@ -14,6 +14,15 @@ from tests.replay.log import ENDS, PRIORITY_EXPONENT, World
 FLOOR = 1e-6
 
 
+def newest_frames(world: World, slots: np.ndarray) -> np.ndarray:
+    """The newest frame of the observation at each slot."""
+    if not len(slots):
+        return np.empty(0)
+    depth = world.ring.windows(slots).depth
+    out = world.ring.new_observations(len(slots))
+    return world.ring.observations(slots, 0, depth, out=out)[:, -1].numpy()
+
+
 def prioritized_world(**options) -> World:
     world = World(capacity=60, num_envs=2, n_step=2, prioritized=True, **options)
     world.walk(40, end_probability=0.05)
@@ -24,8 +33,7 @@ def set_all_priorities(world: World, priority_of) -> dict[float, float]:
     """Give every valid start a priority by its first frame; the stored values p = priority^α."""
     stored = {}
     slots = np.flatnonzero(world.sampler._tree.leaves > 0)
-    windows = world.ring.windows(slots)
-    frames = world.ring.observations(slots, 0, windows.depth)[:, -1].tolist()
+    frames = newest_frames(world, slots).tolist()
     world.sampler.update_priorities(slots, torch.tensor([priority_of(f) for f in frames]))
     for frame in frames:
         stored[frame] = (priority_of(frame) + FLOOR) ** PRIORITY_EXPONENT
@@ -39,7 +47,7 @@ def test_frequencies_and_weights_are_the_papers():
     frames, weights = [], {}
     for _ in range(600):
         batch = world.replay.sample(0.6)
-        frames.append(batch.obs[:, -1].numpy())
+        frames.append(batch.obs[:, -1].numpy().copy())
         weights |= dict(zip(frames[-1].tolist(), batch.weight.tolist(), strict=True))
     found, counts = np.unique(np.concatenate(frames), return_counts=True)
     total = sum(stored.values())
@@ -64,10 +72,7 @@ def test_new_transitions_enter_with_the_highest_priority():
     assert new
     leaves = world.sampler._tree.leaves
     slots = np.flatnonzero(leaves > 0)
-    windows = world.ring.windows(slots)
-    for frame, leaf in zip(
-        world.ring.observations(slots, 0, windows.depth)[:, -1].tolist(), leaves[slots], strict=True
-    ):
+    for frame, leaf in zip(newest_frames(world, slots).tolist(), leaves[slots], strict=True):
         if frame in new:
             assert leaf == pytest.approx((25 + FLOOR) ** PRIORITY_EXPONENT)
 
@@ -89,7 +94,7 @@ def test_what_can_be_drawn_is_what_is_valid_after_every_step(data, num_envs, n_s
     ):
         world.step(ends)
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)
-        frames = world.ring.observations(slots, 0, world.ring.windows(slots).depth)[:, -1]
+        frames = newest_frames(world, slots)
         assert sorted(frames.tolist()) == sorted(world.valid())
 
 
@@ -118,7 +123,7 @@ def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
         share = world.replay.sample(beta).share
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)
         leaves = world.sampler._tree.leaves[slots]
-        frames = world.ring.observations(slots, 0, world.ring.windows(slots).depth)[:, -1].numpy()
+        frames = newest_frames(world, slots)
         weights = share.weight_floor / leaves**beta
         # expectation of this rank's batch mean of weight · g, with g = sin(frame + 1000 · rank)
         g = np.sin(frames + 1000 * rank)

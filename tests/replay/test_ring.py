@@ -82,7 +82,7 @@ def test_every_valid_start_is_equally_likely(n_step, stack, steps, prioritized):
     # environments end at different rates, so that their shares of the ring differ
     world.walk(steps, end_probability=0.02)
     expected = world.valid()
-    starts = np.concatenate([world.replay.sample().obs[:, -1].numpy() for _ in range(400)])
+    starts = np.concatenate([world.replay.sample().obs[:, -1].numpy().copy() for _ in range(400)])
     found, counts = np.unique(starts, return_counts=True)
     assert set(found.tolist()) == set(expected)
     # draws from equal parts of a sum vary less than independent ones: the test is one-sided

@@ -1,0 +1,81 @@
+"""What memory is left, read from files laid out as Linux does; and a replay that is too large."""
+
+import pytest
+import torch
+
+from hvd_dqn import resources
+from hvd_dqn.config import Config
+from hvd_dqn.envs import make_vector_env
+from hvd_dqn.errors import UserError
+from hvd_dqn.memory import available_bytes
+
+CPU = torch.device("cpu")
+
+
+def write(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+MEMINFO = {"proc/meminfo": "MemTotal:  100 kB\nMemAvailable:    50 kB\n"}
+
+
+def test_the_host_alone(tmp_path):
+    write(tmp_path, MEMINFO)
+    assert available_bytes(tmp_path) == 50 * 1024
+
+
+def test_the_tightest_control_group_on_the_way_counts(tmp_path):
+    group = "sys/fs/cgroup/slurm/job_7"
+    write(
+        tmp_path,
+        MEMINFO
+        | {
+            "proc/self/cgroup": "0::/slurm/job_7/step_0\n",
+            f"{group}/step_0/memory.max": "max\n",
+            f"{group}/memory.max": "20000\n",
+            f"{group}/memory.current": "9000\n",
+            f"{group}/memory.stat": "anon 5000\ninactive_file 4000\n",
+            "sys/fs/cgroup/memory.max": "40000\n",
+            "sys/fs/cgroup/memory.current": "9000\n",
+        },
+    )
+    assert available_bytes(tmp_path) == 20000 - 9000 + 4000
+
+
+def test_nothing_is_known(tmp_path):
+    assert available_bytes(tmp_path) is None
+
+
+def test_this_machine_has_some():
+    found = available_bytes()
+    assert found is not None
+    assert found > 2**20
+
+
+@pytest.mark.parametrize(("ranks", "fits"), [(1, True), (4, False)])
+def test_a_replay_that_does_not_fit_is_refused_with_the_figure(monkeypatch, ranks, fits):
+    config = Config().changed(
+        {
+            "env.id": "MinAtar/Breakout-v1",
+            "env.num_envs": 2,
+            "replay.capacity": 1_000_000,
+            "replay.sampling": "prioritized",
+        }
+    )
+    envs = make_vector_env(config.env, num_envs=2, episode_seed=lambda copy, number: 0)
+    frames, tree = resources.replay_bytes(config, envs)
+    assert frames == pytest.approx(1e6 * (400 + 9), rel=1e-3)
+    assert 16e6 < tree < 32e6
+    monkeypatch.setattr(resources, "available_bytes", lambda: 1_000_000_000)
+    if fits:
+        resources.require_memory(config, envs, CPU, ranks_here=ranks)
+    else:
+        with pytest.raises(UserError) as caught:
+            resources.require_memory(config, envs, CPU, ranks_here=ranks)
+        message = str(caught.value)
+        for words in ("replay.capacity = 1000000", "1.7 GB", "4 ranks", "1.0 GB are free"):
+            assert words in message
+    envs.close()
