@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup clean
+.PHONY: train test check setup peers clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -63,5 +63,13 @@ $(READY_TO_TEST): $(READY)
 	@$(PIP) -e '.[test]'
 	@touch $@
 
+# What other people use, for benchmarks/replay.py and benchmarks/minatar.py: never in our own
+# environment, whose versions they would change.
+PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 tianshou==2.0.1 torchrl==0.14.1 cpprb==11.0.0
+peers: $(READY)
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -c constraints.txt torch
+	.venv-peers/bin/python -m pip install --quiet $(PEERS) minatar
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-peers build *.egg-info

@@ -35,6 +35,7 @@ class Experience:
     """Steps of `NUM_ENVS` environments whose frames come from a pool of random ones."""
 
     def __init__(self) -> None:
+        """Draw the pool."""
         self.rng = np.random.default_rng(0)
         self.pool = self.rng.integers(0, 255, (4096, *FRAME), dtype=np.uint8)
         self.number = 0

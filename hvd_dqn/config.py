@@ -216,7 +216,9 @@ class ReplayConfig(_Section):
     priority_exponent: float = _fraction(0.6)
     """α: 0 is uniform, 1 fully proportional."""
     importance_exponent_initial: float = _fraction(0.4)
-    """β at the start; the weights of prioritised samples are (1 / (size · probability))^β."""
+    """β at the start: prioritised samples weigh (1 / (size · probability))^β, divided by the
+    largest of all ranks' batches.
+    """
     importance_exponent_final: float = _fraction(1.0)
     """β at the end of the run, reached linearly."""
     storage: Literal["host", "device"] = "host"
@@ -329,7 +331,7 @@ class OptimizerConfig(_Section):
     rmsprop_eps: float = _positive(0.01)
     """`rmsprop`: the constant in its denominator, outside the root."""
     max_grad_norm: float | None = _positive(10.0)
-    """Clip the averaged gradient to this L2 norm; `None` does not clip."""
+    """Clip the gradient of an optimizer step to this L2 norm; `None` does not clip."""
     world_size_scaling: Literal["none", "sqrt", "linear"] = "none"
     """Multiply the learning rate by 1, √world_size or world_size; the run's log states the value
     used.
@@ -339,6 +341,10 @@ class OptimizerConfig(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.schedule == "cosine" and self.final_learning_rate_fraction == 1.0:
+            self._refuse(
+                "schedule", "cosine", "needs a final_learning_rate_fraction below 1 to fall to"
+            )
         if self.weight_decay and self.name != "adamw":
             self._refuse("weight_decay", self.weight_decay, 'needs optimizer.name = "adamw"')
 
@@ -463,6 +469,12 @@ class Config(_Section):
                 f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
                 f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} on "
                 f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
+            )
+        if self.distributed.average == "parameters" and self.optimizer.world_size_scaling != "none":
+            raise ConfigError(
+                f"optimizer.world_size_scaling = {self.optimizer.world_size_scaling!r}: with "
+                "distributed.average = 'parameters' each rank steps on a batch of its own; set it "
+                "to none"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:

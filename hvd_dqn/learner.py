@@ -28,11 +28,12 @@ class NonFiniteError(RunError):
 
 @dataclass
 class LearnerStatistics:
-    """Sums since the last report. Losses and values are means over all ranks; seconds and drift are
-    this rank's.
+    """Sums since the last report. Losses and values are means over all ranks, over the updates that
+    `agreed` counts; the rest is this rank's.
     """
 
     updates: int = 0
+    agreed: int = 0
     loss: float = 0.0
     abs_td_error: float = 0.0
     value: float = 0.0
@@ -95,7 +96,7 @@ class Learner(ABC):
         self.updates = 0
         self.statistics = LearnerStatistics()
         self._take_roots_parameters()
-        self.target_parameters.values.copy_(self.online_parameters.values)
+        self._copy_to_target()
         self.statistics.drift = 0.0  # what ranks drew before they met is no drift
 
     @abstractmethod
@@ -129,16 +130,16 @@ class Learner(ABC):
         self._whole.grad = gradients
 
     def _backward(self, batch: Batch, scale: float) -> tuple[LossTerms, Tensor]:
-        """The loss terms, and the means [3] of loss, |TD error| and value; the gradients are those
-        of `scale` times the loss.
+        """The loss terms, and the plain means [3] of loss, |TD error| and value; the gradients are
+        those of `scale` times the weighted loss.
         """
         self.online.prepare(self._generator, learning=True)
         self._target.prepare(self._generator, learning=True)
         terms = self._objective(self.online, self._target, batch)
         loss = (batch.weight * terms.loss).mean()
         torch.autograd.backward(loss if scale == 1.0 else scale * loss)
-        means = torch.stack((loss.detach(), terms.abs_td_error.mean(), terms.value.mean()))
-        return terms, means
+        means = (terms.loss.detach().mean(), terms.abs_td_error.mean(), terms.value.mean())
+        return terms, torch.stack(means)
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         if self._max_grad_norm is not None and norm > self._max_grad_norm:
@@ -146,6 +147,7 @@ class Learner(ABC):
         self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
         self._optimizer.step()
         self.updates += 1
+        self.statistics.updates += 1
         self.statistics.grad_norm += norm
 
     def _update_target(self) -> None:
@@ -158,8 +160,17 @@ class Learner(ABC):
             if not change.is_copy:
                 self._comm.broadcast(self.target_parameters.values, "target")
         if self.updates % change.period_updates == 0:
-            online, target = self.online_parameters.values, self.target_parameters.values
-            target.copy_(online) if change.is_copy else target.lerp_(online, change.step)
+            if change.is_copy:
+                self._copy_to_target()
+            else:
+                online = self.online_parameters.values
+                self.target_parameters.values.lerp_(online, change.step)
+
+    def _copy_to_target(self) -> None:
+        """Parameters, and what layers know of them (spectral norms)."""
+        self.target_parameters.values.copy_(self.online_parameters.values)
+        for target, online in zip(self._target.buffers(), self.online.buffers(), strict=True):
+            target.copy_(online)
 
     def _resynchronise(self) -> None:
         """Take the root's optimizer state and parameters: a rank computed something else from the
@@ -193,7 +204,7 @@ class Learner(ABC):
 
     def _record(self, agreement: Agreement, updates: int = 1) -> None:
         """Keep the means over the last `updates` updates."""
-        self.statistics.updates += updates
+        self.statistics.agreed += updates
         self.statistics.loss += updates * agreement.loss
         self.statistics.abs_td_error += updates * agreement.abs_td_error
         self.statistics.value += updates * agreement.value
@@ -265,7 +276,15 @@ class ParameterAveragingLearner(Learner):
         self._shared_digest = self._digest()
         self._means = values.new_zeros(3)
         self._nonfinite = values.new_zeros(())
-        self._buffer: SumBuffer | None = None
+        self._prime_optimizer()
+        self._averaged = [values, *(self._moments() if optimizer_state == "average" else [])]
+        self._buffer = SumBuffer(
+            values,
+            sum(len(part) for part in self._averaged),
+            rank=self._comm.rank,
+            world_size=self._comm.world_size,
+            shares=False,
+        )
 
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, for its own step."""
@@ -282,6 +301,7 @@ class ParameterAveragingLearner(Learner):
         self._nonfinite.clamp_(min=0.0 if norm < float("inf") else 1.0)
         if self._nonfinite:
             self.updates += 1
+            self.statistics.updates += 1
         else:
             self._step(self._gradients, norm)
         if self.updates % self._period_updates == 0:
@@ -290,31 +310,23 @@ class ParameterAveragingLearner(Learner):
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
-        """The average of all ranks' networks, for a while."""
+        """The average of all ranks' networks, for a while, with the root's spectral norms."""
         values = self.online_parameters.values
-        own = values.clone()
+        others = list(self.online.buffers())
+        own = [tensor.clone() for tensor in (values, *others)]
         self._comm.start_sum(values, "online")
         self._comm.finish_sum()
         values.div_(self._comm.world_size)
+        for number, tensor in enumerate(others):
+            self._comm.broadcast(tensor, f"buffer.{number}")
         try:
             yield
         finally:
-            values.copy_(own)
+            for tensor, before in zip((values, *others), own, strict=True):
+                tensor.copy_(before)
 
     def _average(self) -> None:
-        averaged = [self.online_parameters.values]
-        if self._optimizer_state == "average":
-            averaged += self._moments()
-        sizes = [len(part) for part in averaged]
-        if self._buffer is None:
-            self._buffer = SumBuffer(
-                averaged[0],
-                sum(sizes),
-                rank=self._comm.rank,
-                world_size=self._comm.world_size,
-                shares=False,
-            )
-        torch.cat(averaged, out=self._buffer.payload)
+        torch.cat(self._averaged, out=self._buffer.payload)
         self._buffer.write_control(self._means, self._nonfinite, self._shared_digest, ReplayShare())
         waiting = time.perf_counter()
         self._comm.start_sum(self._buffer.tensor, self._buffer.name)
@@ -323,15 +335,29 @@ class ParameterAveragingLearner(Learner):
         self.statistics.waited_seconds += time.perf_counter() - waiting
         self._require_finite(agreement, 0.0)
         self._record(agreement, self._period_updates)
-        for part, sums in zip(averaged, torch.split(self._buffer.payload, sizes), strict=True):
+        sums_of_parts = torch.split(self._buffer.payload, [len(part) for part in self._averaged])
+        for part, sums in zip(self._averaged, sums_of_parts, strict=True):
             torch.div(sums, self._comm.world_size, out=part)
         if self._optimizer_state == "reset":
-            for value in self._optimizer.state[self._whole].values():
-                value.zero_()
+            self._reset_optimizer()
         if not agreement.parameters_equal:
             self._resynchronise()
         self._shared_digest = self._digest()
         self._means.zero_()
+
+    def _prime_optimizer(self) -> None:
+        """Make the optimizer's state now, on every rank: a rank whose first numbers are bad makes
+        no step before the first average, and sums of unlike length match no other rank's.
+        """
+        group = self._optimizer.param_groups[0]
+        rate, group["lr"] = group["lr"], 0.0
+        self._optimizer.step()
+        group["lr"] = rate
+        self._reset_optimizer()
+
+    def _reset_optimizer(self) -> None:
+        for value in self._optimizer.state[self._whole].values():
+            value.zero_()
 
     def _moments(self) -> list[Tensor]:
         """The optimizer's averages, each as long as the parameters."""

@@ -127,11 +127,14 @@ class Meter:
             metrics |= episode_metrics(episodes)
         if learner.updates:
             metrics |= {
-                self._loss_name: learner.loss / learner.updates,
-                "td/abs_error_mean": learner.abs_td_error / learner.updates,
-                "q/taken_mean": learner.value / learner.updates,
                 "gradient/norm_mean": learner.grad_norm / learner.updates,
                 "optimizer/learning_rate": learning_rate,
+            }
+        if learner.agreed:
+            metrics |= {
+                self._loss_name: learner.loss / learner.agreed,
+                "td/abs_error_mean": learner.abs_td_error / learner.agreed,
+                "q/taken_mean": learner.value / learner.agreed,
             }
         self._episodes = []
         self._last_time, self._last_env_steps = time.perf_counter(), progress.env_steps

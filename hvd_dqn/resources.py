@@ -138,11 +138,14 @@ def require_memory(
             "free",
             "lower replay.capacity, or put fewer ranks on a host",
         )
-    if on_gpu and frames > torch.cuda.mem_get_info(device)[0]:
-        left = torch.cuda.mem_get_info(device)[0]
+    if not on_gpu:
+        return
+    sharing = -(-ranks_here // torch.cuda.device_count())
+    left = torch.cuda.mem_get_info(device)[0]
+    if frames * sharing > left:
         raise UserError(
-            f"replay.capacity = {config.replay.capacity} takes {frames / 1e9:.1f} GB, and "
-            f"{left / 1e9:.1f} GB of {device} are free",
+            f"replay.capacity = {config.replay.capacity} takes {frames * sharing / 1e9:.1f} GB of "
+            f"{device} for {_count(sharing, 'rank')}, and {left / 1e9:.1f} GB are free",
             "lower replay.capacity, or set replay.storage to host",
         )
 
@@ -156,8 +159,9 @@ def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
         obs_dtype=envs.obs_dtype,
         frame_stack=envs.frame_stack,
     )
-    prioritized = config.replay.sampling == "prioritized"
-    return frames, SumTree.bytes_needed(config.replay.capacity) if prioritized else 0
+    if config.replay.sampling == "uniform":
+        return frames, 0
+    return frames, SumTree.bytes_needed(Ring.slots_needed(**shape))
 
 
 def _training_seed(seed: int, rank: int) -> Callable[[int, int], int]:

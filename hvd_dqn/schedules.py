@@ -44,7 +44,7 @@ def world_size_factor(config: OptimizerConfig, world_size: int) -> float:
 def learning_rate(
     config: OptimizerConfig, world_size: int, updates: int, planned_updates: int
 ) -> float:
-    """Adam's step size for the update after `updates` of `planned_updates`."""
+    """The optimizer's step size for the update after `updates` of `planned_updates`."""
     warmup = config.warmup_updates
     rise = min((updates + 1) / warmup, 1.0) if warmup else 1.0
     share = updates / planned_updates

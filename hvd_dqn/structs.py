@@ -12,8 +12,8 @@ import torch
 class ReplayShare(NamedTuple):
     """A rank's part in one prioritised replay over all ranks; equal parts when drawn uniformly.
 
-    mass: the sum of its priorities (to the power α); weight_floor: its smallest one to the power β,
-    by which it has multiplied its weights.
+    mass: the sum of its priorities (to the power α); weight_floor: its batch's smallest one to the
+    power β, by which it has multiplied its weights.
     """
 
     mass: float = 1.0

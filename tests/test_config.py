@@ -92,6 +92,17 @@ from hvd_dqn.config import (
         (lambda: NetworkConfig(dropout=1.0), ["network.dropout", "less than 1"]),
         (lambda: Config(target_step=0.0), ["target_step", "greater than 0"]),
         (
+            lambda: OptimizerConfig(schedule="cosine"),
+            ["optimizer.schedule", "final_learning_rate_fraction below 1"],
+        ),
+        (
+            lambda: Config(
+                distributed=DistributedConfig(average="parameters"),
+                optimizer=OptimizerConfig(world_size_scaling="sqrt"),
+            ),
+            ["optimizer.world_size_scaling", "set it to none"],
+        ),
+        (
             lambda: Config(
                 distributed=DistributedConfig(average="parameters"), target_period_updates=7
             ),

@@ -1,14 +1,16 @@
 """One rank's update against torch's own, written out plainly."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
 
-from hvd_dqn.config import OptimizerConfig
+from hvd_dqn.config import NetworkConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.flat import Digest, FlatParameters, SumBuffer
 from hvd_dqn.learner import NonFiniteError
+from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 from hvd_dqn.objectives import ExpectedObjective
 from hvd_dqn.optimizers import make_optimizer
 from hvd_dqn.structs import ReplayShare
@@ -247,3 +249,73 @@ def test_priorities_are_the_samples_own_errors():
     priority = learner.start(batch)
     expected = learner._objective(learner.online, learner._target, batch).abs_td_error
     torch.testing.assert_close(priority, expected)
+
+
+CHANGING = NetworkConfig(
+    torso="impala", spectral_norm=True, noisy=True, dropout=0.2, hidden_sizes=(16,)
+)
+
+
+def changing_learner(**options):
+    """A learner of small images whose networks have noise, dropout and spectral norms."""
+    return workers.make_learner(
+        LocalCommunicator(), seed=0, network=CHANGING, obs_shape=(2, 16, 16), **options
+    )
+
+
+def image_batch(size=8):
+    (batch,) = workers.batches(1, size)
+    generator = torch.Generator().manual_seed(3)
+    obs, next_obs = torch.randn(2, size, 2, 16, 16, generator=generator)
+    return batch._replace(obs=obs, next_obs=next_obs)
+
+
+def test_every_update_draws_noise_for_both_networks_and_follows_the_kernels():
+    learner = changing_learner(target_period=100)
+    seen = []
+    for _ in range(3):
+        learner.start(image_batch())
+        learner.finish()
+        seen.append(
+            [
+                [m.noise_out.clone() for m in network.modules() if isinstance(m, NoisyLinear)]
+                + [m.left.clone() for m in network.modules() if isinstance(m, SpectralConv2d)]
+                for network in (learner.online, learner._target)
+            ]
+        )
+    for before, after in pairwise(seen):
+        for mine, then in zip(before, after, strict=True):
+            assert len(mine) == 2 + 12, "two noisy layers, twelve convolutions of blocks"
+            assert all(not torch.equal(a, b) for a, b in zip(mine, then, strict=True))
+    online, target = seen[-1]
+    assert not torch.equal(online[0], target[0]), "noise of its own"
+    dropouts = [m for m in learner.online.modules() if isinstance(m, Dropout)]
+    assert dropouts
+    assert all(m._generator is not None for m in dropouts), "features are dropped in updates"
+
+
+def test_a_copied_target_computes_what_the_online_network_does():
+    learner = changing_learner(target_period=2)
+    for number in range(5):
+        if number % 2 == 0:
+            for network in (learner.online, learner._target):
+                network.prepare(None, learning=False)
+            obs = image_batch().obs
+            assert torch.equal(learner.online(obs), learner._target(obs)), number
+        learner.start(image_batch())
+        learner.finish()
+
+
+def test_losses_are_reported_without_weights_and_norms_by_update():
+    (batch,) = workers.batches(1, 8)
+    learner = workers.make_learner(LocalCommunicator(), seed=0)
+    expected = learner._objective(learner.online, learner._target, batch).loss.mean().item()
+    learner.start(batch._replace(weight=torch.full((8,), 0.01)))
+    learner.finish()
+    assert learner.statistics.loss == pytest.approx(expected)
+    local = workers.make_learner(LocalCommunicator(), seed=0, distributed={"average": "parameters"})
+    for each in workers.batches(14, 8):
+        local.start(each)
+        local.finish()
+    assert (local.statistics.updates, local.statistics.agreed) == (14, 10)
+    assert local.statistics.grad_norm > 0

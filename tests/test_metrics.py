@@ -27,7 +27,7 @@ def test_episode_metrics_are_over_all_ranks():
     meter = Meter(TwoRanks(other), loss_name="loss/td_huber")
     meter.add_episodes([Episode(20.0, 4)])
     statistics = LearnerStatistics(
-        updates=4, loss=2.0, abs_td_error=8.0, value=40.0, grad_norm=1.0, drift=1.0
+        updates=4, agreed=4, loss=2.0, abs_td_error=8.0, value=40.0, grad_norm=1.0, drift=1.0
     )
     metrics = meter.record(
         Progress(env_steps=100, updates=4), statistics, epsilon=0.0, learning_rate=0.1

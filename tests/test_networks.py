@@ -106,6 +106,16 @@ def test_convolutional_torsos_have_the_published_sizes(shape, config, parameters
     assert network(images(shape)).shape == (2, 3)
 
 
+def test_pooling_to_more_than_there_is_is_refused():
+    with pytest.raises(ConfigError, match="leave 2 rows or columns"):
+        build((4, 10, 10), torso="impala", pool_size=6)
+
+
+def test_scaling_bytes_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"network\.scale_observations"):
+        build((4, 84, 84), scale_observations=True)
+
+
 def test_impala_can_be_widened_and_pooled():
     wide = build((4, 84, 84), torso="impala", impala_width=2, pool_size=6, hidden_sizes=(512,))
     assert wide.features(images((4, 84, 84))).shape == (2, 64 * 6 * 6)

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hvd_dqn.config import NetworkConfig, ObjectiveConfig
+from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
 from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import ChangingLayer
 from hvd_dqn.networks.torsos import BoundsScaling, ByteScaling, make_torso, torso_of
@@ -158,7 +158,13 @@ def make_network(
 
 
 def _scaling(config: NetworkConfig, obs_space: gym.spaces.Box) -> nn.Module:
-    if obs_space.dtype == np.uint8 and obs_space.high.max() > 1:
+    is_bytes = obs_space.dtype == np.uint8
+    if is_bytes and config.scale_observations:
+        raise ConfigError(
+            "network.scale_observations = True: images of bytes are scaled to 0 … 1 anyway; set it "
+            "to False"
+        )
+    if is_bytes and obs_space.high.max() > 1:
         return ByteScaling(float(obs_space.high.max()))
     if config.scale_observations:
         return BoundsScaling(*(b.astype(np.float64) for b in (obs_space.low, obs_space.high)))

@@ -99,7 +99,7 @@ def make_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Mo
         sizes = (math.prod(obs_shape), *config.hidden_sizes)
         return nn.Sequential(nn.Flatten(), *hidden_layers(config, sizes)), sizes[-1]
     if name == "impala":
-        layers = _impala(config, obs_shape[0])
+        layers = _impala(config, obs_shape)
     else:
         # channels, kernel, stride (Mnih et al. 2015, methods; Young & Tian 2019, section 4)
         shapes = {"nature": [(32, 8, 4), (64, 4, 2), (64, 3, 1)], "minatar": [(16, 3, 1)]}[name]
@@ -134,8 +134,15 @@ class ResidualBlock(nn.Module):
         return changed
 
 
-def _impala(config: NetworkConfig, channels: int) -> list[nn.Module]:
+def _impala(config: NetworkConfig, obs_shape: tuple[int, ...]) -> list[nn.Module]:
     """Three stages of a convolution, pooling by half and two residual blocks."""
+    channels, *sides = obs_shape
+    left = min(-(-side // 8) for side in sides)
+    if config.pool_size is not None and config.pool_size > left:
+        raise ConfigError(
+            f"network.pool_size = {config.pool_size}: of an observation of shape {obs_shape} the "
+            f"convolutions leave {left} rows or columns; set it to {left} or less, or to None"
+        )
     layers: list[nn.Module] = []
     for channels_out in (config.impala_width * width for width in _IMPALA_CHANNELS):
         layers.append(nn.Conv2d(channels, channels_out, 3, padding=1))

@@ -18,7 +18,12 @@ What differs from all of them, and why:
 - Prioritised draws have no share of uniform ones (dqn_zoo: one in a thousand): a priority is never
   zero here.
 - Noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1).
-- `btr`: β as in Rainbow; ε stays at 0.01 to the end, where BTR sets it to 0 half-way.
+- ε falls from the first env step on; dqn_zoo's from the first update on.
+- `double-dqn` has a bias for each action in the last layer; the tuned one had one for all.
+- `rainbow`'s last layers have the biases that dqn_zoo's lack, and its priority is the paper's
+  Kullback-Leibler loss, where dqn_zoo takes the cross-entropy.
+- `btr`: β as in Rainbow; the Munchausen policy is the target network's, as in M-IQN; ε stays at
+  0.01 to the end, where BTR sets it to 0 half-way.
 """
 
 from __future__ import annotations
@@ -109,7 +114,11 @@ def double_dqn() -> Config:
 
 def c51() -> Config:
     """Bellemare et al. 2017, "A Distributional Perspective on RL"."""
-    return _preset("c51", _ADAM, {"objective.distribution": "categorical"})
+    return _preset(
+        "c51",
+        _ADAM,
+        {"objective.distribution": "categorical", "optimizer.max_grad_norm": 10.0},
+    )
 
 
 def qrdqn() -> Config:
@@ -119,6 +128,7 @@ def qrdqn() -> Config:
         _ADAM,
         {
             "optimizer.learning_rate": 5e-5,
+            "optimizer.max_grad_norm": 10.0,
             "objective.distribution": "quantile",
             "objective.num_quantiles": 200,
         },
@@ -127,7 +137,7 @@ def qrdqn() -> Config:
 
 def iqn() -> Config:
     """Dabney et al. 2018b, "Implicit Quantile Networks for Distributional RL"."""
-    return _preset("iqn", _IQN)
+    return _preset("iqn", _IQN, {"learning_starts_env_steps": 20_000})
 
 
 def rainbow() -> Config:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import cuda
 
 from hvd_dqn.replay.ring import Ring
 from hvd_dqn.replay.samplers import Sampler
-from hvd_dqn.structs import Batch
+from hvd_dqn.structs import Batch, ReplayShare
 
 
 class ReplayBuffer:
@@ -36,15 +37,7 @@ class ReplayBuffer:
         self._window = np.arange(n_step)
         self._batch_size = batch_size
         self._rng = rng
-        self._device = device
-        # Large memory asked for anew costs more, page by page, than the copying into it: batches
-        # take turns in two places.
-        self._places = itertools.cycle(
-            [
-                [ring.new_observations(batch_size, pinned=device.type == "cuda") for _ in range(2)]
-                for _ in range(2)
-            ]
-        )
+        self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(2)])
 
     def start(self, obs: np.ndarray) -> None:
         """Take the first observations [N, *obs]; once, before the first `add`."""
@@ -58,26 +51,22 @@ class ReplayBuffer:
     def sample(self, importance_exponent: float = 0.0) -> Batch:
         """`batch_size` transitions, drawn by the sampler with replacement.
 
-        The second sample after it overwrites its observations. Raises `ValueError` while there is
+        The second sample after it overwrites it. Raises `ValueError` while there is
         no valid start.
         """
         slot, windows, weight, share = self._sampler.draw(self._batch_size, importance_exponent)
         length, depth = windows.length, windows.depth
+        staging = next(self._staging)
+        staging.wait()
+        self._ring.observations(slot, 0, depth, out=staging.obs)
+        self._ring.observations(slot, length, depth, out=staging.next_obs)
         inside = self._window < length[:, None]
         rewards = self._ring.rewards(slot, len(self._window))
         reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
         discount = np.where(windows.terminated, 0.0, self._gamma_powers[length])
-        obs, next_obs = next(self._places)
-        return Batch(
-            obs=self._move(self._ring.observations(slot, 0, depth, out=obs)),
-            action=self._to_device(self._ring.actions(slot)),
-            reward=self._to_device(reward.astype(np.float32)),
-            discount=self._to_device(discount.astype(np.float32)),
-            next_obs=self._move(self._ring.observations(slot, length, depth, out=next_obs)),
-            weight=self._to_device(weight),
-            slot=slot,
-            share=share,
-        )
+        staging.action.numpy()[:] = self._ring.actions(slot)
+        staging.scalars.numpy()[:] = reward, discount, weight
+        return staging.batch(slot, share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """Priorities [B] ≥ 0 of a batch's slots, before the next `add`."""
@@ -97,8 +86,44 @@ class ReplayBuffer:
         self._sampler.load_state_dict(state["sampler"])
         self._rng.bit_generator.state = state["rng"]
 
-    def _move(self, obs: torch.Tensor) -> torch.Tensor:
-        return obs.to(self._device, non_blocking=True)
 
-    def _to_device(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._device)
+class _Staging:
+    """Where one batch is put together, and where a GPU takes it from.
+
+    Large memory asked for anew costs more, page by page, than the copying into it: batches take
+    turns in two of these.
+    """
+
+    def __init__(self, ring: Ring, batch_size: int, device: torch.device) -> None:
+        self._device = device
+        pinned = device.type == "cuda"
+        self._taken: Any = cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's
+        self.obs = ring.new_observations(batch_size, pinned=pinned)
+        self.next_obs = ring.new_observations(batch_size, pinned=pinned)
+        self.action = torch.empty(batch_size, dtype=torch.int64, pin_memory=pinned)
+        self.scalars = torch.empty(3, batch_size, pin_memory=pinned)
+
+    def wait(self) -> None:
+        """Until the GPU has taken the batch before."""
+        if self._taken is not None:
+            self._taken.synchronize()
+
+    def batch(self, slot: np.ndarray, share: ReplayShare) -> Batch:
+        """The batch on the learner's device."""
+        reward, discount, weight = self._move(self.scalars)
+        batch = Batch(
+            obs=self._move(self.obs),
+            action=self._move(self.action),
+            reward=reward,
+            discount=discount,
+            next_obs=self._move(self.next_obs),
+            weight=weight,
+            slot=slot,
+            share=share,
+        )
+        if self._taken is not None:
+            self._taken.record()
+        return batch
+
+    def _move(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self._device, non_blocking=True)

@@ -55,7 +55,7 @@ class Ring:
         # One row more than asked for: the row at the cursor holds the current observation, not yet
         # a transition.
         self.rows = capacity // num_envs + 1
-        self.num_slots = num_envs * self.rows
+        self.num_slots = self.slots_needed(capacity=capacity, num_envs=num_envs)
         self._n_step = n_step
         self._stack = frame_stack
         self._channels = frame_shape[0]
@@ -75,6 +75,11 @@ class Ring:
         self._columns = np.arange(num_envs)
         self._ahead = np.arange(n_step)
         self._behind = np.arange(frame_stack)
+
+    @staticmethod
+    def slots_needed(*, capacity: int, num_envs: int) -> int:
+        """Slots of a ring of these settings."""
+        return num_envs * (capacity // num_envs + 1)
 
     @staticmethod
     def bytes_needed(
@@ -123,15 +128,15 @@ class Ring:
         obs: np.ndarray,
     ) -> None:
         """Add one step of N environments (see `EnvStep`), at once there to be sampled."""
-        columns, cursor = self._columns, self._cursor
-        self._actions[columns, cursor] = action
-        self._rewards[columns, cursor] = reward
-        self._kinds[columns, cursor] |= terminated * _TERMINATED | truncated * _TRUNCATED
+        columns = self._columns
+        self._actions[columns, self._cursor] = action
+        self._rewards[columns, self._cursor] = reward
+        self._kinds[columns, self._cursor] |= terminated * _TERMINATED | truncated * _TRUNCATED
         self._advance(columns, kind=0)
         self._write(columns, next_obs)
         again = np.flatnonzero(ended)
         if again.size:
-            self._kinds[again, cursor[again]] = _FINAL_OBS
+            self._kinds[again, self._cursor[again]] = _FINAL_OBS
             self._advance(again, kind=_FIRST_OBS)
             self._write(again, obs[again])
 

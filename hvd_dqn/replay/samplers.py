@@ -107,9 +107,10 @@ class UniformSampler:
 class PrioritizedSampler:
     """Starts in proportion to priority^α (Schaul et al. 2016, "Prioritized Experience Replay").
 
-    A transition enters with the highest priority seen so far. Importance weights are (p_min / p)^β
-    with p_min over the whole replay: the number of transitions and the sum of priorities cancel.
-    The learner makes that minimum, and this rank's part in the sum, those of all ranks' replays
+    A transition enters with the highest priority that this rank has seen. The importance weights
+    (1 / (size · probability))^β are divided by the largest of the batch, as in dqn_zoo and
+    Dopamine, so that size and sum of priorities cancel: (p_min / p)^β. The learner makes p_min that
+    of all ranks' batches, and this rank's part that of its priorities in the sum over all ranks
     (`ReplayShare`).
     """
 
@@ -138,9 +139,9 @@ class PrioritizedSampler:
         leaf = self._tree.leaves[slot]
         while not leaf.all():  # a search whose rounding ended beside its leaf
             missed = np.flatnonzero(leaf == 0)
-            slot[missed] = self._tree.search(np.sort(self._rng.random(len(missed))))
+            slot[missed] = self._tree.search(self._rng.random(len(missed)))
             leaf = self._tree.leaves[slot]
-        smallest = self._tree.smallest
+        smallest = float(leaf.min())
         weight = (smallest / leaf) ** importance_exponent
         share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
         return Draw(slot, self._ring.windows(slot), weight.astype(np.float32), share)

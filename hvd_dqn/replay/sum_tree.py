@@ -1,11 +1,10 @@
-"""Sums and the minimum over many priorities, changed and searched many at a time."""
+"""Sums over many priorities, changed and searched many at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _TOP = 4096
-_BLOCK = 64
 
 
 class SumTree:
@@ -13,7 +12,7 @@ class SumTree:
 
     A binary tree whose upper levels are one row of at most 4,096 sums: a search starts with one
     bisection there (10 µs for 256 searches) in place of twelve levels. Every sum is made anew from
-    its two parts, so nothing drifts over a run. The minimum is kept by blocks of 64 leaves.
+    its two parts, so nothing drifts over a run.
     """
 
     def __init__(self, size: int) -> None:
@@ -21,14 +20,11 @@ class SumTree:
         self._leaves = 1 << max((size - 1).bit_length(), 1)
         self._top = min(_TOP, self._leaves)
         self._tree = np.zeros(2 * self._leaves)
-        blocks = -(-size // _BLOCK)
-        self._smallest = np.full((blocks, _BLOCK), np.inf)
-        self._minima = np.full(blocks, np.inf)
 
     @staticmethod
     def bytes_needed(size: int) -> int:
         """What a tree of this size takes."""
-        return 8 * (2 * (1 << max((size - 1).bit_length(), 1)) + size)
+        return 8 * 2 * (1 << max((size - 1).bit_length(), 1))
 
     @property
     def leaves(self) -> np.ndarray:
@@ -39,11 +35,6 @@ class SumTree:
     def total(self) -> float:
         """Sum of the leaves."""
         return float(self._tree[self._top : 2 * self._top].sum())
-
-    @property
-    def smallest(self) -> float:
-        """The smallest leaf above zero; infinity where there is none."""
-        return float(self._minima.min())
 
     def set(self, index: np.ndarray, value: np.ndarray) -> None:
         """Give leaves `index` [B] the values [B]; of an index that comes twice, the last one
@@ -57,16 +48,13 @@ class SumTree:
         for _ in range((self._leaves // self._top).bit_length() - 1):
             node = node >> 1
             tree[node] = tree[2 * node] + tree[2 * node + 1]
-        self._smallest.reshape(-1)[index] = np.where(value > 0, value, np.inf)
-        block = index // _BLOCK
-        self._minima[block] = self._smallest.take(block, axis=0).min(axis=1)
 
     def search(self, share: np.ndarray) -> np.ndarray:
-        """For each share [B] in [0, 1), ascending, the leaf [B] at which the running sum of leaves
-        passes that share of the total.
+        """For each share [B] in [0, 1), the leaf [B] at which the running sum of leaves passes that
+        share of the total.
 
         A leaf is found with probability proportional to its value when shares are uniform. Rounding
-        can end on a leaf of zero, once in 10¹² searches: the caller asks again for it.
+        may end on a leaf of zero beside it: the caller asks again for that one.
         """
         sums = np.cumsum(self._tree[self._top : 2 * self._top])
         wanted = share * sums[-1]

@@ -131,6 +131,27 @@ def average(learners, state):
             learner.target_parameters.values.copy_(learner.online_parameters.values)
 
 
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_one_ranks_bad_first_number_ends_all_at_the_first_average(tmp_path, backend):
+    for result in run_job(tmp_path, "bad_start", backend=backend):
+        assert result["updates"] == 10
+        assert "on rank 1 at update 10 " in result["said"]
+
+
+def test_prioritised_ranks_with_noise_stay_bit_equal(tmp_path):
+    changes = {
+        "replay.sampling": "prioritized",
+        "network.noisy": True,
+        "network.dueling": True,
+        "objective.distribution": "categorical",
+    }
+    ours, theirs = run_job(tmp_path, "whole_run", changes=changes)
+    assert ours["shares"] == theirs["shares"] == 4, "two places for each of two ranks"
+    for name in ("online", "target", "optimizer", "updates", "score"):
+        assert ours[name] == theirs[name], name
+    assert ours["updates"] > 300
+
+
 def test_every_preset_makes_real_updates_on_two_ranks(tmp_path):
     results = run_job(tmp_path, "presets", names=list(PRESETS))
     for name in PRESETS:

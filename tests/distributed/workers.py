@@ -32,13 +32,14 @@ from hvd_dqn.config import (
 )
 from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
-from hvd_dqn.learner import Learner, TargetUpdate
+from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.networks import make_network
 from hvd_dqn.objectives import ExpectedObjective
 from hvd_dqn.structs import Batch, ReplayShare
 
 CPU = torch.device("cpu")
+SMALL_NETWORK = NetworkConfig(hidden_sizes=(32, 32))
 
 
 def sha256(tensor: torch.Tensor) -> str:
@@ -54,15 +55,16 @@ def make_learner(
     device: torch.device = CPU,
     prioritized: bool = False,
     distributed: dict[str, Any] | None = None,
+    network: NetworkConfig = SMALL_NETWORK,
+    obs_shape: tuple[int, ...] = (6,),
 ) -> Learner:
     """A small learner; `seed` may differ by rank: the broadcast must undo that."""
     torch.manual_seed(seed)
-    config = NetworkConfig(hidden_sizes=(32, 32))
     online, target = (
         make_network(
-            config,
+            network,
             ObjectiveConfig(),
-            obs_space=gym.spaces.Box(-1, 1, (6,)),
+            obs_space=gym.spaces.Box(-1, 1, obs_shape),
             num_actions=3,
             device=device,
         )
@@ -137,6 +139,21 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Local steps; the last rank's first batch holds a bad number."""
+    learner = make_learner(comm, seed=0, distributed={"average": "parameters"})
+    said = ""
+    try:
+        for number, batch in enumerate(batches(10, 8)):
+            if number == 0 and comm.rank == comm.world_size - 1:
+                batch.reward[0] = float("nan")
+            learner.start(batch)
+            learner.finish()
+    except NonFiniteError as error:
+        said = str(error)
+    return {"said": said, "updates": learner.updates}
+
+
 def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """One rank's parameters are changed behind the others' backs."""
     learner = make_learner(comm, seed=0, target_period=options["target_period"])
@@ -197,10 +214,11 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
                 sha256(v) for v in next(iter(learner._optimizer.state.values())).values()
             ]
             seen["updates"] = learner.updates
+            seen["shares"] = len(learner._buffer._shares)
             return super().conclude()
 
     room.Observer = Spy  # type: ignore[misc]
-    config = small_config(**options.get("config", {}))
+    config = small_config().changed(options.get("changes", {}))
     summary = room.train(config, comm, RunDirectory(Path(options["run_dir"])))
     return seen | {"score": summary.score.mean, "env_steps": summary.progress.env_steps}
 
@@ -264,7 +282,7 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     return digests
 
 
-JOBS = {job.__name__: job for job in (equivalence, drift, gathering, whole_run, presets)}
+JOBS = {job.__name__: job for job in (equivalence, bad_start, drift, gathering, whole_run, presets)}
 
 
 def main() -> None:

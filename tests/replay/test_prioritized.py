@@ -44,23 +44,22 @@ def test_frequencies_and_weights_are_the_papers():
     world = prioritized_world(batch_size=100)
     stored = set_all_priorities(world, lambda frame: frame % 7 / 3)
     assert set(stored) == set(world.valid())
-    frames, weights = [], {}
+    total = sum(stored.values())
+    # w = (1 / (M · P))^β, over the batch's largest
+    papers = {f: (1 / (len(stored) * p / total)) ** 0.6 for f, p in stored.items()}
+    frames = []
     for _ in range(600):
         batch = world.replay.sample(0.6)
-        frames.append(batch.obs[:, -1].numpy().copy())
-        weights |= dict(zip(frames[-1].tolist(), batch.weight.tolist(), strict=True))
+        drawn = batch.obs[:, -1].numpy().copy()
+        frames.append(drawn)
+        expected = np.array([papers[frame] for frame in drawn])
+        assert batch.weight.numpy() == pytest.approx(expected / expected.max(), rel=1e-5)
     found, counts = np.unique(np.concatenate(frames), return_counts=True)
-    total = sum(stored.values())
     chances = np.array([stored[frame] / total for frame in found])
     rare = sum(p for frame, p in stored.items() if frame not in set(found.tolist())) / total
     assert rare < 1e-3, "only what is hardly ever drawn may be missing"
     expected = chances / chances.sum() * counts.sum()
     assert stats.chisquare(counts, expected).pvalue > 1e-4
-    # w = (1 / (M · P))^β, over its maximum
-    papers = {f: (1 / (len(stored) * p / total)) ** 0.6 for f, p in stored.items()}
-    highest = max(papers.values())
-    for frame, weight in weights.items():
-        assert weight == pytest.approx(papers[frame] / highest, rel=1e-5)
 
 
 def test_new_transitions_enter_with_the_highest_priority():
@@ -110,8 +109,9 @@ def test_priorities_that_are_no_numbers_change_nothing():
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
-    """Σ over ranks of mass · mean(weight · g) / floor, times the least floor over the mass of all,
-    is Σ over all transitions of P · w · g, the expectation of one replay that holds them all.
+    """Σ over ranks of mass · E[mean(weight · g)] / floor, times the least floor over the mass of
+    all, is Σ over all transitions of P · w · g over the largest w: the expectation of one replay
+    that holds them all, for batches in which the transition of the largest weight is.
     """
     beta = 0.5
     worlds = [prioritized_world(seed=rank) for rank in range(world_size)]
@@ -120,10 +120,15 @@ def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
         # ranks of very unlike priorities
         mine = set_all_priorities(world, lambda f, rank=rank: (f % 11 + 1) * 10.0 ** (2 * rank))
         stored += [(frame + 1000 * rank, p) for frame, p in mine.items()]
-        share = world.replay.sample(beta).share
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)
         leaves = world.sampler._tree.leaves[slots]
         frames = newest_frames(world, slots)
+        # a batch of this rank in which its least priority is
+        while (
+            batch := world.replay.sample(beta)
+        ).share.weight_floor > leaves.min() ** beta * 1.001:
+            pass
+        share = batch.share
         weights = share.weight_floor / leaves**beta
         # expectation of this rank's batch mean of weight · g, with g = sin(frame + 1000 · rank)
         g = np.sin(frames + 1000 * rank)

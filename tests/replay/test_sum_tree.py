@@ -41,10 +41,8 @@ def test_changes_and_searches_agree(data, size):
         naive.set(places, values)
         assert tree.leaves.tolist() == naive.values
         assert tree.total == sum(naive.values)
-        positive = [v for v in naive.values if v > 0]
-        assert tree.smallest == (min(positive) if positive else np.inf)
-        if positive:
-            shares = np.sort(np.array(data.draw(st.lists(st.integers(0, 4095), min_size=1)))) / 4096
+        if tree.total:
+            shares = np.array(data.draw(st.lists(st.integers(0, 4095), min_size=1))) / 4096
             assert tree.search(shares).tolist() == [naive.search(share) for share in shares]
 
 
@@ -62,7 +60,7 @@ def test_zero_leaves_are_not_found():
     tree = SumTree(100_000)
     some = np.arange(0, 100_000, 7)
     tree.set(some, np.random.default_rng(0).random(len(some)) + 1e-3)
-    found = tree.search(np.sort(np.random.default_rng(1).random(200_000)))
+    found = tree.search(np.random.default_rng(1).random(200_000))
     assert np.isin(found, some).all()
 
 
@@ -72,7 +70,6 @@ def test_a_loaded_tree_is_the_same_tree():
     for _ in range(50):
         tree.set(rng.integers(9_000, size=100), rng.random(100))
     other.load(tree.leaves.copy())
-    assert (tree.total, tree.smallest) == (other.total, other.smallest)
-    assert np.array_equal(tree._tree[1:], other._tree[1:]) or np.array_equal(
-        tree._tree[tree._top :], other._tree[tree._top :]
-    )
+    assert tree.total == other.total
+    shares = rng.random(1000)
+    assert np.array_equal(tree.search(shares), other.search(shares))

@@ -1,0 +1,46 @@
+"""What the loop hands to its parts."""
+
+import numpy as np
+import pytest
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.train import train
+from tests.distributed.workers import small_config
+
+
+def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back(
+    tmp_path, monkeypatch
+):
+    exponents, errors = [], []
+    sample, update = ReplayBuffer.sample, PrioritizedSampler.update_priorities
+
+    def sampling(self, importance_exponent):
+        exponents.append(importance_exponent)
+        return sample(self, importance_exponent)
+
+    def updating(self, slot, priority):
+        errors.append(float(priority.mean()))
+        update(self, slot, priority)
+        leaves = (priority.double().numpy() + 1e-6) ** 0.6
+        last = {int(s): leaf for s, leaf in zip(slot, leaves, strict=True)}
+        assert self._tree.leaves[list(last)] == pytest.approx(list(last.values()))
+
+    monkeypatch.setattr(ReplayBuffer, "sample", sampling)
+    monkeypatch.setattr(PrioritizedSampler, "update_priorities", updating)
+    config = small_config().changed(
+        {
+            "replay.sampling": "prioritized",
+            "replay.importance_exponent_initial": 0.2,
+            "replay.importance_exponent_final": 0.8,
+            "total_env_steps": 800,
+            "distributed.threads_per_rank": 1,
+        }
+    )
+    summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert summary.progress.updates == len(exponents) == len(errors) > 200
+    assert all(error > 0 for error in errors)
+    # four updates after each iteration of 8 env steps, from 200 env steps on
+    expected = [0.2 + 0.6 * env_steps / 800 for env_steps in range(200, 801, 8)]
+    assert exponents == pytest.approx(np.repeat(expected, 4).tolist())
