@@ -9,7 +9,8 @@ import pytest
 from hvd_dqn.command_line import load_config, parse_train
 from hvd_dqn.config import Config, EnvConfig, NetworkConfig, OptimizerConfig
 from hvd_dqn.errors import UserError
-from hvd_dqn.presets import PRESETS, cartpole
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.presets.classic import cartpole
 
 
 def test_options_replace_the_presets_values():
