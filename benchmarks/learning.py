@@ -96,7 +96,15 @@ def report(arguments: argparse.Namespace, ranks: int, runs: list[dict[str, Any]]
     reached = [run for run in runs if run["reached_env_steps"] is not None]
     scores = [run["closing_mean"] for run in runs]
     RESULTS.mkdir(exist_ok=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     facts = {
+        "commit": commit.stdout.strip(),
         "command": " ".join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
