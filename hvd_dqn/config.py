@@ -409,7 +409,9 @@ class EvaluationConfig(_Section):
     final_episodes: int = _positive(100)
     """Episodes of the closing evaluation, over all ranks."""
     max_episode_steps: int = _positive(27_000)
-    """Steps after which an episode ends, where the environment sets no limit itself."""
+    """Steps after which an episode of an evaluation ends; an environment's own limit stays (Atari:
+    108,000 frames).
+    """
     keep_checkpoints: int = _positive(2)
     """Newest checkpoints kept besides the best one."""
 

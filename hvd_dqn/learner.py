@@ -216,7 +216,7 @@ class GradientAveragingLearner(Learner):
 
     Ranks whose batches come from prioritised replays are weighted so that their sum is, in
     expectation, the gradient of one prioritised replay that holds all their transitions: each by
-    its share of the sum of priorities, with the least weight of all ranks for all.
+    its share of the sum of priorities, all divided by the largest weight of all their batches.
     """
 
     def __init__(self, *, prioritized: bool = False, **common: Any) -> None:

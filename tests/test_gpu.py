@@ -2,10 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from hvd_dqn.assembly import assemble_replay
+from hvd_dqn.config import Config
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.envs import make_vector_env
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.resources import Resources
 from tests.distributed import workers
 from tests.distributed.test_command import SMALL
 from tests.launching import hvd_dqn
@@ -29,6 +35,56 @@ def test_the_update_is_the_cpus_to_float_tolerance():
             learner.finish()
     on_cpu, on_gpu = (learner.online_parameters.values.cpu() for learner in learners)
     torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
+
+
+def filled_replay(storage: str, device: str):
+    """Images stacked by two, episodes that end, more steps than the ring holds; prioritised."""
+    config = Config().changed(
+        {
+            "env.id": "MinAtar/Breakout-v1",
+            "env.num_envs": 3,
+            "env.frame_stack": 2,
+            "replay.capacity": 90,
+            "replay.batch_size": 64,
+            "replay.n_step": 3,
+            "replay.sampling": "prioritized",
+            "replay.storage": storage,
+        }
+    )
+    envs = make_vector_env(
+        config.env, num_envs=3, episode_seed=lambda copy, number: 7 * number + copy
+    )
+    resources = Resources(torch.device(device), envs, evaluator=None, checkpoints=None)
+    replay = assemble_replay(config, LocalCommunicator(), resources)
+    rng = np.random.default_rng(0)
+    replay.start(envs.reset())
+    for _ in range(70):
+        action = rng.integers(envs.num_actions, size=3)
+        step = envs.step(action)
+        fields = {k: v for k, v in step._asdict().items() if k != "episodes"}
+        replay.add(action=action, **fields)
+    envs.close()
+    return replay
+
+
+@pytest.mark.parametrize("storage", ["host", "device"])
+def test_batches_are_those_of_the_host(storage):
+    here, there = filled_replay("host", "cpu"), filled_replay(storage, "cuda")
+    for _ in range(20):
+        ours, theirs = here.sample(0.5), there.sample(0.5)
+        torch.cuda.synchronize()
+        assert theirs.obs.is_cuda
+        for name in ("obs", "action", "reward", "discount", "next_obs", "weight"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name).cpu()), name
+        here.update_priorities(ours.slot, ours.reward.abs() + 0.1)
+        there.update_priorities(theirs.slot, theirs.reward.abs() + 0.1)
+
+
+def test_every_preset_updates_on_a_gpu(tmp_path):
+    options = {"names": list(PRESETS), "run_dir": str(tmp_path), "changes": {"device": "cuda"}}
+    for name, result in workers.presets(LocalCommunicator(), options).items():
+        assert result["updates"] >= 3, name
+        assert result["losses"], name
 
 
 @pytest.mark.multirank

@@ -267,6 +267,7 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
                 "evaluation.max_episode_steps": 20,
                 "logging.tensorboard": False,
                 "distributed.threads_per_rank": 1,
+                **options.get("changes", {}),
             }
         )
         run_dir = RunDirectory(Path(options["run_dir"]) / name)
