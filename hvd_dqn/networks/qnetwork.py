@@ -12,14 +12,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
 from hvd_dqn.networks.heads import DuelingHead, Head
-from hvd_dqn.networks.layers import ChangingLayer
+from hvd_dqn.networks.layers import ChangingLayer, NoisyLinear, SpectralConv2d
 from hvd_dqn.networks.torsos import BoundsScaling, ByteScaling, make_torso, torso_of
 
 _NUM_COSINES = 64
+_LAYERS_OF_WORK = (nn.Linear, nn.Conv2d, NoisyLinear, SpectralConv2d)
 
 
 class QNetwork(nn.Module):
@@ -173,7 +173,16 @@ def _scaling(config: NetworkConfig, obs_space: gym.spaces.Box) -> nn.Module:
 
 def multiply_adds(network: QNetwork, obs_shape: tuple[int, ...], batch_size: int) -> int:
     """Multiply-adds of one forward pass of a batch: what an update's work is made of."""
-    device = next(network.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *obs_shape, device=device))
-    return batch_size * int(counter.get_total_flops()) // 2
+    counts: list[int] = []
+
+    def count(layer: nn.Module, _: object, outputs: Tensor) -> None:
+        # every output of a layer [B, F] or [B, C, H, W] is a row of its matrix of weights
+        counts.append(layer.weight.numel() * outputs.numel() // outputs.shape[1])  # type: ignore[operator]
+
+    layers = [m for m in network.modules() if isinstance(m, _LAYERS_OF_WORK)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        network(torch.zeros(1, *obs_shape, device=next(network.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return batch_size * sum(counts)

@@ -15,6 +15,8 @@ _PRIORITY_FLOOR = 1e-6
 """Added to every priority, so that a transition of no error is drawn again some day (Schaul et al.
 2016, section 3.3)."""
 
+_SPARE = 16
+
 
 class Draw(NamedTuple):
     """B slots, what can be read from each, each one's weight [B] float32, and the rank's share."""
@@ -60,30 +62,33 @@ class UniformSampler:
         """Nothing to keep: validity is looked up when drawing."""
 
     def draw(self, count: int, importance_exponent: float) -> Draw:
-        """Rows are drawn uniformly over all filled ones and the invalid among them drawn again, so
-        the rest stay uniform.
+        """Rows are drawn uniformly over all filled ones and the invalid among them left out, so the
+        rest stay uniform.
         """
         edges = np.cumsum(self._ring.filled)
-        parts: list[tuple[np.ndarray, Windows]] = []
-        missing = count
-        while missing:
-            if not parts and not self._any_valid(edges):
-                raise ValueError(
-                    "the replay holds no complete transition yet; add steps before sampling"
-                )
-            ticket = self._rng.integers(edges[-1], size=missing)
-            column = np.searchsorted(edges, ticket, side="right")
-            slot = self._ring.slots_at(column, edges[column] - ticket)  # age 1 (newest) … filled
-            windows = self._ring.windows(slot)
-            if windows.valid.all():
-                parts.append((slot, windows))
-                break
-            keep = windows.valid
-            parts.append((slot[keep], Windows(*(values[keep] for values in windows))))
-            missing -= int(keep.sum())
-        slot = np.concatenate([part[0] for part in parts])
-        windows = Windows(*(np.concatenate(v) for v in zip(*(p[1] for p in parts), strict=True)))
-        return Draw(slot, windows, np.ones(count, dtype=np.float32), ReplayShare())
+        if not self._any_valid(edges):
+            raise ValueError(
+                "the replay holds no complete transition yet; add steps before sampling"
+            )
+        # some more than needed: the first `count` valid ones are as uniform as any
+        slot, windows = self._valid_ones(edges, count + _SPARE)
+        while len(slot) < count:
+            more, their_windows = self._valid_ones(edges, count + _SPARE)
+            slot = np.concatenate((slot, more))
+            windows = Windows(*map(np.concatenate, zip(windows, their_windows, strict=True)))
+        windows = Windows(*(values[:count] for values in windows))
+        return Draw(slot[:count], windows, np.ones(count, dtype=np.float32), ReplayShare())
+
+    def _valid_ones(self, edges: np.ndarray, count: int) -> tuple[np.ndarray, Windows]:
+        """The valid among `count` filled rows."""
+        ticket = self._rng.integers(edges[-1], size=count)
+        column = np.searchsorted(edges, ticket, side="right")
+        slot = self._ring.slots_at(column, edges[column] - ticket)  # age 1 (newest) … filled
+        windows = self._ring.windows(slot)
+        if windows.valid.all():
+            return slot, windows
+        keep = np.flatnonzero(windows.valid)
+        return slot[keep], Windows(*(values[keep] for values in windows))
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """No slot is preferred."""
