@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hvd_dqn.command_line import load_config, parse_train
-from hvd_dqn.config import Config, EnvConfig, NetworkConfig, OptimizerConfig
+from hvd_dqn.config import Config, EnvConfig, OptimizerConfig
 from hvd_dqn.errors import UserError
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.presets.classic import cartpole
@@ -24,7 +24,7 @@ def test_options_replace_the_presets_values():
         cartpole(),
         seed=7,
         env=dataclasses.replace(cartpole().env, id="Acrobot-v1"),
-        network=NetworkConfig(hidden_sizes=(32, 16), scale_observations=True),
+        network=dataclasses.replace(cartpole().network, hidden_sizes=(32, 16)),
         objective=dataclasses.replace(cartpole().objective, double=False),
         optimizer=dataclasses.replace(cartpole().optimizer, learning_rate=0.5, max_grad_norm=None),
     )
