@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,15 @@ class GreedyPolicy:
         values = self._network(torch.from_numpy(obs).to(self._device))
         action: np.ndarray = values.argmax(dim=1).cpu().numpy()
         return action
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the generator, if there is one."""
+        return {} if self._generator is None else {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        if self._generator is not None:
+            self._generator.set_state(state["generator"])
 
 
 class Exploration:
@@ -78,6 +88,20 @@ class Exploration:
         durations: np.ndarray = self._rng.zipf(self._zeta_exponent, size=len(self._action))
         return durations
 
+    def state_dict(self) -> dict[str, Any]:
+        """The random actions under way, and the generator's state."""
+        return {
+            "action": torch.from_numpy(self._action.copy()),
+            "remaining": torch.from_numpy(self._remaining.copy()),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self._action = state["action"].numpy().copy()
+        self._remaining = state["remaining"].numpy().copy()
+        self._rng.bit_generator.state = state["rng"]
+
 
 class Actor:
     """Steps the environments of one rank and keeps what they give."""
@@ -113,3 +137,24 @@ class Actor:
             self._exploration.end_episodes(step.ended)
         self._obs = step.obs
         return step.episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Environments, exploration and the policy's noise; the replay has a state of its own."""
+        return {
+            "envs": self._envs.state_dict(),
+            "exploration": self._exploration.state_dict(),
+            "policy": self._policy.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> int:
+        """Put back what `state_dict` gave, after the replay's; the number of environments whose
+        episode could not be played again and has ended instead.
+        """
+        lost = self._envs.load_state_dict(state["envs"])
+        self._exploration.load_state_dict(state["exploration"])
+        self._policy.load_state_dict(state["policy"])
+        self._obs = self._envs.obs
+        if lost.any():
+            self._replay.cut(np.flatnonzero(lost), self._obs[lost])
+            self._exploration.end_episodes(lost)
+        return int(lost.sum())

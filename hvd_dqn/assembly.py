@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,9 +16,53 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
 from hvd_dqn.networks import QNetwork, make_network
 from hvd_dqn.objectives import make_objective
+from hvd_dqn.observer import Observer
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
 from hvd_dqn.resources import Resources
 from hvd_dqn.seeding import Stream
+from hvd_dqn.structs import Progress
+
+
+@dataclass
+class Parts:
+    """What changes in a run, on this rank."""
+
+    progress: Progress
+    learner: Learner
+    replay: ReplayBuffer
+    actor: Actor
+    observer: Observer
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it: another run of the same configuration goes on from it bit for bit."""
+        return {
+            "progress": dataclasses.asdict(self.progress),
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "actor": self.actor.state_dict(),
+            "observer": self.observer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> int:
+        """Put back what `state_dict` gave; the number of environments whose episode could not be
+        played again and has ended instead.
+        """
+        self.progress.env_steps = state["progress"]["env_steps"]
+        self.progress.updates = state["progress"]["updates"]
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        self.observer.load_state_dict(state["observer"])
+        return self.actor.load_state_dict(state["actor"])
+
+
+def assemble(config: Config, comm: Communicator, resources: Resources) -> Parts:
+    """Every part of this rank, at the start of a run. Collective."""
+    learner = assemble_learner(config, comm, resources)
+    replay = assemble_replay(config, comm, resources)
+    actor = assemble_actor(config, comm, resources, learner.online, replay)
+    progress = Progress()
+    observer = Observer(config, comm, resources, learner, progress)
+    return Parts(progress, learner, replay, actor, observer)
 
 
 def assemble_learner(config: Config, comm: Communicator, resources: Resources) -> Learner:

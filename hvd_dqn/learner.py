@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -124,10 +126,51 @@ class Learner(ABC):
         """Whether every parameter of the online network is a number."""
         return bool(torch.isfinite(self.online_parameters.values).all())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Both networks, the optimizer, the counters and the generator's state."""
+        return {
+            "online": tensors_of(self.online),
+            "target": tensors_of(self._target),
+            "optimizer": {k: v.clone() for k, v in self._moments_and_count().items()},
+            "generator": self._generator.get_state(),
+            "updates": self.updates,
+            "statistics": dataclasses.asdict(self.statistics),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave, of a learner of the same settings."""
+        put_tensors(self.online, state["online"])
+        put_tensors(self._target, state["target"])
+        for name, value in self._moments_and_count().items():
+            value.copy_(state["optimizer"][name])
+        self._generator.set_state(state["generator"])
+        self.updates = state["updates"]
+        self.statistics = LearnerStatistics(**state["statistics"])
+
     def _use_gradients(self, gradients: Tensor) -> None:
         """From now on `_backward` adds to `gradients` [P] and `_step` reads them."""
         self.online_parameters.put_gradients_into(gradients)
         self._whole.grad = gradients
+        self._prime_optimizer()
+
+    def _prime_optimizer(self) -> None:
+        """Make the optimizer's state now, on every rank: what is saved, restored or averaged has
+        the same form from the first update on.
+        """
+        group = self._optimizer.param_groups[0]
+        rate, group["lr"] = group["lr"], 0.0
+        self._optimizer.step()
+        group["lr"] = rate
+        self._reset_optimizer()
+
+    def _reset_optimizer(self) -> None:
+        for value in self._moments_and_count().values():
+            value.zero_()
+
+    def _moments_and_count(self) -> dict[str, Tensor]:
+        """The optimizer's state: its averages and the number of its steps."""
+        state: dict[str, Tensor] = self._optimizer.state[self._whole]
+        return state
 
     def _backward(self, batch: Batch, scale: float) -> tuple[LossTerms, Tensor]:
         """The loss terms, and the plain means [3] of loss, |TD error| and value; the gradients are
@@ -177,7 +220,7 @@ class Learner(ABC):
         same numbers.
         """
         self.statistics.resyncs += 1
-        for name, value in sorted(self._optimizer.state[self._whole].items()):
+        for name, value in sorted(self._moments_and_count().items()):
             self._comm.broadcast(value, f"optimizer.{name}")
         self._comm.broadcast(self.target_parameters.values, "target")
         self._take_roots_parameters()
@@ -276,7 +319,6 @@ class ParameterAveragingLearner(Learner):
         self._shared_digest = self._digest()
         self._means = values.new_zeros(3)
         self._nonfinite = values.new_zeros(())
-        self._prime_optimizer()
         self._averaged = [values, *(self._moments() if optimizer_state == "average" else [])]
         self._buffer = SumBuffer(
             values,
@@ -307,6 +349,21 @@ class ParameterAveragingLearner(Learner):
         if self.updates % self._period_updates == 0:
             self._average()
         self._update_target()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Besides the rest: what has come together since the last average."""
+        return super().state_dict() | {
+            "means": self._means.clone(),
+            "nonfinite": self._nonfinite.clone(),
+            "shared_digest": self._shared_digest.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._means.copy_(state["means"])
+        self._nonfinite.copy_(state["nonfinite"])
+        self._shared_digest = state["shared_digest"].to(self._means.device)
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
@@ -345,24 +402,23 @@ class ParameterAveragingLearner(Learner):
         self._shared_digest = self._digest()
         self._means.zero_()
 
-    def _prime_optimizer(self) -> None:
-        """Make the optimizer's state now, on every rank: a rank whose first numbers are bad makes
-        no step before the first average, and sums of unlike length match no other rank's.
-        """
-        group = self._optimizer.param_groups[0]
-        rate, group["lr"] = group["lr"], 0.0
-        self._optimizer.step()
-        group["lr"] = rate
-        self._reset_optimizer()
-
-    def _reset_optimizer(self) -> None:
-        for value in self._optimizer.state[self._whole].values():
-            value.zero_()
-
     def _moments(self) -> list[Tensor]:
         """The optimizer's averages, each as long as the parameters."""
-        state = self._optimizer.state[self._whole]
-        return [value for _, value in sorted(state.items()) if value.dim() == 1]
+        state = sorted(self._moments_and_count().items())
+        return [value for _, value in state if value.dim() == 1]
+
+
+def tensors_of(network: QNetwork) -> dict[str, Tensor]:
+    """Parameters, and every buffer, noise included: the next update goes on from them."""
+    named = itertools.chain(network.named_parameters(), network.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def put_tensors(network: QNetwork, tensors: dict[str, Tensor]) -> None:
+    """Copy `tensors_of` another network of the same form into this one."""
+    with torch.no_grad():
+        for name, tensor in itertools.chain(network.named_parameters(), network.named_buffers()):
+            tensor.copy_(tensors[name])
 
 
 def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:

@@ -98,6 +98,24 @@ class Meter:
         """Keep the episodes that a step ended."""
         self._episodes += episodes
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has come together since the last record, and the time spent so far."""
+        now = time.perf_counter()
+        return {
+            "episodes": [list(episode) for episode in self._episodes],
+            "seconds": now - self._started,
+            "period_seconds": now - self._last_time,
+            "last_env_steps": self._last_env_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave; the clock goes on from there."""
+        now = time.perf_counter()
+        self._episodes = [Episode(*values) for values in state["episodes"]]
+        self._started = now - state["seconds"]
+        self._last_time = now - state["period_seconds"]
+        self._last_env_steps = state["last_env_steps"]
+
     def record(
         self,
         progress: Progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,6 +80,24 @@ class Observer:
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         self._write_evaluation("closing", score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records under way, and the best network so far."""
+        best = None
+        if self._best is not None:
+            rating, env_steps, network = self._best
+            best = {"rating": rating, "env_steps": env_steps, "network": network}
+        return {"meter": self._meter.state_dict(), "best": best, "last_mean": self._last_mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self._meter.load_state_dict(state["meter"])
+        self._last_mean = state["last_mean"]
+        best = state["best"]
+        if best is not None:
+            device = self._resources.device
+            network = {name: tensor.to(device) for name, tensor in best["network"].items()}
+            self._best = (best["rating"], best["env_steps"], network)
 
     def save_last_good(self) -> None:
         """Keep the network as it is, if it is good."""

@@ -11,15 +11,14 @@ by `Progress` alone, whose counters are equal on every rank.
 from __future__ import annotations
 
 from hvd_dqn import schedules
-from hvd_dqn.assembly import assemble_actor, assemble_learner, assemble_replay, epsilon
+from hvd_dqn.assembly import Parts, assemble, epsilon
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, NonFiniteError
-from hvd_dqn.observer import Observer, Summary
+from hvd_dqn.observer import Summary
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.resources import acquire
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.structs import Progress
 
 
 def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
@@ -30,30 +29,33 @@ def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
     """
     resources = acquire(config, comm, run_dir)
     try:
-        learner = assemble_learner(config, comm, resources)
-        replay = assemble_replay(config, comm, resources)
-        actor = assemble_actor(config, comm, resources, learner.online, replay)
-        progress = Progress()
-        updates_start = config.updates_start_env_steps(comm.world_size)
-        observer = Observer(config, comm, resources, learner, progress)
+        parts = assemble(config, comm, resources)
+        progress, observer = parts.progress, parts.observer
         try:
             while progress.env_steps < config.total_env_steps:
-                for _ in range(config.vector_steps_per_iteration):
-                    observer.add_episodes(actor.step(epsilon(config, comm, progress.env_steps)))
-                    progress.env_steps += config.env.num_envs * comm.world_size
-                if progress.env_steps >= updates_start:
-                    share = progress.env_steps / config.total_env_steps
-                    beta = schedules.importance_exponent(config.replay, share)
-                    update(learner, replay, config.updates_per_iteration, beta)
-                progress.updates = learner.updates
+                iterate(config, comm, parts)
                 observer.after_iteration(config.env_steps_per_iteration(comm.world_size))
         except NonFiniteError:
-            progress.updates = learner.updates
+            progress.updates = parts.learner.updates
             observer.save_last_good()
             raise
         return observer.conclude()
     finally:
         resources.close()
+
+
+def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
+    """Collect, then update."""
+    progress = parts.progress
+    for _ in range(config.vector_steps_per_iteration):
+        parts.observer.add_episodes(parts.actor.step(epsilon(config, comm, progress.env_steps)))
+        progress.env_steps += config.env.num_envs * comm.world_size
+    if progress.env_steps >= config.updates_start_env_steps(comm.world_size):
+        beta = schedules.importance_exponent(
+            config.replay, progress.env_steps / config.total_env_steps
+        )
+        update(parts.learner, parts.replay, config.updates_per_iteration, beta)
+    progress.updates = parts.learner.updates
 
 
 def update(learner: Learner, replay: ReplayBuffer, count: int, importance_exponent: float) -> None:

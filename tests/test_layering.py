@@ -8,13 +8,14 @@ import hvd_dqn
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
     ["__init__", "errors"],
-    ["config", "structs", "seeding", "memory"],
+    ["config", "structs", "seeding", "memory", "state_files"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
     ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],
     ["evaluation", "metrics", "checkpoint", "run_directory", "display"],
     ["resources"],
-    ["observer", "assembly"],
+    ["observer"],
+    ["assembly"],
     ["train"],
     ["tools"],
     ["cli"],

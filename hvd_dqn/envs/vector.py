@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from hvd_dqn.envs.frames import FrameStack
 from hvd_dqn.envs.simulators import Simulators
@@ -65,6 +66,8 @@ class VectorEnvironment:
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
+        # Every action of every copy's episode: from its seed and these it can be played again.
+        self._actions = np.zeros((self.num_envs, 1024), dtype=np.int32)
 
     def reset(self) -> np.ndarray:
         """Start episode 0 in every copy: observations [N, *shape]."""
@@ -76,6 +79,7 @@ class VectorEnvironment:
     def step(self, action: np.ndarray) -> EnvStep:
         """Take action [N] int in 0 … num_actions − 1."""
         step = self._simulators.step(action)
+        self._remember(action)
         self._return += step.reward
         self._length += 1
         reward = step.reward.astype(np.float32).clip(-self._clip, self._clip)
@@ -92,9 +96,80 @@ class VectorEnvironment:
         self._obs = obs
         return EnvStep(next_obs, obs, reward, step.terminated, truncated, ended, episodes)
 
+    @property
+    def obs(self) -> np.ndarray:
+        """What to act on now, [N, *shape]."""
+        return self._obs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every copy is in its episode, as tensors."""
+        longest = int(self._length.max())
+        return {
+            "episode_number": torch.from_numpy(self._episode_number.copy()),
+            "return": torch.from_numpy(self._return.copy()),
+            "length": torch.from_numpy(self._length.copy()),
+            "actions": torch.from_numpy(self._actions[:, :longest].copy()),
+            "obs": torch.from_numpy(self._obs.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+        """Play every copy's episode again, from its seed and by its actions, to where it was.
+
+        Returns the copies [N] bool that came out elsewhere, because their environment draws chance
+        from something else than its seed: these have begun their next episode instead.
+        """
+        self._episode_number[:] = state["episode_number"].numpy()
+        actions, length = state["actions"].numpy(), state["length"].numpy()
+        self._obs = state["obs"].numpy().copy()
+        reached = self._play_again(actions, length)
+        self._return[:] = state["return"].numpy()
+        self._length[:] = length
+        room = max(actions.shape[1], self._actions.shape[1])
+        self._actions = np.zeros((self.num_envs, room), dtype=np.int32)
+        self._actions[:, : actions.shape[1]] = actions
+        axes = tuple(range(1, reached.ndim))
+        lost: np.ndarray = (reached != self._obs).any(axis=axes)
+        if lost.any():
+            self._obs[lost] = self._frames.first(self._start_next(lost)[lost])
+        return lost
+
     def close(self) -> None:
         """End the copies and their processes."""
         self._simulators.close()
+
+    def _remember(self, action: np.ndarray) -> None:
+        if int(self._length.max()) >= self._actions.shape[1]:
+            self._actions = np.concatenate((self._actions, np.zeros_like(self._actions)), axis=1)
+        self._actions[np.arange(self.num_envs), self._length] = action
+
+    def _play_again(self, actions: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Play `length` [N] actions of [N, T] in every copy, all ending at once: the observations.
+
+        The copies can only be stepped together, so those of short episodes begin late; until then
+        they are stepped at random, as it were, and reset where that ends an episode.
+        """
+        seeds = [self._episode_seed(i, int(k)) for i, k in enumerate(self._episode_number)]
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        obs = self._frames.first(self._simulators.reset(everyone, seeds))
+        longest = int(length.max())
+        waiting = length < longest
+        for time in range(longest):
+            begins = waiting & (longest - length == time)
+            if begins.any():
+                obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
+                waiting &= ~begins
+            place = np.maximum(time - (longest - length), 0)
+            step = self._simulators.step(actions[np.arange(self.num_envs), place])
+            obs = self._frames.following(obs, step.frames)
+            if step.ended.any():
+                self._reset_again(step.ended, seeds)
+        begins = waiting
+        if begins.any():
+            obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
+        return obs
+
+    def _reset_again(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
+        return self._simulators.reset(chosen, [seeds[i] for i in np.flatnonzero(chosen)])
 
     def _start_next(self, chosen: np.ndarray) -> np.ndarray:
         """Start the next episode of the chosen copies: the raw frames of all copies."""

@@ -48,6 +48,11 @@ class ReplayBuffer:
         self._ring.add(**step)
         self._sampler.follow()
 
+    def cut(self, columns: np.ndarray, obs: np.ndarray) -> None:
+        """End the episodes of these environments [C] where they are (see `Ring.cut`)."""
+        self._ring.cut(columns, obs)
+        self._sampler.follow()
+
     def sample(self, importance_exponent: float = 0.0) -> Batch:
         """`batch_size` transitions, drawn by the sampler with replacement.
 

@@ -140,6 +140,17 @@ class Ring:
             self._advance(again, kind=_FIRST_OBS)
             self._write(again, obs[again])
 
+    def cut(self, columns: np.ndarray, obs: np.ndarray) -> None:
+        """The episodes of these environments [C] cannot go on: what was seen last becomes their
+        final observation, as if truncated there, and `obs` [C, …] the first of the next ones.
+        """
+        begun = (self._kinds[columns, self._cursor[columns]] & _FIRST_OBS) == 0
+        going = columns[begun]
+        self._kinds[going, (self._cursor[going] - 1) % self.rows] |= _TRUNCATED
+        self._kinds[going, self._cursor[going]] = _FINAL_OBS
+        self._advance(going, kind=_FIRST_OBS)
+        self._write(columns, obs)
+
     def slots_at(self, column: np.ndarray, age: np.ndarray) -> np.ndarray:
         """Slots of the rows `age` rows behind their environments' cursors; 0 is the cursor's."""
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows

@@ -195,9 +195,10 @@ def gathering(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """The real `train`, with a look at what each rank holds at its end."""
-    from hvd_dqn import train as room
+    from hvd_dqn import assembly
     from hvd_dqn.observer import Observer, Summary
     from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.train import train
 
     seen: dict[str, Any] = {"episodes": []}
 
@@ -217,9 +218,9 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             seen["shares"] = len(learner._buffer._shares)
             return super().conclude()
 
-    room.Observer = Spy  # type: ignore[misc]
+    assembly.Observer = Spy  # type: ignore[misc]
     config = small_config().changed(options.get("changes", {}))
-    summary = room.train(config, comm, RunDirectory(Path(options["run_dir"])))
+    summary = train(config, comm, RunDirectory(Path(options["run_dir"])))
     return seen | {"score": summary.score.mean, "env_steps": summary.progress.env_steps}
 
 

@@ -140,6 +140,16 @@ class World:
             obs=self.stacks(),
         )
 
+    def cut(self, env: int) -> None:
+        """The environment is lost: its episode ends where it is and another begins."""
+        episode = self.episodes[env][-1]
+        if episode.actions:
+            episode.ended = True
+            self.episodes[env].append(Episode(self.fresh()))
+        else:
+            self.episodes[env][-1] = Episode(self.fresh())
+        self.replay.cut(np.array([env]), self.stacks()[[env]])
+
     def walk(self, steps: int, *, end_probability: float, seed: int = 0) -> None:
         """Random steps; environment i ends (i + 1) times as often as the first."""
         rng = np.random.default_rng(seed)

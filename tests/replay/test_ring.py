@@ -56,6 +56,8 @@ def test_samples_are_the_logs_transitions_and_all_of_them(
         st.lists(st.lists(ENDS, min_size=num_envs, max_size=num_envs), min_size=1, max_size=60)
     ):
         world.step(ends)
+        if data.draw(st.integers(0, 9)) == 0:
+            world.cut(data.draw(st.integers(0, num_envs - 1)))
     expected = set(world.valid())
     if not expected:
         with pytest.raises(ValueError, match="no complete transition"):
