@@ -1,10 +1,16 @@
 """Who explores, for how long, and what reaches the replay."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
-from hvd_dqn.actor import Actor, Exploration
+from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
+from hvd_dqn.assembly import epsilon
+from hvd_dqn.config import Config, NetworkConfig, ObjectiveConfig
+from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.networks import make_network
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
@@ -91,3 +97,29 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     assert [step["truncated"].tolist() for step in replay.steps] == [[False, False], [True, False]]
     assert [len(part) for part in episodes] == [0, 2]
     assert ended == [[True, True]]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_every_rank_stands_on_its_own_rungs_of_the_ladder(rank):
+    comm = LocalCommunicator()
+    comm.rank, comm.world_size = rank, 3
+    config = Config().changed({"exploration.kind": "ladder", "env.num_envs": 4})
+    ladder = 0.4 ** (1 + 7 * np.arange(12) / 11)
+    assert epsilon(config, comm, 500) == pytest.approx(ladder[4 * rank : 4 * rank + 4])
+
+
+def test_a_noisy_policy_acts_with_noise_and_is_judged_without():
+    torch.manual_seed(0)
+    network = make_network(
+        NetworkConfig(hidden_sizes=(32,), noisy=True),
+        ObjectiveConfig(),
+        obs_space=gym.spaces.Box(-1, 1, (3,)),
+        num_actions=4,
+        device=torch.device("cpu"),
+    )
+    acting = GreedyPolicy(network, torch.device("cpu"), torch.Generator().manual_seed(0))
+    judged = GreedyPolicy(network, torch.device("cpu"))
+    obs = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    first = judged(obs)
+    assert not np.array_equal(acting(obs), acting(obs))
+    assert np.array_equal(judged(obs), first), "whatever noise the last step drew"

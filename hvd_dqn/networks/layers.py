@@ -7,18 +7,19 @@ to draw from, or with none to be still.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 
-class ChangingLayer(nn.Module):
+class ChangingLayer(nn.Module, ABC):
     """A layer with a state beside its parameters."""
 
+    @abstractmethod
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
         """Take a new state; without a generator, the still one."""
-        raise NotImplementedError
 
 
 class NoisyLinear(ChangingLayer):
