@@ -135,12 +135,39 @@ class CategoricalObjective:
         return LossTerms(loss, (goal @ support - value).abs(), value, priority=divergence)
 
 
-class QuantileObjective:
-    """QR-DQN: the return's values at fixed quantiles (Dabney et al. 2018a)."""
+class QuantileGoals:
+    """What the quantiles of a transition are drawn to: reward + discount · z of the best next
+    action, or of all of them as Munchausen weighs them.
+    """
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self._double = config.double
         self._munchausen = Munchausen(config) if config.munchausen else None
+
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_quantiles: Tensor,
+        next_q: Tensor,
+    ) -> Tensor:
+        """[B, M] for the target network's quantiles [B, A, M] and expectations [B, A]."""
+        reward = batch.reward
+        if self._munchausen is not None:
+            reward = self._munchausen.reward(batch, target(batch.obs))
+            best = self._munchausen.quantiles(next_quantiles, next_q)
+        else:
+            chooser = online(batch.next_obs) if self._double else next_q
+            best = losses.taken(next_quantiles, chooser.argmax(dim=1))
+        return reward.unsqueeze(1) + batch.discount.unsqueeze(1) * best
+
+
+class QuantileObjective:
+    """QR-DQN: the return's values at fixed quantiles (Dabney et al. 2018a)."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self._goals = QuantileGoals(config)
         self._taus = midpoints(config.num_quantiles)
 
     def __call__(
@@ -151,14 +178,7 @@ class QuantileObjective:
         with torch.no_grad():
             next_quantiles = target.outputs(batch.next_obs)
             next_q = next_quantiles.mean(dim=2)
-            reward = batch.reward
-            if self._munchausen is not None:
-                reward = self._munchausen.reward(batch, target(batch.obs))
-                best = self._munchausen.quantiles(next_quantiles, next_q)
-            else:
-                chooser = online(batch.next_obs) if self._double else next_q
-                best = losses.taken(next_quantiles, chooser.argmax(dim=1))
-            goal = reward.unsqueeze(1) + batch.discount.unsqueeze(1) * best
+            goal = self._goals(online, target, batch, next_quantiles, next_q)
         quantiles = losses.taken(online.outputs(batch.obs), batch.action)
         return _quantile_terms(quantiles, self._taus, goal)
 
@@ -167,8 +187,7 @@ class ImplicitQuantileObjective:
     """IQN: the return's values at quantiles drawn anew for every update (Dabney et al. 2018b)."""
 
     def __init__(self, config: ObjectiveConfig, generator: Generator) -> None:
-        self._double = config.double
-        self._munchausen = Munchausen(config) if config.munchausen else None
+        self._goals = QuantileGoals(config)
         self._num_taus = config.num_taus
         self._num_target_taus = config.num_target_taus
         self._generator = generator
@@ -181,14 +200,7 @@ class ImplicitQuantileObjective:
             features = target.features(batch.next_obs)
             next_quantiles = target.quantiles(features, self._draw(batch, self._num_target_taus))
             next_q = target.values(features)
-            reward = batch.reward
-            if self._munchausen is not None:
-                reward = self._munchausen.reward(batch, target(batch.obs))
-                best = self._munchausen.quantiles(next_quantiles, next_q)
-            else:
-                chooser = online(batch.next_obs) if self._double else next_q
-                best = losses.taken(next_quantiles, chooser.argmax(dim=1))
-            goal = reward.unsqueeze(1) + batch.discount.unsqueeze(1) * best
+            goal = self._goals(online, target, batch, next_quantiles, next_q)
         taus = self._draw(batch, self._num_taus)
         values = online.quantiles(online.features(batch.obs), taus)
         return _quantile_terms(losses.taken(values, batch.action), taus, goal)
