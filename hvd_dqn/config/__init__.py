@@ -1,0 +1,26 @@
+"""What a run is: frozen, validated dataclasses. A run is a function that returns a `Config` (see
+`presets`).
+
+Units stand in the names. `num_envs`, `batch_size` and `replay.capacity` are per rank; `*_env_steps`
+count decisions over all environments of all ranks; an update is one optimizer step.
+"""
+
+from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
+from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
+from hvd_dqn.config.run import Config
+from hvd_dqn.config.running import DistributedConfig, EvaluationConfig, LoggingConfig
+from hvd_dqn.config.section import ConfigError
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DistributedConfig",
+    "EnvConfig",
+    "EvaluationConfig",
+    "ExplorationConfig",
+    "LoggingConfig",
+    "NetworkConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "ReplayConfig",
+]

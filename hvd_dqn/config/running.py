@@ -1,0 +1,65 @@
+"""How a run is carried out: ranks, evaluations, records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hvd_dqn.config.section import Section, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedConfig(Section):
+    """How ranks meet and share their host."""
+
+    prefix = "distributed."
+
+    backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
+    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone."""
+    threads_per_rank: int | None = positive(None)
+    """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
+    work for them.
+    """
+    average: Literal["gradients", "parameters"] = "gradients"
+    """What ranks average: every update's gradients, so that N ranks do what one rank does on N
+    times the batch; or, after every `average_period_updates` updates of its own on each rank, the
+    parameters (local SGD, Stich 2019).
+    """
+    average_period_updates: int = positive(10)
+    """`parameters`: updates between averages (H)."""
+    average_optimizer_state: Literal["average", "keep", "reset"] = "average"
+    """`parameters`: what becomes of the optimizer's moments at an average: averaged with the
+    parameters, kept by each rank, or set to zero.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(Section):
+    """When and how the greedy policy is judged, and what is kept."""
+
+    prefix = "evaluation."
+
+    period_env_steps: int = positive(5_000)
+    """Global env steps between greedy evaluations; each one saves a checkpoint."""
+    episodes: int = positive(20)
+    """Episodes of a periodic evaluation, over all ranks."""
+    final_episodes: int = positive(100)
+    """Episodes of the closing evaluation, over all ranks."""
+    max_episode_steps: int = positive(27_000)
+    """Steps after which an episode of an evaluation ends; an environment's own limit stays (Atari:
+    108,000 frames).
+    """
+    keep_checkpoints: int = positive(2)
+    """Newest checkpoints kept besides the best one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig(Section):
+    """What is written down, and how often."""
+
+    prefix = "logging."
+
+    period_env_steps: int = positive(1_000)
+    """Global env steps between lines of `metrics.jsonl`."""
+    tensorboard: bool = True
+    """Write TensorBoard events as well."""

@@ -1,0 +1,82 @@
+"""How a section of the configuration checks its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, Literal
+
+from hvd_dqn.errors import UserError
+
+
+class ConfigError(UserError):
+    """A field holds a value it cannot have."""
+
+
+def ranged(default: Any, check: Callable[[Any], bool], text: str) -> Any:
+    """A field whose value must pass `check`, which `text` puts into words."""
+    return field(default=default, metadata={"check": check, "text": text})
+
+
+def positive(default: Any) -> Any:
+    """A field whose value must be greater than 0."""
+    return ranged(default, lambda v: v > 0, "greater than 0")
+
+
+def non_negative(default: Any) -> Any:
+    """A field whose value must be 0 or greater."""
+    return ranged(default, lambda v: v >= 0, "0 or greater")
+
+
+def fraction(default: Any) -> Any:
+    """A field whose value must lie between 0 and 1."""
+    return ranged(default, lambda v: 0 <= v <= 1, "between 0 and 1")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether `value` has the annotated type `kind`; an int may stand for a float, a bool never for
+    a number.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(v, args[0]) for v in value)
+    if args:  # a union such as `float | None`
+        return any(_is_a(value, option) for option in args)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+
+
+class Section:
+    """Checks every field's type and range when the section is made."""
+
+    prefix = ""
+
+    def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
+        for spec in dataclasses.fields(typing.cast(Any, self)):
+            value = getattr(self, spec.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self.refuse(spec.name, value, "must be finite")
+            if not _is_a(value, kinds[spec.name]):
+                self.refuse(spec.name, value, f"must be {_type_name(kinds[spec.name])}")
+            check = spec.metadata.get("check")
+            if check is not None and value is not None and not check(value):
+                self.refuse(spec.name, value, f"must be {spec.metadata['text']}")
+
+    def refuse(self, name: str, value: Any, reason: str) -> typing.NoReturn:
+        """Raise `ConfigError` for the field `name`."""
+        raise ConfigError(f"{self.prefix}{name} = {value!r}: {reason}")
