@@ -100,6 +100,10 @@ class Exploration:
         """Put back what `state_dict` gave."""
         self._action = state["action"].numpy().copy()
         self._remaining = state["remaining"].numpy().copy()
+        self.load_random_stream(state)
+
+    def load_random_stream(self, state: dict[str, Any]) -> None:
+        """Put back that part of a `state_dict` alone."""
         self._rng.bit_generator.state = state["rng"]
 
 
@@ -117,8 +121,13 @@ class Actor:
         self._policy = policy
         self._exploration = exploration
         self._replay = replay
-        self._obs = envs.reset()
-        replay.start(self._obs)
+        self.begin_episodes(0)
+
+    def begin_episodes(self, number: int) -> None:
+        """Start the episode of this number in every environment."""
+        self._obs = self._envs.reset(number)
+        self._replay.start(self._obs)
+        self._exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
 
     def step(self, epsilon: np.ndarray) -> list[Episode]:
         """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
@@ -158,3 +167,8 @@ class Actor:
             self._replay.cut(np.flatnonzero(lost), self._obs[lost])
             self._exploration.end_episodes(lost)
         return int(lost.sum())
+
+    def load_random_streams(self, state: dict[str, Any]) -> None:
+        """Put back that part of a `state_dict` alone."""
+        self._exploration.load_random_stream(state["exploration"])
+        self._policy.load_state_dict(state["policy"])

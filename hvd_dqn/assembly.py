@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from hvd_dqn.observer import Observer
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
 from hvd_dqn.resources import Resources
 from hvd_dqn.seeding import Stream
+from hvd_dqn.state_files import HalvedState
 from hvd_dqn.structs import Progress
 
 
@@ -33,26 +33,49 @@ class Parts:
     actor: Actor
     observer: Observer
 
-    def state_dict(self) -> dict[str, Any]:
-        """All of it: another run of the same configuration goes on from it bit for bit."""
-        return {
-            "progress": dataclasses.asdict(self.progress),
-            "learner": self.learner.state_dict(),
-            "replay": self.replay.state_dict(),
-            "actor": self.actor.state_dict(),
-            "observer": self.observer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> int:
-        """Put back what `state_dict` gave; the number of environments whose episode could not be
-        played again and has ended instead.
+    def is_stopping(self, comm: Communicator) -> bool:
+        """Whether a rank was asked to stop; the same on all. Before the first update, collective;
+        after it, what the updates' sums said.
         """
-        self.progress.env_steps = state["progress"]["env_steps"]
-        self.progress.updates = state["progress"]["updates"]
-        self.learner.load_state_dict(state["learner"])
-        self.replay.load_state_dict(state["replay"])
-        self.observer.load_state_dict(state["observer"])
-        return self.actor.load_state_dict(state["actor"])
+        if self.progress.updates == 0:
+            return any(comm.gather(self.observer.wants_stop))
+        return self.learner.stop_agreed
+
+    def state_dict(self) -> HalvedState:
+        """All of it but the replay's frames: another run of the same configuration goes on from
+        these bit for bit.
+        """
+        learner, observer = self.learner.state_dict(), self.observer.state_dict()
+        return HalvedState(
+            shared={
+                "progress": dataclasses.asdict(self.progress),
+                "learner": learner.shared,
+                "observer": observer.shared,
+            },
+            own={
+                "learner": learner.own,
+                "replay": self.replay.state_dict(),
+                "actor": self.actor.state_dict(),
+                "observer": observer.own,
+            },
+        )
+
+    def load_state_dict(self, state: HalvedState) -> int:
+        """Put back what `state_dict` gave, once the ring has its frames; the number of environments
+        whose episode could not be played again and has ended instead.
+        """
+        self.load_all_but_experience(state, mine=True)
+        self.replay.load_state_dict(state.own["replay"])
+        return self.actor.load_state_dict(state.own["actor"])
+
+    def load_all_but_experience(self, state: HalvedState, *, mine: bool) -> None:
+        """Put back counters, learner and observer, from this rank's own half or another's."""
+        shared, own = state
+        self.progress.env_steps = shared["progress"]["env_steps"]
+        self.progress.updates = shared["progress"]["updates"]
+        learner = HalvedState(shared["learner"], own["learner"])
+        self.learner.load_state_dict(learner, mine=mine)
+        self.observer.load_state_dict(HalvedState(shared["observer"], own["observer"]), mine=mine)
 
 
 def assemble(config: Config, comm: Communicator, resources: Resources) -> Parts:
@@ -94,6 +117,7 @@ def assemble_learner(config: Config, comm: Communicator, resources: Resources) -
         target_update=TargetUpdate(config.target_period_updates, config.target_step),
         communicator=comm,
         generator=generator,
+        wants_stop=resources.stop,
     )
 
 

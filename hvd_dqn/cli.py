@@ -1,10 +1,11 @@
 """The command `hvd-dqn`. Exit codes: 0 done, 1 the run failed, 2 bad input (one line, said by one
-rank).
+rank), 75 stopped on request with a checkpoint saved.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ import tyro
 
 import hvd_dqn
 from hvd_dqn.command_line import TrainOptions, parse, parse_train, preset
-from hvd_dqn.distributed.agreement import agreement, require_same
+from hvd_dqn.distributed.agreement import require_same
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
@@ -25,11 +26,14 @@ from hvd_dqn.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_OK,
+    EXIT_STOPPED,
     AgreedError,
     RunError,
+    StoppedError,
     UserError,
 )
 from hvd_dqn.presets import PRESETS
+from hvd_dqn.signals import StopRequest
 
 if TYPE_CHECKING:
     from hvd_dqn.observer import Summary
@@ -103,24 +107,36 @@ def _train(arguments: Sequence[str]) -> int:
         options = parse_train(arguments)
     except UserError as error:
         problem = error
-    comm = connect(options.config.distributed.backend, problem)
-    return _together(comm, lambda: _train_together(comm, options))
+    with StopRequest() as stop:
+        comm = connect(options.config.distributed.backend, problem)
+        stop.at_once = lambda: _end_at_once(comm)
+        return _together(comm, lambda: _train_together(comm, options, stop))
 
 
-def _train_together(comm: Communicator, options: TrainOptions) -> None:
+def _end_at_once(comm: Communicator) -> NoReturn:
+    """A second Ctrl-C."""
+    if comm.is_root:
+        print("hvd-dqn: interrupted", file=sys.stderr, flush=True)
+    comm.abort(EXIT_FAILED)
+    os._exit(EXIT_FAILED)
+
+
+def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
     from hvd_dqn.run_directory import RunDirectory, default_path
     from hvd_dqn.train import train
 
     require_same(comm, "the config", options.config.flat())
     path = comm.gather(str(options.run_dir or default_path(options.config.preset)))[0]
     run_dir = RunDirectory(Path(path))
-    with agreement(comm):
-        if comm.is_root:
-            run_dir.require_new()
+    changes = {name for name in options.resume_changes.split(",") if name}
     try:
-        summary = train(options.config, comm, run_dir)
+        summary = train(
+            options.config, comm, run_dir, resume=options.resume, changes=changes, stop=stop
+        )
         if comm.is_root:
             _report(options, summary, run_dir)
+    except StoppedError as error:
+        raise StoppedError(f"{error}; run it again with --run-dir {path} to go on") from None
     except (UserError, RunError):
         raise
     except Exception as error:
@@ -141,6 +157,9 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
     )
 
 
+_CODES: dict[type[Exception], int] = {AgreedError: EXIT_BAD_INPUT, StoppedError: EXIT_STOPPED}
+
+
 class _LoneError(Exception):
     """Something broke on this rank alone, within a run."""
 
@@ -157,8 +176,8 @@ def _together(comm: Communicator, work: Callable[[], None]) -> int:
     try:
         work()
         code = EXIT_OK
-    except (AgreedError, RunError) as error:
-        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except (AgreedError, RunError, StoppedError) as error:
+        code = _CODES.get(type(error), EXIT_FAILED)
         if comm.is_root:
             print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:

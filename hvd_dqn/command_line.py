@@ -31,7 +31,15 @@ class TrainOptions:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     run_dir: Path | None = None
-    """Where the run is kept: a new or empty directory. By default one under `runs/`."""
+    """Where the run is kept: a new or empty directory, or one to go on in. By default a new one
+    under `runs/`.
+    """
+    resume: str = "auto"
+    """`auto`: go on from the newest whole checkpoint of the run directory, if there is one;
+    `never`; or a checkpoint's directory, `…/checkpoints/step-…`.
+    """
+    resume_changes: str = ""
+    """Options, separated by commas, whose values may differ from those of the run to go on with."""
 
 
 def parse(

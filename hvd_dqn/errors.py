@@ -5,6 +5,7 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 75
 
 
 class UserError(Exception):
@@ -18,6 +19,10 @@ class UserError(Exception):
 
 class AgreedError(UserError):
     """A `UserError` that every rank raises alike: the root says it, and the others say nothing."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop and has saved a checkpoint, on every rank at the same update."""
 
 
 class RunError(Exception):

@@ -52,7 +52,9 @@ class Evaluator:
         seed: int,
         communicator: Communicator,
         threads: int = 1,
+        wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._wants_stop = wants_stop
         self._comm = communicator
         self._seed = seed
         self._purpose = PERIODIC
@@ -66,14 +68,20 @@ class Evaluator:
 
     def evaluate(
         self, policy: Callable[[np.ndarray], np.ndarray], *, episodes: int, purpose: int
-    ) -> EvaluationResult:
-        """Play `episodes` from their beginnings. Collective."""
+    ) -> EvaluationResult | None:
+        """Play `episodes` from their beginnings; `None` where a rank was asked to stop.
+
+        Collective.
+        """
         self._purpose = purpose
         share = len(range(self._comm.rank, episodes, self._comm.world_size))
         slots = self.envs.num_envs
         quota = np.array([len(range(slot, share, slots)) for slot in range(slots)])
-        everyone = self._comm.gather([list(episode) for episode in self._play(policy, quota)])
-        played = [Episode(*values) for rank in everyone for values in rank]
+        mine = [list(episode) for episode in self._play(policy, quota)]
+        everyone = self._comm.gather([mine, self._wants_stop()])
+        if any(stop for _, stop in everyone):
+            return None
+        played = [Episode(*values) for episodes, _ in everyone for values in episodes]
         return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
 
     def close(self) -> None:
@@ -91,7 +99,7 @@ class Evaluator:
         played = np.zeros_like(quota)
         kept: list[Episode] = []
         obs = self.envs.reset()
-        while (played < quota).any():
+        while (played < quota).any() and not self._wants_stop():
             step = self.envs.step(policy(obs))
             ended = np.flatnonzero(step.ended)
             kept += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from hvd_dqn.errors import RunError
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import LossTerms, Objective
 from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch, ReplayShare
 
 
@@ -67,7 +67,8 @@ class TargetUpdate(NamedTuple):
 class Learner(ABC):
     """Owns both networks' parameters and the optimizer. `start` and `finish` bracket one update.
 
-    Between them the ranks' sums are on their way, and the caller does something useful.
+    Between them the ranks' sums are on their way, and the caller does something useful. A rank that
+    `wants_stop` tells the others with its sums: `stop_agreed` changes on all at the same update.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Learner(ABC):
         target_update: TargetUpdate,
         communicator: Communicator,
         generator: Generator,
+        wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.online = online
         self._target = target
@@ -90,6 +92,8 @@ class Learner(ABC):
         self._target_update = target_update
         self._comm = communicator
         self._generator = generator
+        self._wants_stop = wants_stop
+        self.stop_agreed = False
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
         self._digest = Digest(self.online_parameters.values)
@@ -126,25 +130,49 @@ class Learner(ABC):
         """Whether every parameter of the online network is a number."""
         return bool(torch.isfinite(self.online_parameters.values).all())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, the optimizer, the counters and the generator's state."""
+    @abstractmethod
+    def state_dict(self) -> HalvedState:
+        """Both networks, the optimizer, the counters and the generator's state, in a half that is
+        the same on all ranks and this rank's own.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+        """Put back what `state_dict` gave, of a learner of the same settings. A state that was
+        another rank's, not `mine`, leaves this rank its random stream.
+        """
+
+    def _steps_state(self) -> State:
+        """What the optimizer works on."""
         return {
-            "online": tensors_of(self.online),
-            "target": tensors_of(self._target),
-            "optimizer": {k: v.clone() for k, v in self._moments_and_count().items()},
-            "generator": self._generator.get_state(),
             "updates": self.updates,
+            "online": self.online_parameters.values,
+            "target": self.target_parameters.values,
+            "optimizer": dict(self._moments_and_count()),
+        }
+
+    def _load_steps_state(self, state: State) -> None:
+        self.updates = state["updates"]
+        self.online_parameters.values.copy_(state["online"])
+        self.target_parameters.values.copy_(state["target"])
+        for name, value in self._moments_and_count().items():
+            value.copy_(state["optimizer"][name])
+
+    def _own_state(self) -> State:
+        """What differs between ranks: noise, random streams, sums since the last report."""
+        return {
+            "online_buffers": dict(self.online.named_buffers()),
+            "target_buffers": dict(self._target.named_buffers()),
+            "generator": self._generator.get_state(),
             "statistics": dataclasses.asdict(self.statistics),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave, of a learner of the same settings."""
-        put_tensors(self.online, state["online"])
-        put_tensors(self._target, state["target"])
-        for name, value in self._moments_and_count().items():
-            value.copy_(state["optimizer"][name])
-        self._generator.set_state(state["generator"])
-        self.updates = state["updates"]
+    def _load_own_state(self, state: State, *, mine: bool) -> None:
+        for network, name in ((self.online, "online_buffers"), (self._target, "target_buffers")):
+            for buffer, value in network.named_buffers():
+                value.copy_(state[name][buffer])
+        if mine:
+            self._generator.set_state(state["generator"])
         self.statistics = LearnerStatistics(**state["statistics"])
 
     def _use_gradients(self, gradients: Tensor) -> None:
@@ -246,7 +274,8 @@ class Learner(ABC):
         )
 
     def _record(self, agreement: Agreement, updates: int = 1) -> None:
-        """Keep the means over the last `updates` updates."""
+        """Keep the means over the last `updates` updates, and whether a rank is to stop."""
+        self.stop_agreed = self.stop_agreed or agreement.stops > 0
         self.statistics.agreed += updates
         self.statistics.loss += updates * agreement.loss
         self.statistics.abs_td_error += updates * agreement.abs_td_error
@@ -273,13 +302,24 @@ class GradientAveragingLearner(Learner):
         )
         self._use_gradients(self._buffer.payload)
 
+    def state_dict(self) -> HalvedState:
+        """See `Learner`."""
+        return HalvedState(shared=self._steps_state(), own=self._own_state())
+
+    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+        """See `Learner`."""
+        self._load_steps_state(state.shared)
+        self._load_own_state(state.own, mine=mine)
+
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, on their way to the others."""
         gradients = self._buffer.payload
         gradients.zero_()
         terms, means = self._backward(batch, scale=batch.share.mass / batch.share.weight_floor)
         nonfinite = (~torch.isfinite(means[0] + gradients.sum())).float()
-        self._buffer.write_control(means, nonfinite, self._digest(), batch.share)
+        self._buffer.write_control(
+            means, nonfinite, self._digest(), batch.share, stop=self._wants_stop()
+        )
         self._comm.start_sum(self._buffer.tensor, self._buffer.name)
         return terms.priority
 
@@ -350,20 +390,24 @@ class ParameterAveragingLearner(Learner):
             self._average()
         self._update_target()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Besides the rest: what has come together since the last average."""
-        return super().state_dict() | {
-            "means": self._means.clone(),
-            "nonfinite": self._nonfinite.clone(),
-            "shared_digest": self._shared_digest.clone(),
+    def state_dict(self) -> HalvedState:
+        """Everything is this rank's own, what has come together since the last average as well."""
+        own = self._own_state() | {
+            "steps": self._steps_state(),
+            "means": self._means,
+            "nonfinite": self._nonfinite,
+            "shared_digest": self._shared_digest,
         }
+        return HalvedState(shared={}, own=own)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._means.copy_(state["means"])
-        self._nonfinite.copy_(state["nonfinite"])
-        self._shared_digest = state["shared_digest"].to(self._means.device)
+    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+        """See `Learner`."""
+        own = state.own
+        self._load_own_state(own, mine=mine)
+        self._load_steps_state(own["steps"])
+        self._means.copy_(own["means"])
+        self._nonfinite.copy_(own["nonfinite"])
+        self._shared_digest = own["shared_digest"].to(self._means.device)
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
@@ -384,7 +428,13 @@ class ParameterAveragingLearner(Learner):
 
     def _average(self) -> None:
         torch.cat(self._averaged, out=self._buffer.payload)
-        self._buffer.write_control(self._means, self._nonfinite, self._shared_digest, ReplayShare())
+        self._buffer.write_control(
+            self._means,
+            self._nonfinite,
+            self._shared_digest,
+            ReplayShare(),
+            stop=self._wants_stop(),
+        )
         waiting = time.perf_counter()
         self._comm.start_sum(self._buffer.tensor, self._buffer.name)
         self._comm.finish_sum()
@@ -406,19 +456,6 @@ class ParameterAveragingLearner(Learner):
         """The optimizer's averages, each as long as the parameters."""
         state = sorted(self._moments_and_count().items())
         return [value for _, value in state if value.dim() == 1]
-
-
-def tensors_of(network: QNetwork) -> dict[str, Tensor]:
-    """Parameters, and every buffer, noise included: the next update goes on from them."""
-    named = itertools.chain(network.named_parameters(), network.named_buffers())
-    return {name: tensor.detach().clone() for name, tensor in named}
-
-
-def put_tensors(network: QNetwork, tensors: dict[str, Tensor]) -> None:
-    """Copy `tensors_of` another network of the same form into this one."""
-    with torch.no_grad():
-        for name, tensor in itertools.chain(network.named_parameters(), network.named_buffers()):
-            tensor.copy_(tensors[name])
 
 
 def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,11 @@ Metrics = dict[str, float]
 class MetricsSink(Protocol):
     """Where records go."""
 
+    @property
+    def position(self) -> int:
+        """Bytes written so far, to be taken up again from there."""
+        ...
+
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
         """Keep one record."""
         ...
@@ -34,6 +41,8 @@ class MetricsSink(Protocol):
 class NullSink:
     """For the ranks that do not write."""
 
+    position = 0
+
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
         """Keep nothing."""
 
@@ -42,15 +51,31 @@ class NullSink:
 
 
 class FileSink:
-    """`metrics.jsonl`, one object a line, and TensorBoard events beside it."""
+    """`metrics.jsonl`, one object a line, and TensorBoard events beside it.
 
-    def __init__(self, run_dir: Path, *, tensorboard: bool) -> None:
-        self._file = (run_dir / "metrics.jsonl").open("a", buffering=1)
+    A run that goes on takes up the file at the byte and the curves at the env steps where its
+    checkpoint left them. What the disk does not take is kept and tried again with the next record.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, tensorboard: bool, position: int = 0, env_steps: int = 0
+    ) -> None:
+        self._file = (run_dir / "metrics.jsonl").open("ab", buffering=0)
+        self._position = min(position, self._file.tell())
+        self._file.truncate(self._position)
+        self._unwritten = b""
         self._tensorboard: Any = None
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"))
+            self._tensorboard = SummaryWriter(
+                str(run_dir / "tensorboard"), purge_step=env_steps + 1 if position else None
+            )
+
+    @property
+    def position(self) -> int:
+        """See `MetricsSink`."""
+        return self._position
 
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
         """Append one line, and one point to every TensorBoard curve; the x-axis is env steps."""
@@ -61,16 +86,30 @@ class FileSink:
         }
         # JSON has no NaN: what is not a number is null.
         numbers = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-        self._file.write(json.dumps(record | numbers, allow_nan=False) + "\n")
+        line = (json.dumps(record | numbers, allow_nan=False) + "\n").encode()
+        self._position += len(line)
+        self._unwritten += line
+        self._try_to_write()
         if self._tensorboard is not None:
-            for name, value in metrics.items():
-                self._tensorboard.add_scalar(name, value, progress.env_steps)
+            try:
+                for name, value in metrics.items():
+                    self._tensorboard.add_scalar(name, value, progress.env_steps)
+            except OSError as error:
+                self._tensorboard = None
+                print(f"hvd-dqn: no more TensorBoard events: {error}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Flush and close both."""
+        self._try_to_write()
         self._file.close()
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):
+                self._tensorboard.close()
+
+    def _try_to_write(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 class Meter:
@@ -108,10 +147,12 @@ class Meter:
             "last_env_steps": self._last_env_steps,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave; the clock goes on from there."""
+    def load_state_dict(self, state: dict[str, Any], *, mine: bool = True) -> None:
+        """Put back what `state_dict` gave; the clock goes on from there. Another rank's episodes,
+        not `mine`, are left out.
+        """
         now = time.perf_counter()
-        self._episodes = [Episode(*values) for values in state["episodes"]]
+        self._episodes = [Episode(*values) for values in state["episodes"]] if mine else []
         self._started = now - state["seconds"]
         self._last_time = now - state["period_seconds"]
         self._last_env_steps = state["last_env_steps"]

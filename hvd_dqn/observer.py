@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -12,10 +12,14 @@ from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.errors import StoppedError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.metrics import Meter
 from hvd_dqn.resources import Resources
+from hvd_dqn.schedules import period_ended
+from hvd_dqn.start import Start
+from hvd_dqn.state_files import HalvedState
 from hvd_dqn.structs import Episode, Progress
 
 
@@ -48,22 +52,52 @@ class Observer:
         self._meter = Meter(communicator, loss_name=config.objective.loss_name)
         self._best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self._last_mean = float("nan")
+        self._evaluation_is_due = False
+
+    @property
+    def wants_stop(self) -> bool:
+        """Whether this rank was asked to stop."""
+        return self._resources.stop()
+
+    def tell_start(self, start: Start, episodes_lost: int) -> None:
+        """Say where the run goes on from, if it does not begin here, and what was not as before."""
+        say = self._resources.display.say
+        for text in start.passed_over:
+            say(f"passed over {start.source}/{text}")
+        if start.manifest is not None:
+            ranks = len(start.manifest.ranks)
+            other = "" if ranks == self._comm.world_size else f", which {ranks} ranks made"
+            say(f"going on from {start.source}/{start.manifest.directory}{other}")
+        for name, (before, now) in start.changed.items():
+            say(f"{name} was {before!r} and is {now!r} from here")
+        if episodes_lost:
+            say(
+                f"{episodes_lost} environments could not go on in their episodes and begin new ones"
+            )
 
     def add_episodes(self, episodes: list[Episode]) -> None:
         """Keep the episodes that a step of this rank's environments ended."""
         self._meter.add_episodes(episodes)
 
-    def after_iteration(self, env_steps: int) -> None:
-        """Write and evaluate where a period ended in the last `env_steps`, or the run did.
+    def after_iteration(self, env_steps: int, *, stopping: bool) -> bool:
+        """Write and evaluate where a period ended in the last `env_steps`, or the run did; an
+        evaluation that is `stopping`, or is asked to stop, is left for later. Whether one was.
         Collective.
         """
         progress, config = self._progress, self._config
         last = progress.env_steps >= config.total_env_steps
-        if last or _period_ended(progress.env_steps, env_steps, config.logging.period_env_steps):
+        if last or period_ended(progress.env_steps, env_steps, config.logging.period_env_steps):
             self._log()
-        evaluates = _period_ended(progress.env_steps, env_steps, config.evaluation.period_env_steps)
-        if last or (evaluates and progress.updates > 0):
-            self._evaluate()
+        evaluates = period_ended(progress.env_steps, env_steps, config.evaluation.period_env_steps)
+        self._evaluation_is_due = last or (evaluates and progress.updates > 0)
+        return not stopping and not self.evaluate_if_due()
+
+    def evaluate_if_due(self) -> bool:
+        """Whether no evaluation is left to do: what a stop had left is done now. Collective."""
+        if self._evaluation_is_due:
+            with self._learner.shared_parameters():
+                self._evaluation_is_due = not self._evaluate()
+        return not self._evaluation_is_due
 
     def conclude(self) -> Summary:
         """The closing evaluation: of the best network so far, on episodes that had no part in
@@ -78,22 +112,32 @@ class Observer:
             "episodes"
         )
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
+        if score is None:
+            raise StoppedError(
+                "stopped in the closing evaluation; the checkpoint before it is whole"
+            )
         self._write_evaluation("closing", score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The records under way, and the best network so far."""
+    def state_dict(self) -> HalvedState:
+        """The best network so far and what is left to do; the records under way."""
         best = None
         if self._best is not None:
             rating, env_steps, network = self._best
             best = {"rating": rating, "env_steps": env_steps, "network": network}
-        return {"meter": self._meter.state_dict(), "best": best, "last_mean": self._last_mean}
+        shared = {
+            "best": best,
+            "last_mean": self._last_mean,
+            "evaluation_is_due": self._evaluation_is_due,
+        }
+        return HalvedState(shared, own={"meter": self._meter.state_dict()})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self._meter.load_state_dict(state["meter"])
-        self._last_mean = state["last_mean"]
-        best = state["best"]
+    def load_state_dict(self, state: HalvedState, *, mine: bool) -> None:
+        """Put back what `state_dict` gave, on this rank or, not `mine`, on another."""
+        self._meter.load_state_dict(state.own["meter"], mine=mine)
+        self._last_mean = state.shared["last_mean"]
+        self._evaluation_is_due = state.shared["evaluation_is_due"]
+        best = state.shared["best"]
         if best is not None:
             device = self._resources.device
             network = {name: tensor.to(device) for name, tensor in best["network"].items()}
@@ -123,11 +167,8 @@ class Observer:
         )
         return float(every.mean())
 
-    def _evaluate(self) -> None:
-        with self._learner.shared_parameters():
-            self._evaluate_shared()
-
-    def _evaluate_shared(self) -> None:
+    def _evaluate(self) -> bool:
+        """Whether it came to its end."""
         progress = self._progress
         finite = self._comm.gather(self._learner.parameters_are_finite())
         if not all(finite):
@@ -139,6 +180,8 @@ class Observer:
         result = self._resources.evaluator.evaluate(
             self._policy, episodes=self._config.evaluation.episodes, purpose=PERIODIC
         )
+        if result is None:
+            return False
         self._last_mean = result.mean
         rating = result.mean if math.isfinite(result.mean) else -math.inf
         if self._best is None or rating >= self._best[0]:
@@ -151,6 +194,7 @@ class Observer:
         )
         self._save(rating)
         self._meter.leave_out(time.perf_counter() - began)
+        return True
 
     def _write_evaluation(self, section: str, result: EvaluationResult) -> None:
         metrics = {
@@ -161,15 +205,14 @@ class Observer:
         self._resources.sink.write(self._progress, self._meter.seconds, metrics)
 
     def _save(self, evaluation_mean: float | None) -> None:
-        if self._comm.is_root:
-            self._resources.checkpoints.save(
+        if not self._comm.is_root:
+            return
+        try:
+            self._resources.networks.save(
                 self._learner.online,
                 env_steps=self._progress.env_steps,
                 updates=self._progress.updates,
                 evaluation_mean=evaluation_mean,
             )
-
-
-def _period_ended(env_steps: int, last: int, period: int) -> bool:
-    """Whether a multiple of `period` lies in the `last` env steps up to `env_steps`."""
-    return env_steps // period > (env_steps - last) // period
+        except OSError as error:  # the best one is in memory, and in the next checkpoint
+            self._resources.display.say(f"this network is not saved: {error}")

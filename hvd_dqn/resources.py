@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from hvd_dqn import schedules, seeding
-from hvd_dqn.checkpoint import CheckpointDirectory
+from hvd_dqn.checkpoint import Saver
 from hvd_dqn.config import Config
 from hvd_dqn.display import Display, NullDisplay, make_display
 from hvd_dqn.distributed import Communicator
@@ -26,6 +27,9 @@ from hvd_dqn.metrics import FileSink, MetricsSink, NullSink
 from hvd_dqn.networks import make_network, multiply_adds
 from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.run_directory import RunDirectory, run_facts
+from hvd_dqn.saved_networks import NetworkDirectory
+from hvd_dqn.signals import StopRequest
+from hvd_dqn.start import Start
 
 _WORK_A_THREAD = 8_000_000
 """Multiply-adds of a forward pass from which a second thread pays: measured on two cores, 1.0 times
@@ -42,7 +46,9 @@ class Resources:
     device: torch.device
     envs: VectorEnvironment
     evaluator: Evaluator
-    checkpoints: CheckpointDirectory
+    networks: NetworkDirectory
+    saver: Saver
+    stop: StopRequest
     sink: MetricsSink = field(default_factory=NullSink)
     display: Display = field(default_factory=NullDisplay)
     on_close: ExitStack = field(default_factory=ExitStack)
@@ -52,7 +58,9 @@ class Resources:
         self.on_close.close()
 
 
-def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resources:
+def acquire(
+    config: Config, comm: Communicator, run_dir: RunDirectory, start: Start, stop: StopRequest
+) -> Resources:
     """Take device, environments and, on the root, the run directory. `UserError` on all ranks, or
     on none. Collective.
 
@@ -83,20 +91,29 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
                 seed=config.seed,
                 communicator=comm,
                 threads=env_threads,
+                wants_stop=stop,
             )
             stack.callback(evaluator.close)
             useful = useful_threads(config, envs)
             require_memory(config, envs, device, ranks_here=hosts.count(hostname()))
         threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
         torch.set_num_threads(threads)
-        checkpoints = CheckpointDirectory(
-            run_dir.checkpoints, keep=config.evaluation.keep_checkpoints
-        )
-        resources = Resources(device, envs, evaluator, checkpoints, on_close=stack)
+        networks = NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks)
+        saver = Saver(start.store, comm, config.flat(), keep=config.checkpoint.keep)
+        stack.callback(saver.close)
+        resources = Resources(device, envs, evaluator, networks, saver, stop, on_close=stack)
         with agreement(comm):
             if comm.is_root:
-                run_dir.create(config, run_facts(config, hosts, comm.backend, threads, str(device)))
-                resources.sink = FileSink(run_dir.path, tensorboard=config.logging.tensorboard)
+                facts = run_facts(config, hosts, comm.backend, threads, str(device))
+                _open(run_dir, config, facts, start)
+                stack.callback(run_dir.lock().close)
+                networks.remove_after(start.env_steps)
+                resources.sink = FileSink(
+                    run_dir.path,
+                    tensorboard=config.logging.tensorboard,
+                    position=start.metrics_bytes,
+                    env_steps=start.env_steps,
+                )
                 stack.callback(resources.sink.close)
                 resources.display = make_display(config.total_env_steps, config.objective.loss_name)
                 stack.callback(resources.display.stop)
@@ -105,6 +122,21 @@ def acquire(config: Config, comm: Communicator, run_dir: RunDirectory) -> Resour
         stack.close()
         raise
     return resources
+
+
+def _open(run_dir: RunDirectory, config: Config, facts: dict[str, Any], start: Start) -> None:
+    """Make the run directory, or go on in it; its `run.json` says which."""
+    if start.manifest is not None:
+        facts["from"] = {
+            "checkpoint": f"{start.source}/{start.manifest.directory}",
+            "world_size": len(start.manifest.ranks),
+            "changed": dict(start.changed),
+            "passed_over": list(start.passed_over),
+        }
+    if start.continues:
+        run_dir.reopen(config, facts)
+    else:
+        run_dir.create(config, facts)
 
 
 def useful_threads(config: Config, envs: VectorEnvironment) -> int:

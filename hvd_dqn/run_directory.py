@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -10,13 +11,15 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import hvd_dqn
 from hvd_dqn import schedules
 from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
+from hvd_dqn.files import publish, read_bounded
 
+_LIMIT = 16 << 20
 _PACKAGES = ("torch", "horovod", "mpi4py", "gymnasium", "numpy")
 
 
@@ -37,8 +40,13 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def networks(self) -> Path:
+        """The newest networks and the best, as they were evaluated."""
+        return self.path / "networks"
+
+    @property
     def checkpoints(self) -> Path:
-        """Saved networks."""
+        """What the run can go on from."""
         return self.path / "checkpoints"
 
     @property
@@ -77,7 +85,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.config_file.open("x") as file:  # of two runs that start at once, one gets it
                 file.write(config.to_json())
-            (self.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+            self._facts_file.write_text(json.dumps(facts, indent=2) + "\n")
         except FileExistsError as error:
             raise UserError(
                 f"run directory {self.path} was taken just now by another run",
@@ -88,6 +96,45 @@ class RunDirectory:
                 f"run directory {self.path} cannot be written: {error.strerror or error}",
                 "choose another with --run-dir",
             ) from error
+
+    def reopen(self, config: Config, facts: dict[str, Any]) -> None:
+        """Go on in a directory that `create` made: the config of now, and the facts of this start
+        besides those of the ones before. `UserError` where it cannot be written or is damaged.
+        """
+        try:
+            before = json.loads(read_bounded(self._facts_file, _LIMIT))
+            before["resumed"] = [*before.get("resumed", []), facts]
+            publish(self._facts_file, (json.dumps(before, indent=2) + "\n").encode())
+            publish(self.config_file, config.to_json().encode())
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"{self._facts_file} is damaged ({error})", "remove it, or use another --run-dir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"run directory {self.path} cannot be written: {error.strerror or error}",
+                "choose another with --run-dir",
+            ) from error
+
+    def lock(self) -> TextIO:
+        """Keep other runs out until the file that this returns is closed. `UserError` where one is
+        in here.
+        """
+        file = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise UserError(
+                f"another process is running in {self.path}", "choose another with --run-dir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks keeps nobody out
+        return file
+
+    @property
+    def _facts_file(self) -> Path:
+        return self.path / "run.json"
 
 
 def default_path(preset: str) -> Path:

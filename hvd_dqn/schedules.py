@@ -14,6 +14,11 @@ def linear(initial: float, final: float, share: float) -> float:
     return initial + (final - initial) * min(max(share, 0.0), 1.0)
 
 
+def period_ended(now: int, last: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in the `last` steps up to `now`."""
+    return now // period > (now - last) // period
+
+
 def epsilon(
     config: ExplorationConfig, env_steps: int, *, first: int, count: int, total: int
 ) -> np.ndarray:

@@ -10,34 +10,63 @@ by `Progress` alone, whose counters are equal on every rank.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from hvd_dqn import schedules
 from hvd_dqn.assembly import Parts, assemble, epsilon
+from hvd_dqn.checkpointing import Checkpoints
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, NonFiniteError
 from hvd_dqn.observer import Summary
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.resources import acquire
+from hvd_dqn.resume import resume as resume_parts
 from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.signals import StopRequest
+from hvd_dqn.start import plan
 
 
-def train(config: Config, comm: Communicator, run_dir: RunDirectory) -> Summary:
-    """Train to the end of the budget. Collective.
+def train(
+    config: Config,
+    comm: Communicator,
+    run_dir: RunDirectory,
+    *,
+    resume: str = "auto",
+    changes: Set[str] = frozenset(),
+    stop: StopRequest | None = None,
+) -> Summary:
+    """Train to the end of the budget, from the beginning or from a checkpoint. Collective.
 
-    Raises `UserError` on all ranks where something cannot be had, and `NonFiniteError` on all
-    ranks, at the same update and with the last good network saved, where the numbers go wrong.
+    `resume`: auto, never, or a checkpoint's directory; `changes`: fields in which the run may
+    differ from the one it goes on with. Raises `UserError` on all ranks where something cannot be
+    had, `StoppedError` on all ranks where one was asked to stop and a checkpoint is saved, and
+    `NonFiniteError` on all ranks, at the same update and with the last good network saved, where
+    the numbers go wrong.
     """
-    resources = acquire(config, comm, run_dir)
+    stop = stop or StopRequest()
+    if config.time_limit_minutes is not None:
+        stop.after(60 * config.time_limit_minutes)
+    start = plan(config, comm, run_dir, resume=resume, changes=changes)
+    resources = acquire(config, comm, run_dir, start, stop)
     try:
         parts = assemble(config, comm, resources)
         progress, observer = parts.progress, parts.observer
+        checkpoints = Checkpoints(config, comm, resources, parts)
+        observer.tell_start(start, resume_parts(config, comm, start, parts, resources.saver))
+        steps = config.env_steps_per_iteration(comm.world_size)
         try:
+            interrupted = not observer.evaluate_if_due()
+            checkpoints.after_iteration(0, stopping=interrupted)
             while progress.env_steps < config.total_env_steps:
                 iterate(config, comm, parts)
-                observer.after_iteration(config.env_steps_per_iteration(comm.world_size))
+                stopping = parts.is_stopping(comm)
+                interrupted = observer.after_iteration(steps, stopping=stopping)
+                checkpoints.after_iteration(steps, stopping=stopping or interrupted)
         except NonFiniteError:
             progress.updates = parts.learner.updates
             observer.save_last_good()
+            checkpoints.give_up()
             raise
         return observer.conclude()
     finally:

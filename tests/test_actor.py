@@ -88,9 +88,9 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
         ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
     )
     replay, exploration = Recorder(), make(num_envs=2, zeta_exponent=1.01)
+    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay)
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
-    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay)
     episodes = [actor.step(0.5), actor.step(0.5)]
     assert [step["terminated"].tolist() for step in replay.steps] == [[True, False], [False, True]]
     assert [step["ended"].tolist() for step in replay.steps] == [[False, False], [True, True]]

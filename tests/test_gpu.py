@@ -54,7 +54,9 @@ def filled_replay(storage: str, device: str):
     envs = make_vector_env(
         config.env, num_envs=3, episode_seed=lambda copy, number: 7 * number + copy
     )
-    resources = Resources(torch.device(device), envs, evaluator=None, checkpoints=None)
+    resources = Resources(
+        torch.device(device), envs, evaluator=None, networks=None, saver=None, stop=None
+    )
     replay = assemble_replay(config, LocalCommunicator(), resources)
     rng = np.random.default_rng(0)
     replay.start(envs.reset())

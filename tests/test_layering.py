@@ -8,14 +8,16 @@ import hvd_dqn
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
     ["__init__", "errors"],
-    ["config", "structs", "seeding", "memory", "state_files"],
+    ["config", "structs", "seeding", "memory", "state_files", "files", "signals"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
     ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],
-    ["evaluation", "metrics", "checkpoint", "run_directory", "display"],
+    ["evaluation", "metrics", "checkpoint", "saved_networks", "run_directory", "display"],
+    ["start"],
     ["resources"],
     ["observer"],
     ["assembly"],
+    ["checkpointing", "resume"],
     ["train"],
     ["tools"],
     ["cli"],

@@ -165,7 +165,9 @@ def test_the_digest_notices(change):
             change(learner.online_parameters.values)
         values = learner.online_parameters.values
         buffer = SumBuffer(values, 7, rank=0, world_size=2, shares=False)
-        buffer.write_control(torch.zeros(3), torch.zeros(()), Digest(values)(), ReplayShare())
+        buffer.write_control(
+            torch.zeros(3), torch.zeros(()), Digest(values)(), ReplayShare(), stop=False
+        )
         buffers.append(buffer)
     same, other = buffers
     alike = same.tensor.clone()

@@ -8,10 +8,16 @@ count decisions over all environments of all ranks; an update is one optimizer s
 from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
 from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.config.run import Config
-from hvd_dqn.config.running import DistributedConfig, EvaluationConfig, LoggingConfig
+from hvd_dqn.config.running import (
+    CheckpointConfig,
+    DistributedConfig,
+    EvaluationConfig,
+    LoggingConfig,
+)
 from hvd_dqn.config.section import ConfigError
 
 __all__ = [
+    "CheckpointConfig",
     "Config",
     "ConfigError",
     "DistributedConfig",

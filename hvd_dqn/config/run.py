@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
 from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
-from hvd_dqn.config.running import DistributedConfig, EvaluationConfig, LoggingConfig
+from hvd_dqn.config.running import (
+    CheckpointConfig,
+    DistributedConfig,
+    EvaluationConfig,
+    LoggingConfig,
+)
 from hvd_dqn.config.section import ConfigError, Section, non_negative, positive, ranged
 
 
@@ -38,6 +43,8 @@ class Config(Section):
     """Share of the way from the target to the online network that a change goes: 1 copies it
     (Mnih et al. 2015), less moves it softly (Lillicrap et al. 2016).
     """
+    time_limit_minutes: float | None = positive(None)
+    """Stop with a checkpoint after this much time; `None`: no limit."""
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -46,6 +53,7 @@ class Config(Section):
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
@@ -94,6 +102,12 @@ class Config(Section):
         iterations = -(-self.total_env_steps // step)
         without_update = -(-self.updates_start_env_steps(world_size) // step) - 1
         return max(iterations - without_update, 0) * self.updates_per_iteration
+
+    @property
+    def checkpoint_period_env_steps(self) -> int:
+        """Global env steps between checkpoints."""
+        period = self.checkpoint.period_env_steps
+        return -(-self.total_env_steps // 20) if period is None else period
 
     def changed(self, fields: Mapping[str, Any]) -> Config:
         """This run with other values of some fields, by option name (`section.field`)."""

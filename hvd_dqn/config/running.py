@@ -40,7 +40,7 @@ class EvaluationConfig(Section):
     prefix = "evaluation."
 
     period_env_steps: int = positive(5_000)
-    """Global env steps between greedy evaluations; each one saves a checkpoint."""
+    """Global env steps between greedy evaluations; each one saves its network."""
     episodes: int = positive(20)
     """Episodes of a periodic evaluation, over all ranks."""
     final_episodes: int = positive(100)
@@ -49,8 +49,24 @@ class EvaluationConfig(Section):
     """Steps after which an episode of an evaluation ends; an environment's own limit stays (Atari:
     108,000 frames).
     """
-    keep_checkpoints: int = positive(2)
-    """Newest checkpoints kept besides the best one."""
+    keep_networks: int = positive(2)
+    """Newest networks kept besides the best one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Section):
+    """What is saved to go on from."""
+
+    prefix = "checkpoint."
+
+    period_env_steps: int | None = positive(None)
+    """Global env steps between checkpoints; `None`: a twentieth of the run."""
+    keep: int = positive(2)
+    """Newest checkpoints kept."""
+    directory: str | None = None
+    """Where they are kept: a path, or a URL that fsspec knows (s3://bucket/run); `None`: in the run
+    directory.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

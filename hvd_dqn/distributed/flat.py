@@ -41,7 +41,8 @@ class FlatParameters:
 
 class Agreement(NamedTuple):
     """What all ranks know after a sum: the same values on each of them. Losses, errors and values
-    are means over ranks; mass and weight_floor are those of the replay of all ranks.
+    are means over ranks; `stops` counts the ranks that were asked to stop; mass and weight_floor
+    are those of the replay of all ranks.
     """
 
     loss: float
@@ -49,6 +50,7 @@ class Agreement(NamedTuple):
     value: float
     nonfinite_ranks: int
     nonfinite_rank_sum: int
+    stops: int
     parameters_equal: bool
     mass: float
     weight_floor: float
@@ -71,19 +73,20 @@ class SumBuffer:
         self._rank = rank
         self._world_size = world_size
         places = 2 * world_size if shares else 0
-        self.tensor = like.new_zeros(size + 5 + 2 * _PIECES + places)
-        self.payload, self._head, self._shares = torch.split(
-            self.tensor, [size, 5 + 2 * _PIECES, places]
-        )
+        sizes = [size, 1 + 5 + 2 * _PIECES, places]
+        self.tensor = like.new_zeros(sum(sizes))
+        self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
 
     def write_control(
-        self, means: Tensor, nonfinite: Tensor, digest: Tensor, share: ReplayShare
+        self, means: Tensor, nonfinite: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
     ) -> None:
         """Fill in this rank's scalars, before the sum: means [3] of loss, |TD error| and value,
-        whether anything is not finite (0 or 1), the digest of its parameters, its replay's share.
+        whether anything is not finite (0 or 1), the digest of its parameters, its replay's share,
+        whether it was asked to stop.
         """
         flags = torch.stack((nonfinite, nonfinite * self._rank))
-        torch.cat((means, flags, digest, digest * digest), out=self._head)
+        torch.cat((means, flags, digest, digest * digest), out=self._control[1:])
+        self._control[0].fill_(float(stop))
         if len(self._shares):
             self._shares.zero_()
             self._shares[self._rank] = share.mass
@@ -92,7 +95,9 @@ class SumBuffer:
     def read_control(self) -> Agreement:
         """What all ranks wrote, after the sum. On a GPU this waits for it."""
         ranks = self._world_size
-        loss, abs_td_error, value, nonfinite, nonfinite_rank, *digest = self._head.tolist()
+        stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *digest = (
+            self._control.tolist()
+        )
         sums, squares = digest[:_PIECES], digest[_PIECES:]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.
         equal = all(
@@ -105,6 +110,7 @@ class SumBuffer:
             value / ranks,
             int(nonfinite),
             int(nonfinite_rank),
+            int(stops),
             equal,
             mass=sum(shares[:ranks]) if shares else float(ranks),
             weight_floor=min(shares[ranks:], default=1.0),

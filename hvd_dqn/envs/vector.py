@@ -69,10 +69,10 @@ class VectorEnvironment:
         # Every action of every copy's episode: from its seed and these it can be played again.
         self._actions = np.zeros((self.num_envs, 1024), dtype=np.int32)
 
-    def reset(self) -> np.ndarray:
-        """Start episode 0 in every copy: observations [N, *shape]."""
+    def reset(self, episode_number: int = 0) -> np.ndarray:
+        """Start the episode of this number in every copy: observations [N, *shape]."""
         everyone = np.ones(self.num_envs, dtype=np.bool_)
-        self._episode_number[:] = -1
+        self._episode_number[:] = episode_number - 1
         self._obs = self._frames.first(self._start_next(everyone))
         return self._obs
 

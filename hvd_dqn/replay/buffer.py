@@ -39,8 +39,15 @@ class ReplayBuffer:
         self._rng = rng
         self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(2)])
 
+    @property
+    def ring(self) -> Ring:
+        """What is kept."""
+        return self._ring
+
     def start(self, obs: np.ndarray) -> None:
-        """Take the first observations [N, *obs]; once, before the first `add`."""
+        """Take the first observations [N, *obs] of new episodes, before the first `add` and after
+        `Ring.append`.
+        """
         self._ring.start(obs)
 
     def add(self, **step: np.ndarray) -> None:
@@ -77,8 +84,12 @@ class ReplayBuffer:
         """Priorities [B] ≥ 0 of a batch's slots, before the next `add`."""
         self._sampler.update_priorities(slot, priority)
 
+    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """Draw from rows that were appended to the ring (see `Sampler.adopt`), after `start`."""
+        self._sampler.adopt(slot, priority, highest)
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by name, and the random generator's state (JSON values)."""
+        """Everything but the ring's frames."""
         return {
             "ring": self._ring.state_dict(),
             "sampler": self._sampler.state_dict(),
@@ -89,6 +100,10 @@ class ReplayBuffer:
         """Put back what `state_dict` gave, of a replay of the same settings."""
         self._ring.load_state_dict(state["ring"])
         self._sampler.load_state_dict(state["sampler"])
+        self.load_random_stream(state)
+
+    def load_random_stream(self, state: dict[str, Any]) -> None:
+        """Put back that part of a `state_dict` alone."""
         self._rng.bit_generator.state = state["rng"]
 
 

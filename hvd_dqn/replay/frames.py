@@ -85,10 +85,10 @@ class FrameStore:
             places = torch.from_numpy(blank).to(self._frames.device)
             out.view(count * self._stack, self._size).index_fill_(0, places, 0)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """All frames."""
-        return {"frames": self._frames.cpu()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put `state_dict`'s frames back."""
-        self._frames.copy_(state["frames"])
+    def stretch(self, column: int, row: int, count: int) -> np.ndarray:
+        """Frames [count, size] of neighbouring rows of one environment; on the host, the store's
+        own memory.
+        """
+        first = column * self._pitch + row
+        frames: np.ndarray = self._frames[first : first + count].cpu().numpy()
+        return frames

@@ -9,6 +9,7 @@ transition.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ import torch
 
 from hvd_dqn.replay.frames import FrameStore
 
-_TERMINATED, _TRUNCATED = np.uint8(1), np.uint8(2)
-_FINAL_OBS, _FIRST_OBS = np.uint8(4), np.uint8(8)
-_ENDED = _TERMINATED | _TRUNCATED
+# Bits of a row's kind.
+TERMINATED, TRUNCATED = np.uint8(1), np.uint8(2)
+FINAL_OBS, FIRST_OBS = np.uint8(4), np.uint8(8)
+_ENDED = TERMINATED | TRUNCATED
 _ROW_BYTES = 4 + 4 + 1  # action, reward, kind
 
 
@@ -70,6 +72,7 @@ class Ring:
         self._actions = np.zeros((num_envs, self.rows), dtype=np.int32)
         self._rewards = np.zeros((num_envs, self.rows), dtype=np.float32)
         self._kinds = np.zeros((num_envs, self.rows), dtype=np.uint8)
+        self._moved = np.zeros(num_envs, dtype=np.int64)
         self._cursor = np.zeros(num_envs, dtype=np.int64)
         self._filled = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
@@ -112,8 +115,10 @@ class Ring:
         return self._filled
 
     def start(self, obs: np.ndarray) -> None:
-        """Take the first observations [N, K·C, …]; once, before the first `add`."""
-        self._kinds[self._columns, self._cursor] = _FIRST_OBS
+        """Take the first observations [N, K·C, …] of new episodes; before the first `add`, and
+        after rows were put in by `append`.
+        """
+        self._kinds[self._columns, self._cursor] = FIRST_OBS
         self._write(self._columns, obs)
 
     def add(
@@ -131,24 +136,24 @@ class Ring:
         columns = self._columns
         self._actions[columns, self._cursor] = action
         self._rewards[columns, self._cursor] = reward
-        self._kinds[columns, self._cursor] |= terminated * _TERMINATED | truncated * _TRUNCATED
+        self._kinds[columns, self._cursor] |= terminated * TERMINATED | truncated * TRUNCATED
         self._advance(columns, kind=0)
         self._write(columns, next_obs)
         again = np.flatnonzero(ended)
         if again.size:
-            self._kinds[again, self._cursor[again]] = _FINAL_OBS
-            self._advance(again, kind=_FIRST_OBS)
+            self._kinds[again, self._cursor[again]] = FINAL_OBS
+            self._advance(again, kind=FIRST_OBS)
             self._write(again, obs[again])
 
     def cut(self, columns: np.ndarray, obs: np.ndarray) -> None:
         """The episodes of these environments [C] cannot go on: what was seen last becomes their
         final observation, as if truncated there, and `obs` [C, …] the first of the next ones.
         """
-        begun = (self._kinds[columns, self._cursor[columns]] & _FIRST_OBS) == 0
+        begun = (self._kinds[columns, self._cursor[columns]] & FIRST_OBS) == 0
         going = columns[begun]
-        self._kinds[going, (self._cursor[going] - 1) % self.rows] |= _TRUNCATED
-        self._kinds[going, self._cursor[going]] = _FINAL_OBS
-        self._advance(going, kind=_FIRST_OBS)
+        self._kinds[going, (self._cursor[going] - 1) % self.rows] |= TRUNCATED
+        self._kinds[going, self._cursor[going]] = FINAL_OBS
+        self._advance(going, kind=FIRST_OBS)
         self._write(columns, obs)
 
     def slots_at(self, column: np.ndarray, age: np.ndarray) -> np.ndarray:
@@ -179,10 +184,10 @@ class Ring:
         ended = ends.any(axis=1)
         last = ends.argmax(axis=1)
         length = np.where(ended, last + 1, self._n_step)
-        terminated = ended & ((ahead[np.arange(len(slot)), last] & _TERMINATED) != 0)
+        terminated = ended & ((ahead[np.arange(len(slot)), last] & TERMINATED) != 0)
         older = self._filled[column] - age
         depth, whole = self._look_back(first, row, older)
-        valid = (ahead[:, 0] & _FINAL_OBS) == 0
+        valid = (ahead[:, 0] & FINAL_OBS) == 0
         valid &= (age > 0) & (length <= age) & (older >= 0) & whole
         return Windows(valid, length, terminated, depth)
 
@@ -213,25 +218,81 @@ class Ring:
         self._frames.read(column, (row + steps) % self.rows, missing, out=out)
         return out
 
+    @property
+    def moved(self) -> np.ndarray:
+        """Rows that each environment's cursor has moved over since the start, [N]; row number r of
+        them stands at r modulo the ring's rows.
+        """
+        return self._moved
+
+    @property
+    def oldest(self) -> np.ndarray:
+        """Number of the oldest row that each environment still has, [N]."""
+        return self._moved - self._filled
+
+    @property
+    def frame(self) -> np.ndarray:
+        """A frame as it is kept, [size]: its type and its bytes."""
+        frame: np.ndarray = self._frames.stretch(0, 0, 1)[0]
+        return frame
+
+    def frames(self, column: int, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames of this environment's rows number `start` to before `stop`: one or two arrays
+        [W, frame size], which are the ring's own memory where that is the host's.
+        """
+        while start < stop:
+            row = start % self.rows
+            count = min(stop - start, self.rows - row)
+            yield self._frames.stretch(column, row, count)
+            start += count
+
+    def append(
+        self,
+        column: int,
+        kinds: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        frames: np.ndarray,
+    ) -> np.ndarray:
+        """Put whole rows [L] at this environment's cursor and on, and the cursor behind them: their
+        slots [L]. `start` comes after it.
+        """
+        first = int(self._moved[column])
+        rows = (first + np.arange(len(kinds))) % self.rows
+        self._kinds[column, rows] = kinds
+        self._actions[column, rows] = actions
+        self._rewards[column, rows] = rewards
+        self.put_frames(column, first, frames)
+        self._moved[column] += len(kinds)
+        self._find_cursors()
+        slots: np.ndarray = column * self.rows + rows
+        return slots
+
+    def put_frames(self, column: int, start: int, frames: np.ndarray) -> None:
+        """Put frames [W, frame size] at this environment's rows number `start` and on."""
+        rows = (start + np.arange(len(frames))) % self.rows
+        self._frames.write(np.full(len(frames), column), rows, frames)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything, as tensors."""
-        return self._frames.state_dict() | {
-            name: torch.from_numpy(values) for name, values in self._arrays().items()
-        }
+        """Everything but the frames, as tensors."""
+        return {name: torch.from_numpy(values) for name, values in self._arrays().items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state_dict` gave, of a ring of the same settings."""
-        self._frames.load_state_dict(state)
         for name, values in self._arrays().items():
             values[...] = state[name].numpy()
+        self._find_cursors()
+
+    def _find_cursors(self) -> None:
+        self._cursor = self._moved % self.rows
+        self._filled = np.minimum(self._moved, self.rows - 1)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
             "actions": self._actions,
             "rewards": self._rewards,
             "kinds": self._kinds,
-            "cursor": self._cursor,
-            "filled": self._filled,
+            "moved": self._moved,
         }
 
     def _write(self, columns: np.ndarray, obs: np.ndarray) -> None:
@@ -240,9 +301,10 @@ class Ring:
 
     def _advance(self, columns: np.ndarray, *, kind: int | np.uint8) -> None:
         """Move these cursors one row on; the row they come to is the oldest one, given up."""
-        self._cursor[columns] = (self._cursor[columns] + 1) % self.rows
+        self._moved[columns] += 1
+        self._cursor[columns] = self._moved[columns] % self.rows
         self._kinds[columns, self._cursor[columns]] = kind
-        self._filled[columns] = np.minimum(self._filled[columns] + 1, self.rows - 1)
+        self._filled[columns] = np.minimum(self._moved[columns], self.rows - 1)
 
     def _look_back(
         self, first: np.ndarray, row: np.ndarray, older: np.ndarray
@@ -251,7 +313,7 @@ class Ring:
         if self._stack == 1:
             return np.zeros_like(row), True
         behind = self._kinds.reshape(-1)[first[:, None] + (row[:, None] - self._behind) % self.rows]
-        starts = ((behind & _FIRST_OBS) != 0) & (self._behind <= older[:, None])
+        starts = ((behind & FIRST_OBS) != 0) & (self._behind <= older[:, None])
         found = starts.any(axis=1)
         depth = np.where(found, starts.argmax(axis=1), self._stack - 1)
         return depth, found | (older >= self._stack - 1)

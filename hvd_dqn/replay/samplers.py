@@ -42,6 +42,12 @@ class Sampler(Protocol):
         """Priorities [B] ≥ 0 of slots [B] that were drawn since the last `follow`."""
         ...
 
+    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """Take over rows [L] that were put into the ring, with their priorities to the power α, 0
+        where there is none, and the highest of their replay.
+        """
+        ...
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What it remembers, as tensors."""
         ...
@@ -92,6 +98,9 @@ class UniformSampler:
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """No slot is preferred."""
+
+    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """Nothing to keep."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Nothing."""
@@ -159,6 +168,12 @@ class PrioritizedSampler:
         if np.isfinite(leaf).all():
             self._highest = max(self._highest, float(leaf.max()))
             self._tree.set(slot, leaf)
+
+    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """See `Sampler`. What could not be drawn before has the highest priority."""
+        self._highest = max(self._highest, highest)
+        known = np.where(priority > 0, priority, self._highest)
+        self._tree.set(slot, np.where(self._ring.windows(slot).valid, known, 0.0))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All priorities, to the power α."""

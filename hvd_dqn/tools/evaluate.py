@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from hvd_dqn.actor import GreedyPolicy
-from hvd_dqn.checkpoint import CheckpointDirectory, SavedNetwork, load_network
 from hvd_dqn.command_line import load_config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
@@ -17,6 +16,7 @@ from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
 from hvd_dqn.networks import make_network
 from hvd_dqn.resources import useful_threads
 from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.saved_networks import NetworkDirectory, SavedNetwork, load_network
 
 
 def evaluate_run(
@@ -30,7 +30,7 @@ def evaluate_run(
         config = load_config(run_dir.config_file)
     env_threads = compute_threads(communicator, config.env.num_envs)
     with agreement(communicator):
-        saved = CheckpointDirectory(run_dir.checkpoints).best()
+        saved = NetworkDirectory(run_dir.networks).best()
         device = select_device(config.device, communicator.local_rank)
         evaluator = Evaluator(
             config.env,
@@ -51,6 +51,8 @@ def evaluate_run(
     torch.set_num_threads(compute_threads(communicator, useful))
     try:
         policy = GreedyPolicy(network, device)
-        return saved, evaluator.evaluate(policy, episodes=episodes, purpose=AFTERWARDS)
+        result = evaluator.evaluate(policy, episodes=episodes, purpose=AFTERWARDS)
+        assert result is not None, "nobody asks an evaluation of its own to stop"
+        return saved, result
     finally:
         evaluator.close()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn.checkpoint import CheckpointDirectory, load_network
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import connect
 from hvd_dqn.networks import make_network
 from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.saved_networks import NetworkDirectory, load_network
 from hvd_dqn.train import train
 from tests.envs.toy import Ring
 
@@ -128,7 +128,7 @@ def test_values_are_found(name, tmp_path):
         num_actions=2,
         device=torch.device("cpu"),
     )
-    load_network(network, CheckpointDirectory(run_dir.checkpoints).best())
+    load_network(network, NetworkDirectory(run_dir.networks).best())
     with torch.no_grad():
         # with a stack of frames, an episode's first observation has zeros before it
         before = torch.zeros(4, 5 * (config.env.frame_stack - 1))

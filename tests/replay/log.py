@@ -74,6 +74,7 @@ class World:
         seed: int = 0,
         batch_size: int = 256,
         prioritized: bool = False,
+        first_frame: int = 1,
     ) -> None:
         self.n_step = n_step
         self.stack = stack
@@ -104,7 +105,7 @@ class World:
             rng=rng,
             device=torch.device("cpu"),
         )
-        self.counter = 0
+        self.counter = first_frame - 1
         self.episodes = [[Episode(self.fresh())] for _ in range(num_envs)]
         self.replay.start(self.stacks())
 

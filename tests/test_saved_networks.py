@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from hvd_dqn.checkpoint import CheckpointDirectory, load_network
 from hvd_dqn.errors import UserError
+from hvd_dqn.saved_networks import NetworkDirectory, load_network
 
 
 def network(value=0.0):
@@ -14,7 +14,7 @@ def network(value=0.0):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
-    directory = CheckpointDirectory(tmp_path / "checkpoints", keep=2)
+    directory = NetworkDirectory(tmp_path / "checkpoints", keep=2)
     for step, score in enumerate([1.0, 9.0, 3.0, 2.0, 4.0]):
         directory.save(network(step), env_steps=step, updates=step, evaluation_mean=score)
     assert [saved.env_steps for saved in directory.list()] == [1, 3, 4]
@@ -25,14 +25,14 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_among_equals_the_newest_is_best_and_an_unjudged_one_never(tmp_path):
-    directory = CheckpointDirectory(tmp_path, keep=5)
+    directory = NetworkDirectory(tmp_path, keep=5)
     for step, score in enumerate([5.0, 5.0, None]):
         directory.save(network(), env_steps=step, updates=step, evaluation_mean=score)
     assert directory.best().env_steps == 1
 
 
 def test_saving_the_same_step_again_replaces_it(tmp_path):
-    directory = CheckpointDirectory(tmp_path)
+    directory = NetworkDirectory(tmp_path)
     for value in (1.0, 2.0):
         directory.save(network(value), env_steps=7, updates=7, evaluation_mean=value)
     (saved,) = directory.list()
@@ -40,7 +40,7 @@ def test_saving_the_same_step_again_replaces_it(tmp_path):
 
 
 def test_what_was_cut_short_does_not_exist(tmp_path):
-    directory = CheckpointDirectory(tmp_path)
+    directory = NetworkDirectory(tmp_path)
     directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
     partial = tmp_path / "step-000000000002.partial"
     partial.mkdir()
@@ -52,7 +52,7 @@ def test_what_was_cut_short_does_not_exist(tmp_path):
 
 
 def test_damage_and_strangers_are_told(tmp_path):
-    directory = CheckpointDirectory(tmp_path)
+    directory = NetworkDirectory(tmp_path)
     with pytest.raises(UserError, match="holds no checkpoint"):
         directory.best()
     directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
@@ -69,7 +69,7 @@ def test_damage_and_strangers_are_told(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"env_steps": 1}'])
 def test_a_damaged_manifest_is_told(tmp_path, text):
-    directory = CheckpointDirectory(tmp_path)
+    directory = NetworkDirectory(tmp_path)
     path = directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
     (path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="is damaged"):

@@ -28,7 +28,7 @@ class SavedNetwork(NamedTuple):
     evaluation_mean: float | None
 
 
-class CheckpointDirectory:
+class NetworkDirectory:
     """The `checkpoints/` of a run: the newest few and the best by evaluation."""
 
     def __init__(self, path: Path, keep: int = 2) -> None:
@@ -62,6 +62,12 @@ class CheckpointDirectory:
         _sync_directory(self._path)
         self._prune()
         return final
+
+    def remove_after(self, env_steps: int) -> None:
+        """Remove what is newer than this: a run that goes on from here makes its own."""
+        for saved in self.list():
+            if saved.env_steps > env_steps:
+                shutil.rmtree(saved.path)
 
     def list(self) -> list[SavedNetwork]:
         """Complete checkpoints, oldest first."""

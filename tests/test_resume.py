@@ -1,17 +1,19 @@
-"""run(2k) is run(k), its state put into new parts, and run(k): bit for bit."""
+"""run(2k) is run(k), a checkpoint on disk, and run(k): bit for bit."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from hvd_dqn import train as room
-from hvd_dqn.assembly import assemble
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.resources import acquire
+from hvd_dqn.errors import StoppedError
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.state_files import join, split
+from hvd_dqn.signals import StopRequest
+from hvd_dqn.train import train
+from tests.checkpoints import everything
 from tests.distributed.workers import small_config
 
 CASES = {
@@ -53,14 +55,24 @@ CASES = {
 }
 
 
-def parts_of(config, path):
-    resources = acquire(config, LocalCommunicator(), RunDirectory(path))
-    return resources, assemble(config, LocalCommunicator(), resources)
+class StopAfter(StopRequest):
+    """Asked to stop when it has been looked at this often."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def reason(self):
+        self.looks -= 1
+        return "the test" if self.looks < 0 else None
 
 
-def iterate(config, parts, count):
-    for _ in range(count):
-        room.iterate(config, LocalCommunicator(), parts)
+def records(run_dir):
+    """What the run said of itself, but for how long it took."""
+    lines = map(json.loads, run_dir.metrics_file.read_text().splitlines())
+    timed = ("seconds", "speed/", "distributed/wait_share")
+    return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
 
 
 def equal(ours, theirs, path=""):
@@ -70,8 +82,8 @@ def equal(ours, theirs, path=""):
         for key in ours:
             if key not in ("seconds", "period_seconds", "waited_seconds"):
                 equal(ours[key], theirs[key], f"{path}/{key}")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), path
+    elif isinstance(ours, torch.Tensor | np.ndarray):
+        assert np.array_equal(ours, theirs), path
     elif isinstance(ours, float):
         assert np.array_equal(ours, theirs, equal_nan=True), path
     else:
@@ -80,19 +92,20 @@ def equal(ours, theirs, path=""):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_goes_on_bit_for_bit(name, tmp_path):
-    config = small_config().changed({"distributed.threads_per_rank": 1} | CASES[name])
-    count = config.total_env_steps // config.env_steps_per_iteration(1) // 2
-    resources, parts = parts_of(config, tmp_path / "whole")
-    iterate(config, parts, count)
-    tensors, text = split(parts.state_dict())
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    iterate(config, parts, count)
-    resources.close()
-    # the second starts elsewhere in all it can: another seed's networks, replay and episodes
-    other_resources, other = parts_of(config, tmp_path / "resumed")
-    iterate(config, other, 3)
-    assert other.load_state_dict(join(tensors, text)) == 0, "every episode was played again"
-    iterate(config, other, count)
-    other_resources.close()
-    assert parts.learner.updates > 50
-    equal(parts.state_dict(), other.state_dict())
+    config = small_config().changed(
+        {"distributed.threads_per_rank": 1, "checkpoint.period_env_steps": 150} | CASES[name]
+    )
+    whole, parted = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parted")
+    summary = train(config, LocalCommunicator(), whole)
+    stops = 0
+    for looks in (20, 33, 47, None):
+        stop = StopRequest() if looks is None else StopAfter(looks)
+        try:
+            again = train(config, LocalCommunicator(), parted, stop=stop)
+        except StoppedError:
+            stops += 1
+    assert stops == 3, "it was stopped at three places, and went on from each"
+    assert summary.score == again.score
+    assert summary.progress == again.progress
+    equal(everything(whole.checkpoints), everything(parted.checkpoints))
+    equal(records(whole), records(parted))
