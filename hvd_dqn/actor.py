@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.envs import EpisodesLostError, VectorEnvironment
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.structs import Episode
@@ -131,8 +131,13 @@ class Actor:
 
     def step(self, epsilon: np.ndarray) -> list[Episode]:
         """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
-        action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
-        step = self._envs.step(action)
+        while True:
+            action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
+            try:
+                step = self._envs.step(action)
+                break
+            except EpisodesLostError:
+                self._lose_episodes(np.ones(len(action), dtype=np.bool_))
         self._replay.add(
             action=action,
             reward=step.reward,
@@ -164,9 +169,14 @@ class Actor:
         self._policy.load_state_dict(state["policy"])
         self._obs = self._envs.obs
         if lost.any():
-            self._replay.cut(np.flatnonzero(lost), self._obs[lost])
-            self._exploration.end_episodes(lost)
+            self._lose_episodes(lost)
         return int(lost.sum())
+
+    def _lose_episodes(self, lost: np.ndarray) -> None:
+        """The environments [N] `lost` are at the beginning of other episodes."""
+        self._obs = self._envs.obs
+        self._replay.cut(np.flatnonzero(lost), self._obs[lost])
+        self._exploration.end_episodes(lost)
 
     def load_random_streams(self, state: dict[str, Any]) -> None:
         """Put back that part of a `state_dict` alone."""

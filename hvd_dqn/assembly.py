@@ -78,12 +78,11 @@ class Parts:
         self.observer.load_state_dict(HalvedState(shared["observer"], own["observer"]), mine=mine)
 
 
-def assemble(config: Config, comm: Communicator, resources: Resources) -> Parts:
+def assemble(config: Config, comm: Communicator, resources: Resources, progress: Progress) -> Parts:
     """Every part of this rank, at the start of a run. Collective."""
     learner = assemble_learner(config, comm, resources)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay)
-    progress = Progress()
     observer = Observer(config, comm, resources, learner, progress)
     return Parts(progress, learner, replay, actor, observer)
 

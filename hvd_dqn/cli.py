@@ -28,6 +28,7 @@ from hvd_dqn.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     AgreedError,
+    LostContactError,
     RunError,
     StoppedError,
     UserError,
@@ -137,7 +138,7 @@ def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest
             _report(options, summary, run_dir)
     except StoppedError as error:
         raise StoppedError(f"{error}; run it again with --run-dir {path} to go on") from None
-    except (UserError, RunError):
+    except (UserError, RunError, LostContactError):
         raise
     except Exception as error:
         raise _LoneError(run_dir, error) from error
@@ -147,7 +148,10 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
     """The picture, and the closing line."""
     from hvd_dqn.tools.plot import plot_runs
 
-    plot_runs([run_dir.path], run_dir.plots / "learning_curve.png")
+    try:
+        plot_runs([run_dir.path], run_dir.plots / "learning_curve.png")
+    except UserError as error:  # a picture is not worth a run
+        print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
     progress, score = summary.progress, summary.score
     print(
         f"{options.config.preset}: return {score.mean:.1f} ± {score.std:.1f} over "
@@ -185,6 +189,11 @@ def _together(comm: Communicator, work: Callable[[], None]) -> int:
             print("hvd-dqn: interrupted", file=sys.stderr, flush=True)
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
+    except LostContactError as error:
+        if error.told is not None:
+            print(f"hvd-dqn: {error.told}", file=sys.stderr, flush=True)
+        comm.abort(EXIT_FAILED)
+        return EXIT_FAILED
     except BaseException as error:
         cause = error.cause if isinstance(error, _LoneError) else error
         where = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
@@ -201,7 +210,7 @@ def _keep_traceback(error: BaseException, rank: int) -> str:
     """Write the traceback beside the run, or print it where no run has begun; which of the two."""
     cause = error.cause if isinstance(error, _LoneError) else error
     if isinstance(error, _LoneError) and error.run_dir.path.is_dir():
-        path = error.run_dir.path / f"crash-rank-{rank}.txt"
+        path = error.run_dir.crash_file(rank)
         try:
             path.write_text("".join(traceback.format_exception(cause)))
             return f"traceback in {path}"

@@ -25,5 +25,15 @@ class StoppedError(Exception):
     """The run was asked to stop and has saved a checkpoint, on every rank at the same update."""
 
 
+class LostContactError(Exception):
+    """A collective broke: another rank is gone. `told` is what this rank should say of it, or
+    nothing where another does.
+    """
+
+    def __init__(self, told: str | None = None) -> None:
+        super().__init__(told or "")
+        self.told = told
+
+
 class RunError(Exception):
     """The run failed on every rank at the same update; the message names the first cause."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from hvd_dqn.config import EnvConfig, EvaluationConfig
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
 from hvd_dqn.seeding import Stream, derived_seed
 from hvd_dqn.structs import Episode
 
@@ -77,7 +77,12 @@ class Evaluator:
         share = len(range(self._comm.rank, episodes, self._comm.world_size))
         slots = self.envs.num_envs
         quota = np.array([len(range(slot, share, slots)) for slot in range(slots)])
-        mine = [list(episode) for episode in self._play(policy, quota)]
+        while True:
+            try:
+                mine = [list(episode) for episode in self._play(policy, quota)]
+                break
+            except EpisodesLostError:
+                continue  # from their beginnings once more
         everyone = self._comm.gather([mine, self._wants_stop()])
         if any(stop for _, stop in everyone):
             return None

@@ -30,6 +30,7 @@ from hvd_dqn.run_directory import RunDirectory, run_facts
 from hvd_dqn.saved_networks import NetworkDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.start import Start
+from hvd_dqn.watchdog import Watchdog
 
 _WORK_A_THREAD = 8_000_000
 """Multiply-adds of a forward pass from which a second thread pays: measured on two cores, 1.0 times
@@ -59,7 +60,12 @@ class Resources:
 
 
 def acquire(
-    config: Config, comm: Communicator, run_dir: RunDirectory, start: Start, stop: StopRequest
+    config: Config,
+    comm: Communicator,
+    run_dir: RunDirectory,
+    start: Start,
+    stop: StopRequest,
+    watchdog: Watchdog,
 ) -> Resources:
     """Take device, environments and, on the root, the run directory. `UserError` on all ranks, or
     on none. Collective.
@@ -69,6 +75,7 @@ def acquire(
     env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
     hosts = comm.gather(hostname())
     stack = ExitStack()
+    stack.callback(watchdog.stop)  # the last to be closed: closing can hang as well
     try:
         with agreement(comm):
             if config.planned_updates(comm.world_size) == 0:
@@ -99,7 +106,9 @@ def acquire(
         threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
         torch.set_num_threads(threads)
         networks = NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks)
-        saver = Saver(start.store, comm, config.flat(), keep=config.checkpoint.keep)
+        saver = Saver(
+            start.store, comm, config.flat(), keep=config.checkpoint.keep, touch=watchdog.touch
+        )
         stack.callback(saver.close)
         resources = Resources(device, envs, evaluator, networks, saver, stop, on_close=stack)
         with agreement(comm):
@@ -107,6 +116,7 @@ def acquire(
                 facts = run_facts(config, hosts, comm.backend, threads, str(device))
                 _open(run_dir, config, facts, start)
                 stack.callback(run_dir.lock().close)
+                run_dir.clear_signs()
                 networks.remove_after(start.env_steps)
                 resources.sink = FileSink(
                     run_dir.path,
@@ -118,6 +128,8 @@ def acquire(
                 resources.display = make_display(config.total_env_steps, config.objective.loss_name)
                 stack.callback(resources.display.stop)
                 resources.display.start(_title(config, comm, threads, device))
+        watchdog.start()
+        envs.beat = evaluator.envs.beat = watchdog.beat
     except BaseException:
         stack.close()
         raise

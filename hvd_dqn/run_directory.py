@@ -50,6 +50,21 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def heartbeats(self) -> Path:
+        """Signs of life of the ranks of a run that is going on."""
+        return self.path / "heartbeats"
+
+    def crash_file(self, rank: int) -> Path:
+        """Where a rank writes why it ended the run."""
+        return self.path / f"crash-rank-{rank}.txt"
+
+    def clear_signs(self) -> None:
+        """Remove heartbeats and crash files of the time before."""
+        self.heartbeats.mkdir(exist_ok=True)
+        for file in (*self.heartbeats.iterdir(), *self.path.glob("crash-rank-*.txt")):
+            file.unlink(missing_ok=True)
+
+    @property
     def plots(self) -> Path:
         """Pictures."""
         return self.path / "plots"

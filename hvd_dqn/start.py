@@ -22,8 +22,9 @@ _FREE = (
     "preset",
     "time_limit_minutes",
     "checkpoint.",
-    "faults.",
+    "env.restarts",
     "logging.tensorboard",
+    "distributed.hang_seconds",
     "distributed.threads_per_rank",
     "distributed.backend",
 )

@@ -17,6 +17,8 @@ from hvd_dqn.assembly import Parts, assemble, epsilon
 from hvd_dqn.checkpointing import Checkpoints
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.watched import WatchedCommunicator
+from hvd_dqn.errors import LostContactError
 from hvd_dqn.learner import Learner, NonFiniteError
 from hvd_dqn.observer import Summary
 from hvd_dqn.replay import ReplayBuffer
@@ -25,6 +27,8 @@ from hvd_dqn.resume import resume as resume_parts
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.start import plan
+from hvd_dqn.structs import Progress
+from hvd_dqn.watchdog import Watchdog
 
 
 def train(
@@ -48,10 +52,13 @@ def train(
     if config.time_limit_minutes is not None:
         stop.after(60 * config.time_limit_minutes)
     start = plan(config, comm, run_dir, resume=resume, changes=changes)
-    resources = acquire(config, comm, run_dir, start, stop)
+    progress = Progress()
+    watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)
+    comm = WatchedCommunicator(comm, watchdog)
+    resources = acquire(config, comm, run_dir, start, stop, watchdog)
     try:
-        parts = assemble(config, comm, resources)
-        progress, observer = parts.progress, parts.observer
+        parts = assemble(config, comm, resources, progress)
+        observer = parts.observer
         checkpoints = Checkpoints(config, comm, resources, parts)
         observer.tell_start(start, resume_parts(config, comm, start, parts, resources.saver))
         steps = config.env_steps_per_iteration(comm.world_size)
@@ -69,6 +76,8 @@ def train(
             checkpoints.give_up()
             raise
         return observer.conclude()
+    except LostContactError as error:
+        raise LostContactError(watchdog.explain()) from error
     finally:
         resources.close()
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
+
+_TIMES = ("seconds", "period_seconds", "waited_seconds")
 
 
 def manifest(root: Path) -> dict[str, Any]:
@@ -59,3 +62,19 @@ def frames(root: Path, segments: list[Any], tensors: dict[str, Any]) -> dict[str
                     found[f"{column}:{row}"] = picture
     assert len(found) == sum(min(count, rows - 1) + 1 for count in moved)
     return found
+
+
+def equal(ours: Any, theirs: Any, path: str = "") -> None:
+    """Bit for bit, but for how long it took."""
+    assert type(ours) is type(theirs), path
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), path
+        for key in ours:
+            if key not in _TIMES:
+                equal(ours[key], theirs[key], f"{path}/{key}")
+    elif isinstance(ours, torch.Tensor | np.ndarray):
+        assert np.array_equal(ours, theirs), path
+    elif isinstance(ours, float):
+        assert np.array_equal(ours, theirs, equal_nan=True), path
+    else:
+        assert ours == theirs, path

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,41 +76,72 @@ def launch(
     **environment: str,
 ) -> Finished:
     """Run `python ARGUMENTS` on that many ranks; kill its whole process group when it is over."""
+    with started(arguments, ranks=ranks, launcher=launcher, cwd=cwd, **environment) as job:
+        return job.wait(timeout)
+
+
+class Job:
+    """A launch that is going on, in a session of its own."""
+
+    def __init__(self, command: list[str], cwd: Path | None, environment: dict[str, str]) -> None:
+        self._command = command
+        self._began = time.monotonic()
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def wait(self, timeout: float = TIMEOUT_SECONDS) -> Finished:
+        """To its end, or fail."""
+        try:
+            output, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output, _ = self.process.communicate()
+            pytest.fail(f"{' '.join(self._command)} took over {timeout} s; it said:\n{output}")
+        return Finished(self.process.returncode, output, time.monotonic() - self._began)
+
+    def members(self) -> list[int]:
+        """Its processes, launcher and ranks."""
+        return _session_members(self.process.pid)
+
+    def kill(self) -> None:
+        """End every process of it: mpirun gives its ranks process groups of their own."""
+        for pid in self.members():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@contextlib.contextmanager
+def started(
+    arguments: Sequence[str],
+    *,
+    ranks: int = 2,
+    launcher: str = "horovodrun",
+    cwd: Path | None = None,
+    **environment: str,
+) -> Iterator[Job]:
+    """`python ARGUMENTS` on that many ranks; nothing of it outlives the block."""
     command = [*launcher_command(launcher, ranks), sys.executable, *arguments]
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        cwd=cwd,
-        env=clean_environment(**environment),
-        start_new_session=True,
-    )
+    job = Job(command, cwd, clean_environment(**environment))
     try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _kill_session(process)
-        output, _ = process.communicate()
-        pytest.fail(f"{' '.join(command)} took longer than {timeout} s; it said:\n{output}")
+        yield job
     finally:
-        _kill_session(process)
-    return Finished(process.returncode, output, time.monotonic() - began)
+        job.kill()
+        job.process.communicate()
 
 
 def hvd_dqn(*arguments: str, **options: object) -> Finished:
     """Run the command line on that many ranks."""
     return launch(["-m", "hvd_dqn", *arguments], **options)  # type: ignore[arg-type]
-
-
-def _kill_session(process: subprocess.Popen[str]) -> None:
-    """End every process of the launch: mpirun gives its ranks process groups of their own."""
-    for pid in _session_members(process.pid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def _session_members(session: int) -> list[int]:
@@ -119,6 +151,6 @@ def _session_members(session: int) -> list[int]:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session:
+        if int(fields[3]) == session and fields[0] != "Z":
             members.append(int(stat.parent.name))
     return members

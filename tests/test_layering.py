@@ -13,7 +13,7 @@ FLOORS = [
     ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],
     ["evaluation", "metrics", "checkpoint", "saved_networks", "run_directory", "display"],
-    ["start"],
+    ["start", "watchdog"],
     ["resources"],
     ["observer"],
     ["assembly"],

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
-import torch
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import StoppedError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.train import train
-from tests.checkpoints import everything
+from tests.checkpoints import equal, everything
 from tests.distributed.workers import small_config
 
 CASES = {
@@ -73,21 +71,6 @@ def records(run_dir):
     lines = map(json.loads, run_dir.metrics_file.read_text().splitlines())
     timed = ("seconds", "speed/", "distributed/wait_share")
     return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
-
-
-def equal(ours, theirs, path=""):
-    assert type(ours) is type(theirs), path
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), path
-        for key in ours:
-            if key not in ("seconds", "period_seconds", "waited_seconds"):
-                equal(ours[key], theirs[key], f"{path}/{key}")
-    elif isinstance(ours, torch.Tensor | np.ndarray):
-        assert np.array_equal(ours, theirs), path
-    elif isinstance(ours, float):
-        assert np.array_equal(ours, theirs, equal_nan=True), path
-    else:
-        assert ours == theirs, path
 
 
 @pytest.mark.parametrize("name", CASES)

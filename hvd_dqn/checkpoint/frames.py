@@ -23,9 +23,13 @@ class Stretch:
             self.start = np.maximum(self.start, np.array(saved[-1].stop) - 1)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The frames' bytes, from the ring's own memory."""
+        """The frames' bytes, from the ring's own memory. `DamageError` where one is not finite: a
+        run that goes on from it would end as this one is about to.
+        """
         for column, (start, stop) in enumerate(zip(self.start, self.stop, strict=True)):
             for frames in self._ring.frames(column, int(start), int(stop)):
+                if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+                    raise DamageError("the replay holds an observation that is not finite")
                 yield frames.data.cast("B")
 
     def is_safe(self, steps: int) -> bool:

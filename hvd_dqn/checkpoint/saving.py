@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from hvd_dqn.checkpoint.frames import Stretch, still_needed
 from hvd_dqn.checkpoint.manifest import (
@@ -17,11 +20,11 @@ from hvd_dqn.checkpoint.manifest import (
     load_manifest,
     step_directory,
 )
-from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store
+from hvd_dqn.checkpoint.store import CHUNK, DamageError, FileRecord, Store
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.replay import Ring
-from hvd_dqn.state_files import HalvedState, State, pack, snapshot
+from hvd_dqn.state_files import HalvedState, pack, snapshot
 from hvd_dqn.structs import Progress
 
 
@@ -49,12 +52,19 @@ class Saver:
     """
 
     def __init__(
-        self, store: Store, communicator: Communicator, config: dict[str, Any], *, keep: int
+        self,
+        store: Store,
+        communicator: Communicator,
+        config: dict[str, Any],
+        *,
+        keep: int,
+        touch: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._comm = communicator
         self._config = config
         self._keep = keep
+        self._touch = touch
         self._segments: list[Segment] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._job: _Job | None = None
@@ -86,14 +96,15 @@ class Saver:
         kept = still_needed(self._segments, ring)
 
         def write() -> tuple[FileRecord | None, RankFiles]:
-            frames = self._store.write(f"frames/{rank}-{env_steps:012d}.bin", stretch.chunks())
+            if not torch.isfinite(own["replay"]["ring"]["rewards"]).all():
+                raise DamageError("the replay holds a reward that is not finite")
+            frames = self._write(f"frames/{rank}-{env_steps:012d}.bin", stretch.chunks())
             segment = Segment(frames, stretch.start.tolist(), stretch.stop.tolist())
-            root = (
-                None if shared is None else self._write(f"{directory}/shared.safetensors", shared)
-            )
-            return root, RankFiles(
-                self._write(f"{directory}/{rank}.safetensors", own), [*kept, segment]
-            )
+            root = None
+            if shared is not None:
+                root = self._write(f"{directory}/shared.safetensors", [memoryview(pack(shared))])
+            mine = self._write(f"{directory}/{rank}.safetensors", [memoryview(pack(own))])
+            return root, RankFiles(mine, [*kept, segment])
 
         written = self._thread.submit(write)
         self._job = _Job(env_steps, progress.updates, metrics_bytes, stretch, written)
@@ -151,8 +162,16 @@ class Saver:
                 raise SaveError(f"rank {rank} on {host} could not write to {self._store}: {text}")
         return [value for _, _, value in everyone]
 
-    def _write(self, name: str, state: State) -> FileRecord:
-        return self._store.write(name, [memoryview(pack(state))])
+    def _write(self, name: str, contents: Iterable[memoryview]) -> FileRecord:
+        """`touch` is called for every few megabytes: what a slow disk still takes is no hang."""
+
+        def chunks() -> Iterator[memoryview]:
+            for whole in contents:
+                for start in range(0, len(whole), CHUNK):
+                    self._touch()
+                    yield whole[start : start + CHUNK]
+
+        return self._store.write(name, chunks())
 
     def _publish(self, job: _Job, shared: Any, ranks: list[RankFiles]) -> None:
         manifest = Manifest(

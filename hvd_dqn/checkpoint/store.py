@@ -214,12 +214,10 @@ class _Tally:
         self._digest = hashlib.sha256()
 
     def __iter__(self) -> Iterator[memoryview]:
-        for whole in self._chunks:
-            for start in range(0, len(whole), CHUNK):
-                chunk = whole[start : start + CHUNK]
-                self._size += len(chunk)
-                self._digest.update(chunk)
-                yield chunk
+        for chunk in self._chunks:
+            self._size += len(chunk)
+            self._digest.update(chunk)
+            yield chunk
 
     def record(self, name: str) -> FileRecord:
         """What went through."""

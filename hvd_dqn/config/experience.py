@@ -21,6 +21,8 @@ class EnvConfig(Section):
     """Environments per rank, stepped together."""
     vectorization: Literal["sync", "async"] = "sync"
     """Step the environments in this process, or each in a (spawned) process of its own."""
+    restarts: int = non_negative(0)
+    """How often a rank may make its environments anew when one of them breaks."""
     kwargs: str = "{}"
     """Keyword arguments for the environment, as a JSON object. A list of whole numbers, such as a
     shape, arrives as a tuple.

@@ -16,6 +16,8 @@ class DistributedConfig(Section):
 
     backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
     """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone."""
+    hang_seconds: float = positive(60.0)
+    """The job is ended where a rank has not moved for so long."""
     threads_per_rank: int | None = positive(None)
     """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
     work for them.

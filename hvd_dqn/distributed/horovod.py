@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.distributed.mpi import MpiCommunicator
-from hvd_dqn.errors import UserError
+from hvd_dqn.errors import LostContactError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,10 @@ class HorovodCommunicator(MpiCommunicator):
                 "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod beside mpi4py needs",
                 "rebuild MPI with it, or choose --distributed.backend mpi",
             )
+        from horovod.common.exceptions import HorovodInternalError
+
         self._hvd = hvd
+        self._broken: type[Exception] = HorovodInternalError
         self._nccl = bool(hvd.nccl_built()) and self._gpus_are_distinct()
         self._handle = 0
 
@@ -45,7 +48,10 @@ class HorovodCommunicator(MpiCommunicator):
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        self._hvd.synchronize(self._handle)
+        try:
+            self._hvd.synchronize(self._handle)
+        except self._broken as error:
+            raise LostContactError from error
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host)
@@ -54,7 +60,10 @@ class HorovodCommunicator(MpiCommunicator):
     def broadcast(self, tensor: Tensor, name: str) -> None:
         """See `Communicator`."""
         host = tensor if self._nccl else self._stage(tensor, name)
-        self._hvd.broadcast_(host, root_rank=0, name=name)
+        try:
+            self._hvd.broadcast_(host, root_rank=0, name=name)
+        except self._broken as error:
+            raise LostContactError from error
         if host is not tensor:
             tensor.copy_(host)
 

@@ -1,6 +1,6 @@
 """One vector environment from an id, whole-game returns kept apart from the learner's rewards."""
 
 from hvd_dqn.envs.make import make_env, make_vector_env
-from hvd_dqn.envs.vector import EnvStep, VectorEnvironment
+from hvd_dqn.envs.vector import EnvStep, EpisodesLostError, VectorEnvironment
 
-__all__ = ["EnvStep", "VectorEnvironment", "make_env", "make_vector_env"]
+__all__ = ["EnvStep", "EpisodesLostError", "VectorEnvironment", "make_env", "make_vector_env"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs import packages
 from hvd_dqn.envs.atari import make_atari
 from hvd_dqn.envs.minatar import FreshEpisodes
@@ -67,20 +69,38 @@ def make_vector_env(
     Atari games where it comes before theirs. `threads` are for simulators that step their copies in
     threads: Atari's.
     """
-    simulators: Simulators
-    limit: int | None
-    if config.is_atari:
-        simulators, limit = make_atari(
-            config, num_envs=num_envs, max_episode_steps=max_episode_steps, threads=threads
+
+    def make() -> tuple[Simulators, int | None]:
+        if config.is_atari:
+            return make_atari(
+                config, num_envs=num_envs, max_episode_steps=max_episode_steps, threads=threads
+            )
+        return _make_gymnasium(config, num_envs, max_episode_steps)
+
+    left = config.restarts
+
+    def remake(error: Exception) -> Simulators:
+        nonlocal left
+        if left == 0:
+            raise error
+        left -= 1
+        print(
+            f"hvd-dqn: an environment on {hostname()} broke ({type(error).__name__}: "
+            f"{_one_line(error)}); all {num_envs} of its rank are made anew, {left} more times at "
+            "most",
+            file=sys.stderr,
+            flush=True,
         )
-    else:
-        simulators, limit = _make_gymnasium(config, num_envs, max_episode_steps)
+        return make()[0]
+
+    simulators, limit = make()
     return VectorEnvironment(
         simulators,
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,
         reward_clip=config.reward_clip,
         max_episode_steps=limit,
+        remake=remake,
     )
 
 

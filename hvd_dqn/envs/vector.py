@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,12 +35,18 @@ class EnvStep(NamedTuple):
     episodes: list[Episode]
 
 
+class EpisodesLostError(Exception):
+    """An environment broke, and all were made anew: every copy has begun its next episode."""
+
+
 class VectorEnvironment:
     """N copies of an environment; an ended one is reset at once, so no step is spent on a reset.
 
     Episode k of copy i starts from `episode_seed(i, k)`: any episode can be started again alone.
     An observation is the newest `frame_stack` frames of its episode, with zeros before its first;
     its newest frame is `obs[:, -frame_shape[0]:]`. An episode of `max_episode_steps` is truncated.
+    Simulators that raise are replaced by what `remake` gives, or it raises. `beat` is called
+    whenever they have moved.
     """
 
     def __init__(
@@ -50,8 +57,12 @@ class VectorEnvironment:
         frame_stack: int = 1,
         reward_clip: float | None = None,
         max_episode_steps: int | None = None,
+        remake: Callable[[Exception], Simulators] | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._simulators = simulators
+        self._remake = remake
+        self.beat = beat
         self._episode_seed = episode_seed
         self._frames = FrameStack(simulators.raw_space, frame_stack)
         self._clip = math.inf if reward_clip is None else reward_clip
@@ -77,8 +88,16 @@ class VectorEnvironment:
         return self._obs
 
     def step(self, action: np.ndarray) -> EnvStep:
-        """Take action [N] int in 0 … num_actions − 1."""
+        """Take action [N] int in 0 … num_actions − 1.
+
+        Raises `EpisodesLostError` where the environments had to be made anew: none has stepped.
+        """
+        with self._replaced_if_broken():
+            return self._step(action)
+
+    def _step(self, action: np.ndarray) -> EnvStep:
         step = self._simulators.step(action)
+        self.beat()
         self._remember(action)
         self._return += step.reward
         self._length += 1
@@ -121,7 +140,11 @@ class VectorEnvironment:
         self._episode_number[:] = state["episode_number"].numpy()
         actions, length = state["actions"].numpy(), state["length"].numpy()
         self._obs = state["obs"].numpy().copy()
-        reached = self._play_again(actions, length)
+        try:
+            with self._replaced_if_broken():
+                reached = self._play_again(actions, length)
+        except EpisodesLostError:
+            return np.ones(self.num_envs, dtype=np.bool_)
         self._return[:] = state["return"].numpy()
         self._length[:] = length
         room = max(actions.shape[1], self._actions.shape[1])
@@ -132,6 +155,20 @@ class VectorEnvironment:
         if lost.any():
             self._obs[lost] = self._frames.first(self._start_next(lost)[lost])
         return lost
+
+    @contextmanager
+    def _replaced_if_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._remake is None:
+                raise
+            with suppress(Exception):
+                self._simulators.close()
+            self._simulators = self._remake(error)
+            everyone = np.ones(self.num_envs, dtype=np.bool_)
+            self._obs = self._frames.first(self._start_next(everyone))
+            raise EpisodesLostError from error
 
     def close(self) -> None:
         """End the copies and their processes."""
@@ -160,6 +197,7 @@ class VectorEnvironment:
                 waiting &= ~begins
             place = np.maximum(time - (longest - length), 0)
             step = self._simulators.step(actions[np.arange(self.num_envs), place])
+            self.beat()
             obs = self._frames.following(obs, step.frames)
             if step.ended.any():
                 self._reset_again(step.ended, seeds)

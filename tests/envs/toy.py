@@ -1,5 +1,8 @@
 """Environments made for tests, named as a third party's would be: `tests.envs.toy:Name-v0`."""
 
+import resource
+import time
+
 import gymnasium as gym
 import numpy as np
 
@@ -59,9 +62,12 @@ class Identity(gym.Env):
 
 
 class Faulty(Identity):
-    """Goes wrong after `after` steps of its life: `nan` rewards or an exception, on one rank or on
-    all.
+    """Goes wrong after `after` steps of its life, on one rank or on all: `nan` rewards, an
+    exception (`raise`; `once`: in the first of a process's environments to get there), no end of a
+    step (`hang`), more memory than there is (`memory`), or files that can grow no more (`disk`).
     """
+
+    broken = False
 
     def __init__(self, fault="raise", after=60, rank=None, **kwargs):
         super().__init__(**kwargs)
@@ -75,10 +81,21 @@ class Faulty(Identity):
         mine = self.rank is None or (launch is not None and launch.rank == self.rank)
         obs, reward, terminated, truncated, info = super().step(action)
         if mine and self.life >= self.after:
-            if self.fault == "raise":
-                raise RuntimeError("the simulator broke")
-            reward = float("nan")
+            self._go_wrong()
+            reward = float("nan") if self.fault == "nan" else reward
         return obs, reward, terminated, truncated, info
+
+    def _go_wrong(self):
+        if self.fault == "raise" or (self.fault == "once" and not Faulty.broken):
+            Faulty.broken = True
+            raise RuntimeError("the simulator broke")
+        if self.fault == "hang":
+            time.sleep(1000)
+        if self.fault == "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2**33, resource.RLIM_INFINITY))
+            np.ones(2**34, dtype=np.uint8)
+        if self.fault == "disk" and self.life == self.after:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
 
 
 class Continuous(Counting):

@@ -1,0 +1,70 @@
+"""Collectives that a watchdog knows of: while a rank waits in one, the fault is another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from hvd_dqn.distributed.communicator import Communicator, Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Watch(Protocol):
+    """Told when a rank moves."""
+
+    def beat(self, *, waiting: bool = False) -> None:
+        """The rank has got on; what comes next is its own work, or `waiting` for other ranks."""
+        ...
+
+
+class WatchedCommunicator:
+    """Another communicator, whose waiting is told to a watch."""
+
+    def __init__(self, inner: Communicator, watch: Watch) -> None:
+        self._inner = inner
+        self._watch = watch
+        self.backend = inner.backend
+        self.rank = inner.rank
+        self.world_size = inner.world_size
+        self.local_rank = inner.local_rank
+
+    @property
+    def is_root(self) -> bool:
+        """See `Communicator`."""
+        return self._inner.is_root
+
+    def start_sum(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        self._inner.start_sum(tensor, name)
+
+    def finish_sum(self) -> None:
+        """See `Communicator`."""
+        with self._waiting():
+            self._inner.finish_sum()
+
+    def broadcast(self, tensor: Tensor, name: str) -> None:
+        """See `Communicator`."""
+        with self._waiting():
+            self._inner.broadcast(tensor, name)
+
+    def gather(self, value: Json) -> list[Json]:
+        """See `Communicator`."""
+        with self._waiting():
+            return self._inner.gather(value)
+
+    def abort(self, exit_code: int) -> None:
+        """See `Communicator`."""
+        self._inner.abort(exit_code)
+
+    def close(self) -> None:
+        """See `Communicator`."""
+        self._inner.close()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._watch.beat(waiting=True)
+        yield
+        self._watch.beat()

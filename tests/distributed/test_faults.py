@@ -1,0 +1,190 @@
+"""Faults under real launchers: who is named, how soon it ends, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import campaign
+from tests.checkpoints import equal, everything
+from tests.distributed.workers import small_config
+from tests.launching import hvd_dqn, started
+
+pytestmark = pytest.mark.multirank
+
+FAULTY = "tests.envs.toy:ToyFaulty-v0"
+
+
+def config_file(tmp_path: Path, **changes) -> Path:
+    config = small_config().changed(
+        {"checkpoint.period_env_steps": 300, "distributed.hang_seconds": 5.0} | changes
+    )
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json())
+    return path
+
+
+def faulty(tmp_path: Path, fault: str, rank: int | None, *, after: int = 200, **changes) -> Path:
+    kwargs = json.dumps({"fault": fault, "after": after, "rank": rank})
+    return config_file(tmp_path, **{"env.id": FAULTY, "env.kwargs": kwargs} | changes)
+
+
+def train(config: Path, run_dir: Path, *options: str, **launch):
+    arguments = ["train", "--config", str(config), "--run-dir", str(run_dir), *options]
+    return hvd_dqn(*arguments, **launch)
+
+
+def test_a_campaign_of_faults_changes_no_result():
+    tally = campaign(kills=3, hangs=1, corruptions=3, signals=3, ranks=[2], seed=int(time.time()))
+    assert tally.wrong == 0
+    assert tally.left_behind == 0
+    assert tally.slowest_exit_seconds < 15
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number", "target"),
+    [
+        ("mpirun", signal.SIGUSR1, "launcher"),
+        ("mpirun", signal.SIGUSR2, "launcher"),
+        ("horovodrun", signal.SIGTERM, "rank"),
+        ("none", signal.SIGINT, "launcher"),
+    ],
+)
+def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, target):
+    ranks = 1 if launcher == "none" else 2
+    config = config_file(tmp_path, total_env_steps=200_000)
+    run_dir = tmp_path / "run"
+    arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
+    with started(arguments, ranks=ranks, launcher=launcher) as job:
+        beat = run_dir / "heartbeats" / f"rank-{ranks - 1}.json"
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists() and beat.exists())
+        time.sleep(1)
+        struck = time.monotonic()
+        pid = job.process.pid if target == "launcher" else json.loads(beat.read_text())[1]
+        os.kill(pid, number)
+        done = job.wait()
+        assert time.monotonic() - struck < 10
+    assert done.code == 75, done.output
+    (line,) = done.lines("hvd-dqn: ")
+    assert number.name in line
+    assert "with a checkpoint" in line
+    manifests = list(run_dir.glob("checkpoints/step-*/manifest.json"))
+    stopped_at = max(json.loads(m.read_text())["body"]["env_steps"] for m in manifests)
+    assert f"{stopped_at:,} env steps" in line
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    config = faulty(tmp_path, "hang", None, **{"distributed.hang_seconds": 60.0})
+    run_dir = tmp_path / "run"
+    arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
+    with started(arguments, launcher="none") as job:
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists())
+        time.sleep(3)
+        os.kill(job.process.pid, signal.SIGINT)
+        time.sleep(1)
+        assert job.process.poll() is None, "the first one asks"
+        os.kill(job.process.pid, signal.SIGINT)
+        done = job.wait(5)
+    assert done.code == 1
+    assert "interrupted" in done.output
+
+
+def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
+    config = config_file(tmp_path)
+    done = train(config, tmp_path / "run", "--time_limit_minutes", "0.01")
+    assert done.code == 75, done.output
+    assert "the time limit" in done.lines("hvd-dqn: ")[0]
+    assert train(config, tmp_path / "run").code == 0
+    assert train(config, tmp_path / "alone").code == 0
+    equal(everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_hung_environment_is_named(tmp_path, rank):
+    done = train(faulty(tmp_path, "hang", rank), tmp_path / "run")
+    assert done.code == 1, done.output
+    assert done.seconds < 40
+    (line,) = done.lines("hvd-dqn: ")
+    assert f"rank {rank} on" in line
+    assert "nothing has moved" in line
+    stacks = (tmp_path / "run" / f"crash-rank-{rank}.txt").read_text()
+    assert "toy.py" in stacks, "the stack of the main thread, in the environment"
+
+
+def test_a_rank_out_of_memory_is_named(tmp_path):
+    done = train(faulty(tmp_path, "memory", 1), tmp_path / "run")
+    assert done.code == 1, done.output
+    (line,) = done.lines("hvd-dqn: ")
+    assert "rank 1 on" in line
+    assert "MemoryError" in line
+
+
+def test_a_nan_leaves_the_checkpoints_before_it_good(tmp_path):
+    config = faulty(tmp_path, "nan", 1)
+    done = train(config, tmp_path / "run")
+    assert done.code == 1, done.output
+    (line,) = done.lines("hvd-dqn: ")
+    assert "not finite on rank 1 at update" in line
+    again = train(
+        faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"
+    )
+    assert again.code == 0, again.output
+    assert "going on from" in again.output
+
+
+def test_a_full_disk_costs_checkpoints_and_not_the_run(tmp_path):
+    done = train(faulty(tmp_path, "disk", None), tmp_path / "run")
+    assert done.code == 0, done.output
+    assert "no checkpoint: rank 0 on" in done.output
+    assert done.lines("greedy episodes ·"), "the score is told, with a picture or without"
+    assert "the newest is of" in done.output
+    again = train(
+        faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"
+    )
+    assert again.code == 0, again.output
+    assert "going on from" in again.output
+
+
+def test_a_disk_that_takes_no_checkpoint_at_all_ends_the_run(tmp_path):
+    done = train(faulty(tmp_path, "disk", None, after=20), tmp_path / "run")
+    assert done.code == 1, done.output
+    assert "no checkpoint could be written" in done.lines("hvd-dqn: ")[0]
+
+
+def test_a_flaky_environment_is_made_anew(tmp_path):
+    config = faulty(tmp_path, "once", 1, **{"env.restarts": 1})
+    done = train(config, tmp_path / "run")
+    assert done.code == 0, done.output
+    (line,) = done.lines("hvd-dqn: ")
+    assert "the simulator broke" in line
+    assert "made anew" in line
+
+
+def test_other_numbers_of_ranks_go_on_with_every_transition(tmp_path):
+    config = config_file(tmp_path, **{"replay.capacity": 4000})
+    for ranks, total in ((2, 1200), (3, 1800), (1, 2400)):
+        done = train(
+            config, tmp_path / "run", "--total_env_steps", str(total),
+            "--resume-changes", "total_env_steps", ranks=ranks,
+        )  # fmt: skip
+        assert done.code == 0, done.output
+        ranks_now = everything(tmp_path / "run/checkpoints")["ranks"]
+        assert len(ranks_now) == ranks
+        steps = sum(len(rank["frames"]) for rank in ranks_now.values())
+        assert steps >= total, "a row for every step, and more for final observations"
+    assert ", which 3 ranks made" in done.output
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert [start["from"]["world_size"] for start in facts["resumed"]] == [2, 3]
+    assert facts["resumed"][1]["from"]["changed"] == {"total_env_steps": [1800, 2400]}
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
