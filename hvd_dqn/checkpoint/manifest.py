@@ -67,6 +67,11 @@ class Manifest(NamedTuple):
                 raise DamageError("manifest.json is not what was written (checksum)")
             if body.pop("format") != FORMAT:
                 raise DamageError("manifest.json is of another format of checkpoints")
+            counts = [body[name] for name in ("env_steps", "updates", "metrics_bytes")]
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError("counters that are no numbers")
+            if not isinstance(body["config"], dict):
+                raise ValueError("a config that is none")
             return cls(
                 **body
                 | {
@@ -110,7 +115,10 @@ def load_manifest(store: Store, directory: str) -> Manifest:
         raise DamageError(f"manifest.json cannot be read ({error})") from error
     if len(data) > _LIMIT:
         raise DamageError(f"manifest.json has more than {_LIMIT} bytes")
-    return Manifest.from_bytes(data)
+    manifest = Manifest.from_bytes(data)
+    if manifest.directory != directory:
+        raise DamageError(f"manifest.json is of {manifest.directory}")
+    return manifest
 
 
 def _checksum(body: dict[str, Any]) -> str:
