@@ -234,6 +234,48 @@ def _is_root() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _LaunchOptions:
+    """Run `hvd-dqn COMMAND` on several ranks, start it again where it fails, and stop it gently:
+    hvd-dqn launch --np 4 --max-restarts 3 -- train cartpole --run-dir runs/a
+    """
+
+    np: int
+    """Ranks."""
+    hosts: str = ""
+    """Where, as `a:4,b:4`; by default on this host."""
+    launcher: str = "horovodrun"
+    """What starts the ranks, with its options: horovodrun, or another that takes -np and -H."""
+    max_restarts: int = 3
+    """Attempts after the first."""
+    min_np: int | None = None
+    """Go on with so few ranks where a host is gone; by default with no fewer than --np."""
+
+
+def _launch(arguments: Sequence[str]) -> int:
+    from hvd_dqn.run_directory import default_path
+    from hvd_dqn.tools.launch import launch, parse_hosts
+
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = ["--np" if a == "-np" else "--hosts" if a == "-H" else a for a in arguments[:split]]
+    options = parse(_LaunchOptions, flags, program="hvd-dqn launch")
+    command = list(arguments[split + 1 :])
+    if command[:1] != ["train"]:
+        raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")
+    if options.np < 1 or options.max_restarts < 0:
+        raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
+    if not {"--run-dir", "--run_dir"} & set(command) and len(command) > 1:
+        command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
+    return launch(
+        command,
+        ranks=options.np,
+        hosts=parse_hosts(options.hosts),
+        launcher=options.launcher,
+        max_restarts=options.max_restarts,
+        min_ranks=options.np if options.min_np is None else options.min_np,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class _EvaluateOptions:
     """Play greedy episodes with the best network of a run."""
 
@@ -378,6 +420,7 @@ def _flags(arguments: Sequence[str], *names: str) -> list[str]:
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train PRESET, on every rank of this launch"),
+    "launch": (_launch, "start ranks, again where they fail, and stop them gently"),
     "evaluate": (_evaluate, "play greedy episodes with a run's best network"),
     "plot": (_plot, "draw learning curves"),
     "presets": (_presets, "list the presets, or one preset's settings"),

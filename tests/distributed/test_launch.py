@@ -1,0 +1,91 @@
+"""`hvd-dqn launch`: restarts, gentle stops, hosts that are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from hvd_dqn.errors import UserError
+from hvd_dqn.tools.launch import Host, parse_hosts
+from tests.checkpoints import equal, everything
+from tests.distributed.test_faults import config_file, faulty, train, wait_until
+from tests.launching import hvd_dqn, started
+
+
+def test_hosts():
+    assert parse_hosts("a:4,b") == [Host("a", 4), Host("b", 1)]
+    assert parse_hosts("") == []
+    for text in ("a:x", ":3", "a:0"):
+        with pytest.raises(UserError, match="is no HOST:SLOTS"):
+            parse_hosts(text)
+
+
+@pytest.mark.multirank
+def test_a_killed_rank_costs_nothing_but_time(tmp_path):
+    config, run_dir = config_file(tmp_path, total_env_steps=4800), tmp_path / "run"
+    command = ["train", "--config", str(config), "--run-dir", str(run_dir)]
+    arguments = ["-m", "hvd_dqn", "launch", "-np", "2", "--max-restarts", "2", "--", *command]
+    with started(arguments, launcher="none") as job:
+        beat = run_dir / "heartbeats" / "rank-1.json"
+        wait_until(lambda: list(run_dir.glob("checkpoints/step-*/manifest.json")))
+        os.kill(json.loads(beat.read_text())[1], signal.SIGKILL)
+        done = job.wait()
+    assert done.code == 0, done.output
+    (line,) = done.lines("hvd-dqn launch: ")
+    assert "attempt 1 on 2 ranks" in line
+    assert "rank 1 " in line
+    assert "signal 9" in line
+    assert "going on from" in done.output
+    assert train(config, tmp_path / "alone").code == 0
+    equal(everything(run_dir / "checkpoints"), everything(tmp_path / "alone/checkpoints"))
+
+
+@pytest.mark.multirank
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("horovodrun", signal.SIGINT), ("mpirun", signal.SIGTERM)]
+)
+def test_what_ends_a_launcher_stops_this_one_gently(tmp_path, launcher, number):
+    config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
+    command = ["train", "--config", str(config), "--run-dir", str(run_dir)]
+    how = "mpirun --allow-run-as-root --oversubscribe" if launcher == "mpirun" else launcher
+    arguments = ["-m", "hvd_dqn", "launch", "-np", "2", "--launcher", how, "--", *command]
+    with started(arguments, launcher="none") as job:
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists())
+        time.sleep(1)
+        os.kill(job.process.pid, number)
+        done = job.wait(20)
+        assert job.members() == []
+    assert done.code == 75, done.output
+    assert "with a checkpoint" in done.output
+
+
+@pytest.mark.multirank
+def test_what_fails_every_time_is_given_up_with_its_causes(tmp_path):
+    config = faulty(tmp_path, "raise", 1, after=5)
+    command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
+    done = hvd_dqn("launch", "-np", "2", "--max-restarts", "1", "--", *command, launcher="none")
+    assert done.code == 1, done.output
+    line = done.lines("hvd-dqn launch: given up after 2 attempts")[0]
+    assert line.count("the simulator broke") == 2
+    bad = ["train", "cartpole", "--seed", "x"]
+    done = hvd_dqn("launch", "-np", "2", "--", *bad, launcher="none")
+    assert done.code == 2, "what is wrong with the command is not tried again"
+    assert not done.lines("hvd-dqn launch: ")
+
+
+@pytest.mark.multirank
+def test_a_host_that_is_gone_is_dropped_where_that_is_allowed(tmp_path):
+    config = config_file(tmp_path)
+    command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
+    where = ["-np", "2", "-H", "localhost:1,gone.invalid:1"]
+    done = hvd_dqn("launch", *where, "--", *command, launcher="none")
+    assert done.code == 2, done.output
+    assert "1 ranks are left, and --min-np is 2" in done.output
+    done = hvd_dqn("launch", *where, "--min-np", "1", "--", *command, launcher="none")
+    assert done.code == 0, done.output
+    assert "host gone.invalid cannot be reached" in done.output
+    assert "1 rank (" in done.output
