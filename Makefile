@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup peers clean
+.PHONY: train test check setup peers chaos clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -70,6 +70,11 @@ peers: $(READY)
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet -c constraints.txt torch
 	.venv-peers/bin/python -m pip install --quiet $(PEERS) minatar
+
+# Kills, hangs, damaged checkpoints and signals at random moments; every run must end as if there
+# had been none.
+chaos: $(READY_TO_TEST)
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-peers build *.egg-info
