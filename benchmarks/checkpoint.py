@@ -1,0 +1,70 @@
+"""How long checkpoints hold up the training, and how much they write.
+
+    python benchmarks/checkpoint.py cartpole --checkpoint.period-env-steps 1000
+
+Runs a preset in this process with the options that follow its name, and times what the loop waits
+for: copying the state, and, at the next record, the rest of the writing. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hvd_dqn.checkpoint import Saver
+from hvd_dqn.command_line import parse_train
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.train import train
+
+
+def timed(method: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same, with its durations kept."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        result = method(*arguments, **options)
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    return call
+
+
+def main() -> None:
+    """Run, then print."""
+    config = parse_train([*sys.argv[1:], "--logging.tensorboard", "False"]).config
+    parts: dict[str, list[float]] = {"begin": [], "finish": [], "make_room": []}
+    for name, seconds in parts.items():
+        setattr(Saver, name, timed(getattr(Saver, name), seconds))
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = RunDirectory(Path(scratch) / "run")
+        began = time.perf_counter()
+        summary = train(config, LocalCommunicator(), run_dir)
+        whole = time.perf_counter() - began
+        kept = sum(f.stat().st_size for f in run_dir.checkpoints.rglob("*") if f.is_file())
+    count = len(parts["begin"])
+    waits = [s for s in parts["finish"] if s > 1e-4]
+    print("| preset | checkpoints | copying, median / longest | waiting for the disk, median / "
+          "longest | share of the run | kept |")  # fmt: skip
+    print("|---" * 6 + "|")
+    print(
+        f"| {config.preset} ({summary.progress.env_steps:,} env steps) | {count} "
+        f"| {milliseconds(parts['begin'])} | {milliseconds(waits)} "
+        f"| {sum(map(sum, parts.values())) / whole:.2%} | {kept / 1e6:.1f} MB |"
+    )
+
+
+def milliseconds(seconds: list[float]) -> str:
+    """Median and longest."""
+    if not seconds:
+        return "–"
+    return f"{1e3 * statistics.median(seconds):.1f} / {1e3 * max(seconds):.1f} ms"
+
+
+if __name__ == "__main__":
+    main()
