@@ -63,7 +63,7 @@ $(READY_TO_TEST): $(READY)
 	@$(PIP) -e '.[test]'
 	@touch $@
 
-# What other people use, for benchmarks/replay.py and benchmarks/minatar.py: never in our own
+# What other people use, for benchmarks/replay.py and benchmarks/minatar_games.py: never in our own
 # environment, whose versions they would change.
 PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 tianshou==2.0.1 torchrl==0.14.1 cpprb==11.0.0
 peers: $(READY)

@@ -1,9 +1,9 @@
 """Five MinAtar games, several seeds, beside Stable-Baselines3's DQN and QR-DQN.
 
     make peers
-    python benchmarks/minatar.py --env-steps 100000 --seeds 3
+    python benchmarks/minatar_games.py --env-steps 100000 --seeds 3
 
-Every run has the same number of env steps, one core, and a closing evaluation of 100 greedy whole
+Every run has the same number of env steps, one core, and a closing evaluation of 50 greedy whole
 games with the game's own sticky actions. Ours are presets with ε falling over a tenth of the
 budget; the others are described in `peer_sb3.py`. Runs already in `benchmarks/results/minatar.json`
 are not done again. Prints a Markdown table of mean ± standard deviation over seeds, of the last
@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "minatar.json"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 OURS = ("dqn", "rainbow", "m-iqn")
 PEERS = ("SB3 DQN", "SB3 QR-DQN")
-EPISODES = 100
+EPISODES = 50
 
 
 def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dict[str, Any]:
