@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from hvd_dqn.errors import UserError
 from hvd_dqn.files import open_plain, publish, write_durably
 
 CHUNK = 8 << 20
+_OPTIONS = {"block_size": CHUNK}
 _NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9]+)*(/[a-z0-9-]+(\.[a-z0-9]+)*)*")
 
 
@@ -124,26 +126,29 @@ class RemoteStore:
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
         """See `Store`."""
         tally = _Tally(chunks)
-        with self._fs.open(self._place(name), "wb", block_size=CHUNK) as file:
+        with _failing_as_files_do(), self._fs.open(self._place(name), "wb", **_OPTIONS) as file:
             for chunk in tally:
                 file.write(chunk)
         return tally.record(name)
 
     def publish(self, name: str, data: bytes) -> None:
         """See `Store`."""
-        self._fs.pipe_file(self._place(name), data)
+        with _failing_as_files_do():
+            self._fs.pipe_file(self._place(name), data)
 
     def open(self, name: str) -> BinaryIO:
         """See `Store`."""
-        file: BinaryIO = self._fs.open(self._place(name), "rb", block_size=CHUNK)
-        return file
+        with _failing_as_files_do():
+            file: BinaryIO = self._fs.open(self._place(name), "rb", **_OPTIONS)
+            return file
 
     def list(self, directory: str) -> list[str]:
         """See `Store`."""
         self._fs.invalidate_cache()
         place = self._place(directory) if directory else self._root
         try:
-            entries = self._fs.ls(place, detail=False)
+            with _failing_as_files_do():
+                entries = self._fs.ls(place, detail=False)
         except FileNotFoundError:
             return []
         prefix = f"{directory}/" if directory else ""
@@ -151,8 +156,9 @@ class RemoteStore:
 
     def remove(self, name: str) -> None:
         """See `Store`."""
-        if self._fs.exists(self._place(name)):
-            self._fs.rm(self._place(name), recursive=True)
+        with _failing_as_files_do():
+            if self._fs.exists(self._place(name)):
+                self._fs.rm(self._place(name), recursive=True)
 
     def __str__(self) -> str:
         return self._url
@@ -203,6 +209,17 @@ def verify(store: Store, record: FileRecord) -> None:
         raise DamageError(f"{record.name} cannot be read ({error})") from error
     if left != 0 or digest.hexdigest() != record.sha256:
         raise DamageError(f"{record.name} is not what was written (size or checksum)")
+
+
+@contextmanager
+def _failing_as_files_do() -> Iterator[None]:
+    """Whatever a remote file system's library raises is an `OSError`."""
+    try:
+        yield
+    except (OSError, DamageError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 class _Tally:

@@ -52,7 +52,10 @@ def s3_bucket(s3_server, monkeypatch):
         monkeypatch.setenv(name, value)
     name = "bucket-" + hashlib.sha256(os.urandom(8)).hexdigest()[:12]
     boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
+    s3fs = pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()  # its instances remember who asked
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -139,6 +142,20 @@ def test_files_are_as_private_as_the_user_asks(tmp_path):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "store/a/b").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "store/a").stat().st_mode) == 0o700
+
+
+def test_what_a_remote_library_raises_is_a_files_error(s3_bucket, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = open_store(f"{s3_bucket}/run")
+    for attempt in (
+        lambda: store.write("a/b", [memoryview(b"x")]),
+        lambda: store.publish("a/b", b"x"),
+        lambda: store.remove("a/b"),
+    ):
+        with pytest.raises(OSError, match="redentials"):
+            attempt()
 
 
 def test_a_url_of_an_unknown_kind_is_told():
