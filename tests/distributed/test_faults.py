@@ -94,13 +94,20 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     assert "interrupted" in done.output
 
 
-def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
-    config = config_file(tmp_path)
-    done = train(config, tmp_path / "run", "--time_limit_minutes", "0.01")
+@pytest.mark.parametrize(
+    ("ranks", "changes"),
+    [
+        (2, {"replay.n_step": 3}),
+        (3, {"network.noisy": True, "network.dueling": True, "replay.sampling": "prioritized"}),
+    ],
+)
+def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, ranks, changes):
+    config = config_file(tmp_path, **changes)
+    done = train(config, tmp_path / "run", "--time_limit_minutes", "0.02", ranks=ranks)
     assert done.code == 75, done.output
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
-    assert train(config, tmp_path / "run").code == 0
-    assert train(config, tmp_path / "alone").code == 0
+    assert train(config, tmp_path / "run", ranks=ranks).code == 0
+    assert train(config, tmp_path / "alone", ranks=ranks).code == 0
     equal(everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints"))
 
 
