@@ -33,11 +33,11 @@ class Parts:
     actor: Actor
     observer: Observer
 
-    def is_stopping(self, comm: Communicator) -> bool:
-        """Whether a rank was asked to stop; the same on all. Before the first update, collective;
-        after it, what the updates' sums said.
+    def is_stopping(self, config: Config, comm: Communicator) -> bool:
+        """Whether a rank was asked to stop; the same on all. While there are no updates,
+        collective; then, what the updates' sums said.
         """
-        if self.progress.updates == 0:
+        if self.progress.env_steps < config.updates_start_env_steps(comm.world_size):
             return any(comm.gather(self.observer.wants_stop))
         return self.learner.stop_agreed
 

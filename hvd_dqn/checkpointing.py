@@ -37,7 +37,6 @@ class Checkpoints:
         `RunError` where there is none to go on from.
         """
         config, now = self._config, self._parts.progress.env_steps
-        self._saver.make_room(config.vector_steps_per_iteration)
         if stopping:
             self._save_and_stop()
         last = now >= config.total_env_steps
@@ -48,6 +47,7 @@ class Checkpoints:
             self._begin()
         if last:
             self._finish()
+        self._saver.make_room(config.vector_steps_per_iteration)
 
     def give_up(self) -> None:
         """The run fails on all ranks alike: a checkpoint on its way is still a good one.

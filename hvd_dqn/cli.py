@@ -127,6 +127,8 @@ def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest
     from hvd_dqn.train import train
 
     require_same(comm, "the config", options.config.flat())
+    how = {"--resume": options.resume, "--resume-changes": options.resume_changes}
+    require_same(comm, "the command line", how)
     path = comm.gather(str(options.run_dir or default_path(options.config.preset)))[0]
     run_dir = RunDirectory(Path(path))
     changes = {name for name in options.resume_changes.split(",") if name}
@@ -150,7 +152,7 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
 
     try:
         plot_runs([run_dir.path], run_dir.plots / "learning_curve.png")
-    except UserError as error:  # a picture is not worth a run
+    except Exception as error:  # a picture is not worth a run
         print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
     progress, score = summary.progress, summary.score
     print(
@@ -253,7 +255,7 @@ class _LaunchOptions:
 
 def _launch(arguments: Sequence[str]) -> int:
     from hvd_dqn.run_directory import default_path
-    from hvd_dqn.tools.launch import launch, parse_hosts
+    from hvd_dqn.tools.launch import launch, option, parse_hosts
 
     split = arguments.index("--") if "--" in arguments else len(arguments)
     flags = ["--np" if a == "-np" else "--hosts" if a == "-H" else a for a in arguments[:split]]
@@ -263,7 +265,7 @@ def _launch(arguments: Sequence[str]) -> int:
         raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")
     if options.np < 1 or options.max_restarts < 0:
         raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
-    if not {"--run-dir", "--run_dir"} & set(command) and len(command) > 1:
+    if not option(command, "run-dir") and len(command) > 1:
         command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
     return launch(
         command,

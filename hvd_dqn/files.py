@@ -6,19 +6,30 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from hvd_dqn.errors import UserError
 
+_SYNC_BYTES = 64 << 20
+
 
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a new file and wait until the disk has it."""
+    """Write a new file and wait until the disk has it, some chunks at a time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     with os.fdopen(descriptor, "wb") as file:
+        waiting = 0
         for chunk in chunks:
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
+            waiting += len(chunk)
+            if waiting > _SYNC_BYTES:
+                _sync(file)
+                waiting = 0
+        _sync(file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def publish(path: Path, data: bytes) -> None:

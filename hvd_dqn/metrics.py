@@ -60,8 +60,10 @@ class FileSink:
     def __init__(
         self, run_dir: Path, *, tensorboard: bool, position: int = 0, env_steps: int = 0
     ) -> None:
-        self._file = (run_dir / "metrics.jsonl").open("ab", buffering=0)
-        self._position = min(position, self._file.tell())
+        self._file = (run_dir / "metrics.jsonl").open("ab+", buffering=0)
+        self._file.seek(0)
+        whole_lines = self._file.read(position).rpartition(b"\n")
+        self._position = len(whole_lines[0] + whole_lines[1])
         self._file.truncate(self._position)
         self._unwritten = b""
         self._tensorboard: Any = None

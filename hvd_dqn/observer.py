@@ -1,12 +1,10 @@
-"""Everything around the loop: records, evaluations, checkpoints, and what a person sees."""
+"""Everything around the loop: records, evaluations, networks, and what a person sees."""
 
 from __future__ import annotations
 
 import math
 import time
 from typing import NamedTuple
-
-import torch
 
 from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
@@ -17,6 +15,7 @@ from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.metrics import Meter
 from hvd_dqn.resources import Resources
+from hvd_dqn.saved_networks import Judged
 from hvd_dqn.schedules import period_ended
 from hvd_dqn.start import Start
 from hvd_dqn.state_files import HalvedState
@@ -50,7 +49,7 @@ class Observer:
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
         self._meter = Meter(communicator, loss_name=config.objective.loss_name)
-        self._best: tuple[float, int, dict[str, torch.Tensor]] | None = None
+        self._best: Judged | None = None
         self._last_mean = float("nan")
         self._evaluation_is_due = False
 
@@ -59,8 +58,15 @@ class Observer:
         """Whether this rank was asked to stop."""
         return self._resources.stop()
 
-    def tell_start(self, start: Start, episodes_lost: int) -> None:
-        """Say where the run goes on from, if it does not begin here, and what was not as before."""
+    def begin(self, start: Start, *, episodes_lost: int) -> None:
+        """Say where the run goes on from, if it does not begin here, and what was not as before;
+        leave no network that it has not made yet, and the best that it has.
+        """
+        if self._comm.is_root:
+            networks = self._resources.networks
+            networks.remove_after(start.env_steps)
+            if self._best is not None and not networks.has(self._best.env_steps):
+                self._save(self._best)
         say = self._resources.display.say
         for text in start.passed_over:
             say(f"passed over {start.source}/{text}")
@@ -104,8 +110,8 @@ class Observer:
         choosing it. Collective.
         """
         assert self._best is not None, "the last iteration evaluates"
-        _, best_env_steps, state = self._best
-        self._learner.online.load_state_dict(state)
+        best_env_steps = self._best.env_steps
+        self._learner.online.load_state_dict(self._best.network)
         episodes = self._config.evaluation.final_episodes
         self._resources.display.say(
             f"closing evaluation of the network of {best_env_steps:,} env steps: {episodes} "
@@ -121,12 +127,8 @@ class Observer:
 
     def state_dict(self) -> HalvedState:
         """The best network so far and what is left to do; the records under way."""
-        best = None
-        if self._best is not None:
-            rating, env_steps, network = self._best
-            best = {"rating": rating, "env_steps": env_steps, "network": network}
         shared = {
-            "best": best,
+            "best": None if self._best is None else self._best._asdict(),
             "last_mean": self._last_mean,
             "evaluation_is_due": self._evaluation_is_due,
         }
@@ -141,12 +143,12 @@ class Observer:
         if best is not None:
             device = self._resources.device
             network = {name: tensor.to(device) for name, tensor in best["network"].items()}
-            self._best = (best["rating"], best["env_steps"], network)
+            self._best = Judged(**best | {"network": network})
 
     def save_last_good(self) -> None:
         """Keep the network as it is, if it is good."""
         if self._learner.parameters_are_finite():
-            self._save(None)
+            self._save(self._judged(math.nan))
 
     def _log(self) -> None:
         metrics = self._meter.record(
@@ -183,16 +185,15 @@ class Observer:
         if result is None:
             return False
         self._last_mean = result.mean
-        rating = result.mean if math.isfinite(result.mean) else -math.inf
-        if self._best is None or rating >= self._best[0]:
-            state = {k: v.clone() for k, v in self._learner.online.state_dict().items()}
-            self._best = (rating, progress.env_steps, state)
+        judged = self._judged(result.mean if math.isfinite(result.mean) else -math.inf)
+        if self._best is None or judged.mean >= self._best.mean:
+            self._best = judged
         self._write_evaluation("evaluation", result)
         self._resources.display.say(
             f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "
             f"over {len(result.returns)} episodes"
         )
-        self._save(rating)
+        self._save(judged)
         self._meter.leave_out(time.perf_counter() - began)
         return True
 
@@ -204,15 +205,15 @@ class Observer:
         }
         self._resources.sink.write(self._progress, self._meter.seconds, metrics)
 
-    def _save(self, evaluation_mean: float | None) -> None:
+    def _judged(self, mean: float) -> Judged:
+        """A copy of the online network as it is."""
+        state = {k: v.clone() for k, v in self._learner.online.state_dict().items()}
+        return Judged(self._progress.env_steps, self._progress.updates, mean, state)
+
+    def _save(self, judged: Judged) -> None:
         if not self._comm.is_root:
             return
         try:
-            self._resources.networks.save(
-                self._learner.online,
-                env_steps=self._progress.env_steps,
-                updates=self._progress.updates,
-                evaluation_mean=evaluation_mean,
-            )
+            self._resources.networks.save(judged)
         except OSError as error:  # the best one is in memory, and in the next checkpoint
             self._resources.display.say(f"this network is not saved: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from hvd_dqn import schedules, seeding
-from hvd_dqn.checkpoint import Saver
+from hvd_dqn.checkpoint import Saver, Store
 from hvd_dqn.config import Config
 from hvd_dqn.display import Display, NullDisplay, make_display
 from hvd_dqn.distributed import Communicator
@@ -32,6 +33,7 @@ from hvd_dqn.signals import StopRequest
 from hvd_dqn.start import Start
 from hvd_dqn.watchdog import Watchdog
 
+_SIGN = "sign.txt"
 _WORK_A_THREAD = 8_000_000
 """Multiply-adds of a forward pass from which a second thread pays: measured on two cores, 1.0 times
 as fast at 4 million, 1.3 at 8, 1.6 at 34, 1.8 at 134. Below it, a thread that shares its core with
@@ -74,8 +76,10 @@ def acquire(
     """
     env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
     hosts = comm.gather(hostname())
+    sign = secrets.token_hex(8)
     stack = ExitStack()
-    stack.callback(watchdog.stop)  # the last to be closed: closing can hang as well
+    lock = stack.enter_context(ExitStack())  # the last to be closed
+    stack.callback(watchdog.stop)  # after all that may hang when it is closed
     try:
         with agreement(comm):
             if config.planned_updates(comm.world_size) == 0:
@@ -114,10 +118,13 @@ def acquire(
         with agreement(comm):
             if comm.is_root:
                 facts = run_facts(config, hosts, comm.backend, threads, str(device))
+                if start.continues:
+                    lock.callback(run_dir.lock().close)
                 _open(run_dir, config, facts, start)
-                stack.callback(run_dir.lock().close)
+                if not start.continues:
+                    lock.callback(run_dir.lock().close)
                 run_dir.clear_signs()
-                networks.remove_after(start.env_steps)
+                start.store.publish(_SIGN, sign.encode())
                 resources.sink = FileSink(
                     run_dir.path,
                     tensorboard=config.logging.tensorboard,
@@ -128,12 +135,30 @@ def acquire(
                 resources.display = make_display(config.total_env_steps, config.objective.loss_name)
                 stack.callback(resources.display.stop)
                 resources.display.start(_title(config, comm, threads, device))
+        sign = comm.gather(sign)[0]
+        with agreement(comm):
+            _require_shared(start.store, sign)
         watchdog.start()
         envs.beat = evaluator.envs.beat = watchdog.beat
     except BaseException:
         stack.close()
         raise
     return resources
+
+
+def _require_shared(store: Store, sign: str) -> None:
+    """`UserError` unless this rank sees what the root has just written."""
+    try:
+        with store.open(_SIGN) as file:
+            seen = file.read(len(sign)) == sign.encode()
+    except (OSError, UserError):
+        seen = False
+    if not seen:
+        raise UserError(
+            f"{store} on {hostname()} is not the root's: checkpoints need a place that all ranks "
+            "share",
+            "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
+        )
 
 
 def _open(run_dir: RunDirectory, config: Config, facts: dict[str, Any], start: Start) -> None:

@@ -22,9 +22,17 @@ from hvd_dqn.state_files import HalvedState, State, size
 _RING_FIELDS = ("env.num_envs", "replay.capacity")
 
 
-def resume(config: Config, comm: Communicator, start: Start, parts: Parts, saver: Saver) -> int:
+def resume(
+    config: Config,
+    comm: Communicator,
+    start: Start,
+    parts: Parts,
+    saver: Saver,
+    touch: Callable[[], None],
+) -> int:
     """Put the checkpoint of `start`, if it has one, into the parts: the number of environments of
     all ranks whose episode has ended with it. Collective; `UserError` on all ranks or on none.
+    `touch` is called as the reading gets on.
     """
     manifest = start.manifest
     if manifest is None:
@@ -32,7 +40,7 @@ def resume(config: Config, comm: Communicator, start: Start, parts: Parts, saver
         return 0
     lost = 0
     with agreement(comm):
-        source = _Source(start.source, manifest, parts)
+        source = _Source(start.source, manifest, parts, touch)
         try:
             if _finds_its_own(config, comm, manifest):
                 lost = source.restore(comm.rank)
@@ -57,7 +65,10 @@ def _finds_its_own(config: Config, comm: Communicator, manifest: Manifest) -> bo
 class _Source:
     """A checkpoint, and the parts that it is put into."""
 
-    def __init__(self, store: Store, manifest: Manifest, parts: Parts) -> None:
+    def __init__(
+        self, store: Store, manifest: Manifest, parts: Parts, touch: Callable[[], None]
+    ) -> None:
+        self._touch = touch
         self._store = store
         self._manifest = manifest
         self._parts = parts
@@ -74,7 +85,7 @@ class _Source:
         def put_back() -> int:
             ring = self._parts.replay.ring
             ring.load_state_dict(state.own["replay"]["ring"])
-            load_ring(self._store, segments, ring)
+            load_ring(self._store, segments, ring, self._touch)
             return self._parts.load_state_dict(state)
 
         lost: int = fitting(put_back, str(self))
@@ -124,6 +135,7 @@ class _Source:
             first = oldest + start
             for row, some in read_rows(self._store, segments, column, first, oldest + stop, frame):
                 frames[row - first : row - first + len(some)] = some
+                self._touch()
             return frames
 
         return read
@@ -133,6 +145,7 @@ class _Source:
         return HalvedState(shared, self._own(rank))
 
     def _own(self, rank: int) -> State:
+        self._touch()
         record = self._manifest.ranks[rank].state
         return load_state(self._store, record, like=self._own_bytes)
 

@@ -59,10 +59,13 @@ class RunDirectory:
         return self.path / f"crash-rank-{rank}.txt"
 
     def clear_signs(self) -> None:
-        """Remove heartbeats and crash files of the time before."""
+        """Remove heartbeats of the time before, and put its crash files aside."""
         self.heartbeats.mkdir(exist_ok=True)
-        for file in (*self.heartbeats.iterdir(), *self.path.glob("crash-rank-*.txt")):
+        for file in self.heartbeats.iterdir():
             file.unlink(missing_ok=True)
+        for file in self.path.glob("crash-rank-*.txt"):
+            then = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+            file.rename(file.with_name(f"before-{then}-{file.name}"))
 
     @property
     def plots(self) -> Path:
@@ -98,9 +101,13 @@ class RunDirectory:
         """Make the directory with `config.json` and `run.json`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with self.config_file.open("x") as file:  # of two runs that start at once, one gets it
-                file.write(config.to_json())
-            self._facts_file.write_text(json.dumps(facts, indent=2) + "\n")
+            partial = self.path / f".config-{os.getpid()}.json"
+            partial.write_text(config.to_json())
+            try:
+                os.link(partial, self.config_file)  # of two runs that start at once, one gets it
+            finally:
+                partial.unlink()
+            publish(self._facts_file, (json.dumps(facts, indent=2) + "\n").encode())
         except FileExistsError as error:
             raise UserError(
                 f"run directory {self.path} was taken just now by another run",
@@ -117,7 +124,7 @@ class RunDirectory:
         besides those of the ones before. `UserError` where it cannot be written or is damaged.
         """
         try:
-            before = json.loads(read_bounded(self._facts_file, _LIMIT))
+            before = json.loads(read_bounded(self._facts_file, _LIMIT) if self._has_facts else "{}")
             before["resumed"] = [*before.get("resumed", []), facts]
             publish(self._facts_file, (json.dumps(before, indent=2) + "\n").encode())
             publish(self.config_file, config.to_json().encode())
@@ -146,6 +153,11 @@ class RunDirectory:
         except OSError:
             pass  # a file system without locks keeps nobody out
         return file
+
+    @property
+    def _has_facts(self) -> bool:
+        """Not where a run was killed as it began."""
+        return self._facts_file.exists()
 
     @property
     def _facts_file(self) -> Path:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from hvd_dqn.errors import UserError
+from hvd_dqn.files import read_bounded, sync_directory, write_durably
 
+_MARGIN = 1 << 20
 _MANIFEST, _NETWORK = "manifest.json", "network.safetensors"
 
 
@@ -28,38 +29,47 @@ class SavedNetwork(NamedTuple):
     evaluation_mean: float | None
 
 
+class Judged(NamedTuple):
+    """A network's state, when it was, and its mean return; not a number where it has none."""
+
+    env_steps: int
+    updates: int
+    mean: float
+    network: dict[str, Tensor]
+
+
 class NetworkDirectory:
-    """The `checkpoints/` of a run: the newest few and the best by evaluation."""
+    """The `networks/` of a run: the newest few and the best by evaluation."""
 
     def __init__(self, path: Path, keep: int = 2) -> None:
         self._path = path
         self._keep = keep
 
-    def save(
-        self, network: nn.Module, *, env_steps: int, updates: int, evaluation_mean: float | None
-    ) -> Path:
-        """Write one checkpoint: files first, the manifest with their checksums last, then the
-        rename that makes it exist.
+    def has(self, env_steps: int) -> bool:
+        """Whether the network of then is here."""
+        return (self._place(env_steps) / _MANIFEST).exists()
+
+    def save(self, judged: Judged) -> Path:
+        """Write one network: files first, the manifest with their checksums last, then the rename
+        that makes it exist.
         """
-        final = self._path / f"step-{env_steps:012d}"
+        final = self._place(judged.env_steps)
         partial = final.with_suffix(".partial")
         partial.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()
-        }
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in judged.network.items()}
         data = safetensors.torch.save(tensors)
         manifest = {
-            "env_steps": env_steps,
-            "updates": updates,
-            "evaluation_mean": evaluation_mean if _is_number(evaluation_mean) else None,
+            "env_steps": judged.env_steps,
+            "updates": judged.updates,
+            "evaluation_mean": judged.mean if math.isfinite(judged.mean) else None,
             "sha256": {_NETWORK: hashlib.sha256(data).hexdigest()},
         }
-        _write_durably(partial / _NETWORK, data)
-        _write_durably(partial / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        write_durably(partial / _NETWORK, [data])
+        write_durably(partial / _MANIFEST, [(json.dumps(manifest, indent=2) + "\n").encode()])
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
-        _sync_directory(self._path)
+        sync_directory(self._path)
         self._prune()
         return final
 
@@ -96,6 +106,9 @@ class NetworkDirectory:
             )
         return max(saved, key=lambda s: (_rating(s), s.env_steps))
 
+    def _place(self, env_steps: int) -> Path:
+        return self._path / f"step-{env_steps:012d}"
+
     def _prune(self) -> None:
         saved = self.list()
         kept = {self.best().path, *(s.path for s in saved[-self._keep :])}
@@ -108,7 +121,8 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
     """Put a checkpoint's weights into `network`. `UserError` where the file is damaged or of
     another network.
     """
-    data = (saved.path / _NETWORK).read_bytes()
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    data = read_bounded(saved.path / _NETWORK, 2 * size + _MARGIN)
     expected = _read_manifest(saved.path / _MANIFEST)["sha256"][_NETWORK]
     if hashlib.sha256(data).hexdigest() != expected:
         raise UserError(
@@ -137,24 +151,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _rating(saved: SavedNetwork) -> float:
     return float("-inf") if saved.evaluation_mean is None else saved.evaluation_mean
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -55,7 +53,12 @@ class Start(NamedTuple):
     @property
     def metrics_bytes(self) -> int:
         """How much of `metrics.jsonl` is of the time before."""
-        return self.manifest.metrics_bytes if self.manifest and self.continues else 0
+        return self.manifest.metrics_bytes if self.manifest and self.is_in_place else 0
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the run goes on where it was, and not as a new one from another's checkpoint."""
+        return self.continues and str(self.source) == str(self.store)
 
 
 def plan(
@@ -64,46 +67,58 @@ def plan(
     """What `--resume` (auto, never, or a checkpoint's directory) means here. Collective; raises
     `UserError` on all ranks or on none, and writes nothing.
     """
+    place = config.checkpoint.directory or str(run_dir.checkpoints)
+    where, _, directory = resume.rstrip("/").rpartition("/")
+    named = resume not in ("auto", "never")
     continues = False
     with agreement(comm):
-        named = Path(resume) if resume not in ("auto", "never") else None
-        store = source = open_store(config.checkpoint.directory or str(run_dir.checkpoints))
+        store = open_store(place)
+        source = open_store(where or ".") if named else store
         if comm.is_root:
             continues = resume != "never" and run_dir.config_file.exists()
-            if not continues:
-                run_dir.require_new()
-            if resume == "never" and list_complete(store):
-                raise UserError(
-                    f"{store} holds checkpoints of another run",
-                    "choose another checkpoint.directory, or go on with --resume auto",
-                )
-            unknown = sorted(changes - config.flat().keys())
-            if unknown:
-                raise UserError(
-                    f"--resume-changes {unknown[0]}: no such option",
-                    "hvd-dqn train PRESET --help lists them",
-                )
-        if named is not None:
-            where, _, directory = resume.rstrip("/").rpartition("/")
-            source = open_store(where or ".")
+            _require_possible(config, run_dir, store, source, resume, changes, continues=continues)
     continues = comm.gather(continues)[0]
     if resume == "never":
         return Start(store, source)
-    found = find(source, comm, only=directory if named is not None else None)
-    saved: dict[str, Any] | None = None
+    found = find(source, comm, only=directory if named else None)
+    changed: dict[str, list[Any]] = {}
     with agreement(comm):
-        if named is not None and found.manifest is None:
+        if named and found.manifest is None:
             raise UserError(f"--resume {resume}: {found.passed_over[0]}")
         if found.manifest is None and found.passed_over:
             raise UserError(
                 f"no checkpoint in {store} can be used: {'; '.join(found.passed_over)}",
                 "begin anew in another --run-dir",
             )
-        if found.manifest is not None:
-            saved = found.manifest.config
-        elif continues:
-            saved = json.loads(json.dumps(load_config(run_dir.config_file).flat()))
-    if saved is None:
-        return Start(store, source)
-    changed = require_config(saved, config.flat(), free=_FREE, allowed=changes)
+        if comm.is_root and (found.manifest is not None or continues):
+            saved = load_config(run_dir.config_file).flat() if found.manifest is None else {}
+            saved = found.manifest.config if found.manifest is not None else saved
+            changed = require_config(saved, config.flat(), free=_FREE, allowed=changes)
+    changed = comm.gather(changed)[0]
     return Start(store, source, found.manifest, continues, found.passed_over, changed)
+
+
+def _require_possible(
+    config: Config,
+    run_dir: RunDirectory,
+    store: Store,
+    source: Store,
+    resume: str,
+    changes: Set[str],
+    *,
+    continues: bool,
+) -> None:
+    """`UserError` where the directories or the options do not allow it."""
+    if not continues:
+        run_dir.require_new()
+    if (resume == "never" or str(source) != str(store)) and list_complete(store):
+        raise UserError(
+            f"{store} holds checkpoints of another run",
+            "choose another --run-dir or checkpoint.directory, or go on with --resume auto",
+        )
+    unknown = sorted(changes - config.flat().keys())
+    if unknown:
+        raise UserError(
+            f"--resume-changes {unknown[0]}: no such option",
+            "hvd-dqn train PRESET --help lists them",
+        )

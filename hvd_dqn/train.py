@@ -60,14 +60,15 @@ def train(
         parts = assemble(config, comm, resources, progress)
         observer = parts.observer
         checkpoints = Checkpoints(config, comm, resources, parts)
-        observer.tell_start(start, resume_parts(config, comm, start, parts, resources.saver))
+        lost = resume_parts(config, comm, start, parts, resources.saver, watchdog.touch)
+        observer.begin(start, episodes_lost=lost)
         steps = config.env_steps_per_iteration(comm.world_size)
         try:
             interrupted = not observer.evaluate_if_due()
             checkpoints.after_iteration(0, stopping=interrupted)
             while progress.env_steps < config.total_env_steps:
                 iterate(config, comm, parts)
-                stopping = parts.is_stopping(comm)
+                stopping = parts.is_stopping(config, comm)
                 interrupted = observer.after_iteration(steps, stopping=stopping)
                 checkpoints.after_iteration(steps, stopping=stopping or interrupted)
         except NonFiniteError:

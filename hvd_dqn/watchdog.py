@@ -24,7 +24,9 @@ from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.structs import Progress
 
 _SECONDS_FOR_ABORT = 5.0
-_LIMIT = 1 << 16
+_PATIENCE = 10
+"""Times the limit that a rank waits for one of which it cannot know whether it moves."""
+_HEARTBEAT_BYTES = 512
 
 
 class Heartbeat(NamedTuple):
@@ -105,7 +107,12 @@ class Watchdog:
         )
 
     def _watch(self) -> None:
+        ticked = time.monotonic()
         while not self._ended.wait(self._interval):
+            late, ticked = time.monotonic() - ticked - self._interval, time.monotonic()
+            if late > self._limit / 2:  # this process was stopped as a whole, and goes on
+                self.touch()
+                self._seen.clear()
             # Should a library keep Python's lock for so long that this thread does not run, ranks
             # of other processes see it; a single process ends by this.
             faulthandler.dump_traceback_later(2 * self._limit, exit=True)
@@ -144,7 +151,7 @@ class Watchdog:
                 f"rank {rank} on {beat.host}: no sign of life for {still:.0f} s, last at "
                 f"update {beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
             )
-        elif still > 2 * self._limit and unknown:
+        elif still > _PATIENCE * self._limit and unknown:
             self._end(
                 f"{self._me()}: waited {still:.0f} s for other ranks; nothing is known of rank "
                 f"{unknown[0]}, whose host does not share {self._run_dir.path}"
@@ -183,15 +190,17 @@ class Watchdog:
             self._waiting,
             time.monotonic() - self._moved,
         )
-        file = self._file(self._comm.rank)
-        partial = file.with_suffix(".partial")
-        with contextlib.suppress(OSError):  # a full disk is no hang
-            partial.write_text(json.dumps(beat))
-            partial.rename(file)
+        # Over the old one, in one piece: a full disk has room for that.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._file(self._comm.rank), os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(descriptor, json.dumps(beat).ljust(_HEARTBEAT_BYTES).encode(), 0)
+            finally:
+                os.close(descriptor)
 
     def _read(self, rank: int) -> Heartbeat | None:
         try:
-            return Heartbeat(*json.loads(read_bounded(self._file(rank), _LIMIT)))
+            return Heartbeat(*json.loads(read_bounded(self._file(rank), _HEARTBEAT_BYTES)))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -200,10 +209,8 @@ class Watchdog:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
         return False
-    except PermissionError:
-        return True
-    return True

@@ -119,9 +119,9 @@ class Campaign:
                 continue
             name = {"kill": "kills", "hang": "hangs", "signal": "signals"}[fault]
             setattr(self.tally, name, getattr(self.tally, name) + 1)
-            if fault == "signal" and done.code != 75:
+            if (done.code == 75) != (fault == "signal") or done.code == 2:
                 self.tally.wrong += 1
-                print(f"a signal ended in {done.code}:\n{done.output}", file=sys.stderr)
+                print(f"a {fault} ended in {done.code}:\n{done.output}", file=sys.stderr)
             if corruptions and self.damage(run_dir / "checkpoints"):
                 corruptions -= 1
                 self.tally.corruptions += 1

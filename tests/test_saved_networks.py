@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.saved_networks import NetworkDirectory, load_network
+from hvd_dqn.saved_networks import Judged, NetworkDirectory, load_network
 
 
 def network(value=0.0):
@@ -13,10 +13,15 @@ def network(value=0.0):
     return module
 
 
+def save(directory, module, env_steps, mean):
+    mean = float("nan") if mean is None else mean
+    return directory.save(Judged(env_steps, env_steps, mean, module.state_dict()))
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     directory = NetworkDirectory(tmp_path / "checkpoints", keep=2)
     for step, score in enumerate([1.0, 9.0, 3.0, 2.0, 4.0]):
-        directory.save(network(step), env_steps=step, updates=step, evaluation_mean=score)
+        save(directory, network(step), step, score)
     assert [saved.env_steps for saved in directory.list()] == [1, 3, 4]
     assert directory.best().env_steps == 1
     loaded = network(-1.0)
@@ -27,21 +32,21 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 def test_among_equals_the_newest_is_best_and_an_unjudged_one_never(tmp_path):
     directory = NetworkDirectory(tmp_path, keep=5)
     for step, score in enumerate([5.0, 5.0, None]):
-        directory.save(network(), env_steps=step, updates=step, evaluation_mean=score)
+        save(directory, network(), step, score)
     assert directory.best().env_steps == 1
 
 
 def test_saving_the_same_step_again_replaces_it(tmp_path):
     directory = NetworkDirectory(tmp_path)
     for value in (1.0, 2.0):
-        directory.save(network(value), env_steps=7, updates=7, evaluation_mean=value)
+        save(directory, network(value), 7, value)
     (saved,) = directory.list()
     assert saved.evaluation_mean == 2.0
 
 
 def test_what_was_cut_short_does_not_exist(tmp_path):
     directory = NetworkDirectory(tmp_path)
-    directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    save(directory, network(), 1, 1.0)
     partial = tmp_path / "step-000000000002.partial"
     partial.mkdir()
     (partial / "manifest.json").write_text(
@@ -55,7 +60,7 @@ def test_damage_and_strangers_are_told(tmp_path):
     directory = NetworkDirectory(tmp_path)
     with pytest.raises(UserError, match="holds no checkpoint"):
         directory.best()
-    directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    save(directory, network(), 1, 1.0)
     saved = directory.best()
     with pytest.raises(UserError, match="does not fit the network"):
         load_network(torch.nn.Linear(4, 2), saved)
@@ -70,7 +75,7 @@ def test_damage_and_strangers_are_told(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"env_steps": 1}'])
 def test_a_damaged_manifest_is_told(tmp_path, text):
     directory = NetworkDirectory(tmp_path)
-    path = directory.save(network(), env_steps=1, updates=1, evaluation_mean=1.0)
+    path = save(directory, network(), 1, 1.0)
     (path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="is damaged"):
         directory.best()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -34,9 +34,9 @@ class Stretch:
 
     def is_safe(self, steps: int) -> bool:
         """Whether so many more steps leave all of its rows in the ring; an episode's end takes a
-        row besides.
+        row besides, and so does an environment that breaks.
         """
-        return bool((self._ring.moved + 2 * steps < self.start + self._ring.rows).all())
+        return bool((self._ring.moved + 3 * steps < self.start + self._ring.rows).all())
 
 
 def still_needed(segments: list[Segment], ring: Ring) -> list[Segment]:
@@ -78,9 +78,12 @@ def read_rows(
         raise DamageError(f"no file holds row {have} of environment {column}")
 
 
-def load_ring(store: Store, segments: list[Segment], ring: Ring) -> None:
-    """Put the frames back into a ring whose other state is there already."""
+def load_ring(store: Store, segments: list[Segment], ring: Ring, touch: Callable[[], None]) -> None:
+    """Put the frames back into a ring whose other state is there already; `touch` is called as it
+    gets on.
+    """
     for column in range(len(ring.moved)):
         start, stop = int(ring.oldest[column]), int(ring.moved[column]) + 1
         for row, frames in read_rows(store, segments, column, start, stop, ring.frame):
             ring.put_frames(column, row, frames)
+            touch()

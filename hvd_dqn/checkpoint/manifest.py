@@ -104,15 +104,15 @@ def manifest_of(directory: str) -> str:
 
 
 def load_manifest(store: Store, directory: str) -> Manifest:
-    """`DamageError` where there is none that is whole."""
+    """`DamageError` where there is none that is whole, `OSError` where that cannot be known."""
     name = manifest_of(directory)
     try:
         with store.open(name) as file:
             data = file.read(_LIMIT + 1)
     except FileNotFoundError as error:
         raise DamageError("it was not finished") from error
-    except (OSError, UserError) as error:
-        raise DamageError(f"manifest.json cannot be read ({error})") from error
+    except UserError as error:
+        raise DamageError(str(error)) from error
     if len(data) > _LIMIT:
         raise DamageError(f"manifest.json has more than {_LIMIT} bytes")
     manifest = Manifest.from_bytes(data)

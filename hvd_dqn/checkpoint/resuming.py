@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint.manifest import Manifest, list_complete, load_manifest
 from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, read, verify
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.errors import AgreedError, UserError
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.errors import UserError
 from hvd_dqn.state_files import State, unpack
 
-_MARGIN = 64 << 20
+_MARGIN = 1 << 30
 """What the rest of a state, and tensors that grow, may add to its known size."""
 
 
@@ -25,11 +27,13 @@ class Found(NamedTuple):
 
 def find(store: Store, comm: Communicator, *, only: str | None = None) -> Found:
     """The newest checkpoint of which every file is what was written, or the one that is named
-    `only`. Every rank reads some of the files. Collective.
+    `only`. Every rank reads some of the files. Collective; `UserError` on all ranks where something
+    cannot be read: it may be good.
     """
     names: list[str] = []
-    if comm.is_root:
-        names = [only] if only is not None else list_complete(store)[::-1]
+    with agreement(comm), _readable(store):
+        if comm.is_root:
+            names = [only] if only is not None else list_complete(store)[::-1]
     passed_over: list[str] = []
     for name in comm.gather(names)[0]:
         manifest, problem = _inspect(store, comm, name)
@@ -41,24 +45,34 @@ def find(store: Store, comm: Communicator, *, only: str | None = None) -> Found:
 
 def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | None, str | None]:
     text, problem = "", None
-    if comm.is_root:
-        try:
-            text = load_manifest(store, name).to_bytes().decode()
-        except DamageError as error:
-            problem = str(error)
+    with agreement(comm), _readable(store):
+        if comm.is_root:
+            try:
+                text = load_manifest(store, name).to_bytes().decode()
+            except DamageError as error:
+                problem = str(error)
     text, problem = comm.gather([text, problem])[0]
     if problem is not None:
         return None, problem
     manifest = Manifest.from_bytes(text.encode())
-    mine = None
-    for record in manifest.files()[comm.rank :: comm.world_size]:
+    with agreement(comm), _readable(store):
         try:
-            verify(store, record)
+            for record in manifest.files()[comm.rank :: comm.world_size]:
+                verify(store, record)
         except DamageError as error:
-            mine = str(error)
-            break
-    problems = [text for text in comm.gather(mine) if text is not None]
+            problem = str(error)
+    problems = [text for text in comm.gather(problem) if text is not None]
     return manifest, problems[0] if problems else None
+
+
+@contextmanager
+def _readable(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{store} cannot be read ({error})", "try again, or name a checkpoint with --resume"
+        ) from error
 
 
 def load_state(store: Store, record: FileRecord, *, like: int) -> State:
@@ -85,10 +99,10 @@ def require_config(
 ) -> dict[str, list[Any]]:
     """Fields in which this run's config differs from the one that was saved, with both values.
 
-    `AgreedError` where one of them neither begins with a name that is `free` to differ nor is
+    `UserError` where one of them neither begins with a name that is `free` to differ nor is
     `allowed` by the user.
     """
-    now = json.loads(json.dumps(config))  # as it was saved: a tuple is a list
+    saved, now = (json.loads(json.dumps(values)) for values in (saved, config))  # tuples as lists
     differing = {
         name: [saved.get(name), now.get(name)]
         for name in sorted(saved.keys() | now.keys())
@@ -99,7 +113,7 @@ def require_config(
         name = refused[0]
         before, after = differing[name]
         more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise AgreedError(
+        raise UserError(
             f"the run to go on with has {name} = {before!r}, and this one {after!r}{more}",
             f"say --resume-changes {','.join(refused)} to go on with the new value"
             f"{'s' if more else ''}, or --resume never in a new --run-dir",

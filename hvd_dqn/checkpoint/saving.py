@@ -109,11 +109,6 @@ class Saver:
         written = self._thread.submit(write)
         self._job = _Job(env_steps, progress.updates, metrics_bytes, stretch, written)
 
-    @property
-    def is_writing(self) -> bool:
-        """Whether a checkpoint has been begun and not finished; the same on every rank."""
-        return self._job is not None
-
     def make_room(self, steps: int) -> None:
         """Wait for the writing where so many more steps would take rows from under it."""
         if self._job is not None and not self._job.stretch.is_safe(steps):
@@ -143,8 +138,9 @@ class Saver:
         self._segments = mine[1].segments
         self.newest = job.env_steps
         if self._comm.is_root:
-            for name in list_complete(self._store)[: -self._keep]:
-                self._remove_quietly(name)
+            with contextlib.suppress(OSError):
+                for name in list_complete(self._store)[: -self._keep]:
+                    self._remove_quietly(name)
             self._remove_unused(job.env_steps)
 
     def close(self) -> None:
@@ -184,12 +180,14 @@ class Saver:
         be writing the next already.
         """
         needed: set[str] = set()
-        for name in list_complete(self._store):
-            try:
-                needed |= {record.name for record in load_manifest(self._store, name).files()}
-            except DamageError:
-                continue
-        for name in self._store.list("frames"):
+        try:
+            for name in list_complete(self._store):
+                with contextlib.suppress(DamageError):
+                    needed |= {record.name for record in load_manifest(self._store, name).files()}
+            present = self._store.list("frames")
+        except OSError:
+            return  # what cannot be read may need any of them
+        for name in present:
             if name not in needed and (last is None or _env_steps(name) <= last):
                 self._remove_quietly(name)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.files import open_plain, publish, write_durably
+from hvd_dqn.files import open_plain, publish, sync_directory, write_durably
 
 CHUNK = 8 << 20
 _OPTIONS = {"block_size": CHUNK}
@@ -58,7 +58,7 @@ class LocalStore:
     """A directory of this machine, or one that all hosts share."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.resolve()
 
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
         """See `Store`."""
@@ -66,11 +66,15 @@ class LocalStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         tally = _Tally(chunks)
         write_durably(path, tally)
+        for directory in (path.parent, self._root):
+            sync_directory(directory)
         return tally.record(name)
 
     def publish(self, name: str, data: bytes) -> None:
         """See `Store`."""
-        publish(self._path(name), data)
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(path, data)
 
     def open(self, name: str) -> BinaryIO:
         """See `Store`."""
@@ -195,7 +199,9 @@ def read(store: Store, record: FileRecord, *, limit: int) -> bytes:
 
 
 def verify(store: Store, record: FileRecord) -> None:
-    """`DamageError` where a file is not the one that was written."""
+    """`DamageError` where a file is not the one that was written, `OSError` where that cannot be
+    known.
+    """
     left = record.size
     digest = hashlib.sha256()
     try:
@@ -205,7 +211,7 @@ def verify(store: Store, record: FileRecord) -> None:
                 if left < 0:
                     break
                 digest.update(chunk)
-    except (OSError, UserError) as error:
+    except (FileNotFoundError, UserError) as error:
         raise DamageError(f"{record.name} cannot be read ({error})") from error
     if left != 0 or digest.hexdigest() != record.sha256:
         raise DamageError(f"{record.name} is not what was written (size or checksum)")

@@ -121,7 +121,7 @@ class AtariSimulators:
         terminated = over | life_lost if self._life_loss_terminates else over.copy()
         return SimulatorStep(frames[:, 0], reward, terminated, np.zeros_like(over), over)
 
-    def close(self) -> None:
+    def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
         self._envs.close()
         self._envs = None  # its threads end with it

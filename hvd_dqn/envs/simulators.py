@@ -40,8 +40,8 @@ class Simulators(Protocol):
         """Take action [N] int in 0 … num_actions − 1."""
         ...
 
-    def close(self) -> None:
-        """End the copies, their threads and their processes."""
+    def close(self, *, broken: bool = False) -> None:
+        """End the copies, their threads and processes; where one is `broken`, without waiting."""
         ...
 
 
@@ -78,6 +78,6 @@ class GymnasiumSimulators:
             terminated | truncated,
         )
 
-    def close(self) -> None:
+    def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
-        self._envs.close()
+        self._envs.close(terminate=broken)

@@ -164,7 +164,7 @@ class VectorEnvironment:
             if self._remake is None:
                 raise
             with suppress(Exception):
-                self._simulators.close()
+                self._simulators.close(broken=True)
             self._simulators = self._remake(error)
             everyone = np.ones(self.num_envs, dtype=np.bool_)
             self._obs = self._frames.first(self._start_next(everyone))
@@ -218,4 +218,6 @@ class VectorEnvironment:
             self._episode_seed(int(copy), int(self._episode_number[copy]))
             for copy in np.flatnonzero(chosen)
         ]
-        return self._simulators.reset(chosen, seeds)
+        frames = self._simulators.reset(chosen, seeds)
+        self.beat()
+        return frames

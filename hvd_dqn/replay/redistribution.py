@@ -79,21 +79,21 @@ def cut(
     each = max(count * (room - overhead), 0) // len(kinds)
     starts = [max(0, length - each) for length in lengths]
     total = sum(lengths) - sum(starts)
-    share = -(-total // count)
     if total < count * (2 * frame_stack + 2):
         raise UserError(
             f"the saved replay has {total} steps, too few for {count} environments over all ranks",
             "resume on fewer ranks",
         )
     pieces: list[list[Piece]] = [[] for _ in range(count)]
-    filled = 0
+    filled, target = 0, 0
     for column, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         while start < length:
-            stop = min(length, start + share - filled % share)
+            stop = min(length, start + (target + 1) * total // count - filled)
             lead = _lead(kinds[column], start, frame_stack)
-            pieces[filled // share].append(Piece(column, lead, start, stop))
+            pieces[target].append(Piece(column, lead, start, stop))
             filled += stop - start
             start = stop
+            target += filled == (target + 1) * total // count
     return pieces
 
 

@@ -15,11 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
 
+from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -30,9 +31,11 @@ from hvd_dqn.errors import (
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra", "srun")
+_MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
 _TELLING = ("hvd-dqn: ", "noticed that process rank", "ssh", "not reachable")
 _SECONDS_TO_REACH_A_HOST = 10
+_SECONDS_BETWEEN_ATTEMPTS = 1.0
+_SECONDS_OF_AN_END = 15.0
 
 
 class Host(NamedTuple):
@@ -45,7 +48,6 @@ class Host(NamedTuple):
 class Attempt(NamedTuple):
     """How one launch ended."""
 
-    ranks: int
     code: int
     seconds: float
     cause: str
@@ -68,17 +70,43 @@ def launch(
         while True:
             attempt = _run_once(command, ranks, hosts, launcher, stop)
             history.append(attempt)
-            if attempt.code in _FINAL:
+            # A command that is wrong is so at once; later, another attempt may still be dying.
+            if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
                 return attempt.code
             _say(f"attempt {len(history)} on {ranks} ranks ended in {attempt.code} after "
                  f"{attempt.seconds:.0f} s: {attempt.cause}")  # fmt: skip
-            if stop.asked:
-                return EXIT_FAILED
             if len(history) > max_restarts:
                 _say(f"given up after {len(history)} attempts: " + "; ".join(
                     f"{number}. {a.cause}" for number, a in enumerate(history, 1)))  # fmt: skip
                 return EXIT_FAILED
             hosts, ranks = _remaining(hosts, ranks, min_ranks)
+            if stop.asked:
+                return EXIT_FAILED
+            command = _going_on(command)
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+
+
+def _going_on(command: Sequence[str]) -> list[str]:
+    """The same command for another attempt: what it said of an older checkpoint, or of a new run,
+    was for the first.
+    """
+    options = list(command)
+    run_dir = option(options, "run-dir")
+    saved = bool(run_dir) and any(Path(run_dir).glob("checkpoints/step-*/manifest.json"))
+    value = option(options, "resume")
+    if value and (value == "never" or saved):
+        options += ["--resume", "auto"]  # of an option that comes twice, the last one counts
+    return options
+
+
+def option(command: Sequence[str], name: str) -> str:
+    """The value that a command line gives an option, the last where there are several."""
+    value = ""
+    for place, word in enumerate(command):
+        flag, _, behind = word.partition("=")
+        if flag.replace("_", "-") == f"--{name}":
+            value = behind or (command[place + 1] if place + 1 < len(command) else "")
+    return value
 
 
 def parse_hosts(text: str) -> list[Host]:
@@ -106,7 +134,7 @@ def _remaining(hosts: Sequence[Host], ranks: int, min_ranks: int) -> tuple[list[
 
 
 def _is_reachable(host: str) -> bool:
-    if host in ("localhost", "127.0.0.1", os.uname().nodename):
+    if host in ("localhost", "127.0.0.1") or host.partition(".")[0] == hostname():
         return True
     wait = f"ConnectTimeout={_SECONDS_TO_REACH_A_HOST}"
     command = ["ssh", "-o", "BatchMode=yes", "-o", wait, host, "true"]
@@ -137,7 +165,7 @@ def _run_once(
         )
     except OSError as error:
         raise UserError(f"{launcher} cannot be started: {error.strerror}") from error
-    telling: deque[str] = deque(maxlen=3)
+    telling: deque[tuple[float, str]] = deque(maxlen=50)
     with stop.watching(process):
         assert process.stdout is not None
         reader = threading.Thread(target=_pass_on, args=(process.stdout, telling))
@@ -145,20 +173,23 @@ def _run_once(
         code = process.wait()
         reader.join(5)
     _end(process.pid)
-    cause = telling[0] if telling else f"{launcher} ended with {code}"
-    return Attempt(ranks, code, time.monotonic() - began, cause)
+    now = time.monotonic()
+    at_the_end = [text for told, text in telling if now - told < _SECONDS_OF_AN_END]
+    cause = at_the_end[0] if at_the_end else f"{launcher} ended with {code}"
+    return Attempt(code, now - began, cause)
 
 
-def _pass_on(output: IO[bytes], telling: deque[str]) -> None:
+def _pass_on(output: IO[bytes], telling: deque[tuple[float, str]]) -> None:
     """Print what the ranks print, and keep the lines that tell why they ended."""
     for line in output:
-        sys.stdout.buffer.write(line)
-        sys.stdout.flush()
+        with suppress(OSError):  # nobody listens any more: the ranks must not wait for that
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
         text = line.decode(errors="replace").strip()
-        if telling and telling[-1].endswith(" exited on"):  # mpirun breaks its sentence here
-            telling[-1] += f" {text}"
+        if telling and telling[-1][1].endswith(" exited on"):  # mpirun breaks its sentence here
+            telling[-1] = (telling[-1][0], f"{telling[-1][1]} {text}")
         elif any(sign in text for sign in _TELLING):
-            telling.append(text.partition("hvd-dqn: ")[2] or text)
+            telling.append((time.monotonic(), text.partition("hvd-dqn: ")[2] or text))
 
 
 class _Stop:
@@ -181,6 +212,8 @@ class _Stop:
     def watching(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """This is the launch to stop."""
         self._process = process
+        if self.asked:
+            self._ask()
         yield
         self._process = None
 
@@ -191,8 +224,13 @@ class _Stop:
         if again and number == signal.SIGINT:
             _end(self._process.pid)
             return
+        self._ask()
+
+    def _ask(self) -> None:
+        assert self._process is not None
         for pid in _launchers(self._process.pid):
-            os.kill(pid, signal.SIGUSR1)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
 
 
 def _launchers(session: int) -> list[int]:
@@ -217,10 +255,8 @@ def _members(session: int) -> list[tuple[int, str]]:
 def _end(session: int) -> None:
     """End what is left of a launch on this host."""
     for pid, _ in _members(session):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.launch import Host, parse_hosts
+from hvd_dqn.tools.launch import Host, _going_on, option, parse_hosts
 from tests.checkpoints import equal, everything
 from tests.distributed.test_faults import config_file, faulty, train, wait_until
 from tests.launching import hvd_dqn, started
@@ -22,6 +22,19 @@ def test_hosts():
     for text in ("a:x", ":3", "a:0"):
         with pytest.raises(UserError, match="is no HOST:SLOTS"):
             parse_hosts(text)
+
+
+def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
+    run_dir = tmp_path / "run"
+    never = ["train", "cartpole", f"--run-dir={run_dir}", "--resume", "never"]
+    assert option(never, "run-dir") == str(run_dir)
+    assert _going_on(never)[-2:] == ["--resume", "auto"]
+    named = ["train", "cartpole", "--run_dir", str(run_dir), "--resume", "old/step-1"]
+    assert _going_on(named) == named, "nothing of its own yet"
+    (run_dir / "checkpoints/step-2").mkdir(parents=True)
+    (run_dir / "checkpoints/step-2/manifest.json").write_text("{}")
+    assert _going_on(named) == [*named, "--resume", "auto"]
+    assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
 
 
 @pytest.mark.multirank

@@ -45,7 +45,7 @@ class ScriptedSimulators:
             self.frames.copy(), reward, terminated, ends == "truncated", self.must_reset.copy()
         )
 
-    def close(self):
+    def close(self, *, broken=False):
         pass
 
     def draw(self, copy):
