@@ -13,16 +13,12 @@ import torch
 _TIMES = ("seconds", "period_seconds", "waited_seconds")
 
 
-def manifest(root: Path) -> dict[str, Any]:
-    """Of the newest checkpoint."""
-    newest = max(root.glob("step-*/manifest.json"))
-    body: dict[str, Any] = json.loads(newest.read_text())["body"]
-    return body
-
-
-def everything(root: Path) -> dict[str, Any]:
-    """The newest checkpoint: its counters, every state, and of every ring the frames by row."""
-    body = manifest(root)
+def everything(root: Path, back: int = 0) -> dict[str, Any]:
+    """The newest checkpoint, or one so many `back`: its counters, every state, and of every ring
+    the frames by row.
+    """
+    chosen = sorted(root.glob("step-*/manifest.json"))[-1 - back]
+    body = json.loads(chosen.read_text())["body"]
     return {
         "env_steps": body["env_steps"],
         "updates": body["updates"],
