@@ -25,7 +25,8 @@ CASES = {
         "objective.num_taus": 4,
         "objective.num_target_taus": 4,
     },
-    "εz-greedy, soft target": {
+    "εz-greedy, soft target, rmsprop": {
+        "optimizer.name": "rmsprop",
         "exploration.zeta_exponent": 2.0,
         "target_period_updates": 1,
         "target_step": 0.1,
@@ -34,8 +35,6 @@ CASES = {
         "distributed.average": "parameters",
         "distributed.average_period_updates": 25,
     },
-    "rmsprop": {"optimizer.name": "rmsprop"},
-    "radam": {"optimizer.name": "radam"},
     "MinAtar, stacked": {
         "env.id": "MinAtar/Breakout-v1",
         "env.frame_stack": 2,

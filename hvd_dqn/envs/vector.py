@@ -163,9 +163,10 @@ class VectorEnvironment:
         except Exception as error:
             if self._remake is None:
                 raise
+            fresh = self._remake(error)
             with suppress(Exception):
                 self._simulators.close(broken=True)
-            self._simulators = self._remake(error)
+            self._simulators = fresh
             everyone = np.ones(self.num_envs, dtype=np.bool_)
             self._obs = self._frames.first(self._start_next(everyone))
             raise EpisodesLostError from error
