@@ -195,3 +195,18 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_nothing_listens_in_a_run_of_one_process(tmp_path):
+    config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
+    arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
+    with started(arguments, launcher="none") as job:
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists())
+        links = [str(fd.readlink()) for fd in Path(f"/proc/{job.process.pid}/fd").iterdir()]
+        listening = {
+            f"socket:[{line.split()[9]}]"
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            if line.split()[3] == "0A"
+        }
+    assert not listening & set(links)
