@@ -28,6 +28,7 @@ class Checkpoints:
         self._resources = resources
         self._parts = parts
         self._saver = resources.saver
+        parts.replay.before_rewriting = self._saver.settle
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
         """Begin a checkpoint where a period ended in the last `env_steps`, or the run did; finish

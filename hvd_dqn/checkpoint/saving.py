@@ -112,6 +112,11 @@ class Saver:
     def make_room(self, steps: int) -> None:
         """Wait for the writing where so many more steps would take rows from under it."""
         if self._job is not None and not self._job.stretch.is_safe(steps):
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is being written."""
+        if self._job is not None:
             self._job.written.exception()
 
     def finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class ReplayBuffer:
         self._window = np.arange(n_step)
         self._batch_size = batch_size
         self._rng = rng
+        self.before_rewriting: Callable[[], None] = lambda: None
         self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(2)])
 
     @property
@@ -56,7 +58,10 @@ class ReplayBuffer:
         self._sampler.follow()
 
     def cut(self, columns: np.ndarray, obs: np.ndarray) -> None:
-        """End the episodes of these environments [C] where they are (see `Ring.cut`)."""
+        """End the episodes of these environments [C] where they are (see `Ring.cut`), which may
+        write a row anew: after `before_rewriting`.
+        """
+        self.before_rewriting()
         self._ring.cut(columns, obs)
         self._sampler.follow()
 
