@@ -10,7 +10,7 @@ from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.errors import StoppedError
+from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.metrics import Meter
@@ -215,5 +215,8 @@ class Observer:
             return
         try:
             self._resources.networks.save(judged)
-        except OSError as error:  # the best one is in memory, and in the next checkpoint
+        except (
+            OSError,
+            UserError,
+        ) as error:  # the best one is in memory, and in the next checkpoint
             self._resources.display.say(f"this network is not saved: {error}")

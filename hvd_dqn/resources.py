@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hvd_dqn import schedules, seeding
-from hvd_dqn.checkpoint import Saver, Store
+from hvd_dqn.checkpoint import DamageError, Saver, Store
 from hvd_dqn.config import Config
 from hvd_dqn.display import Display, NullDisplay, make_display
 from hvd_dqn.distributed import Communicator
@@ -72,11 +72,11 @@ def acquire(
     """Take device, environments and, on the root, the run directory. `UserError` on all ranks, or
     on none. Collective.
 
-    The directory comes last: where something else is wrong, nothing has been written.
+    The directory comes last: where something else is wrong, but for a place for checkpoints that
+    ranks do not share, nothing has been written.
     """
     env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
     hosts = comm.gather(hostname())
-    sign = secrets.token_hex(8)
     stack = ExitStack()
     lock = stack.enter_context(ExitStack())  # the last to be closed
     stack.callback(watchdog.stop)  # after all that may hang when it is closed
@@ -118,26 +118,10 @@ def acquire(
         with agreement(comm):
             if comm.is_root:
                 facts = run_facts(config, hosts, comm.backend, threads, str(device))
-                if start.continues:
-                    lock.callback(run_dir.lock().close)
-                _open(run_dir, config, facts, start)
-                if not start.continues:
-                    lock.callback(run_dir.lock().close)
-                run_dir.clear_signs()
-                start.store.publish(_SIGN, sign.encode())
-                resources.sink = FileSink(
-                    run_dir.path,
-                    tensorboard=config.logging.tensorboard,
-                    position=start.metrics_bytes,
-                    env_steps=start.env_steps,
-                )
-                stack.callback(resources.sink.close)
-                resources.display = make_display(config.total_env_steps, config.objective.loss_name)
-                stack.callback(resources.display.stop)
+                _open_run_directory(config, facts, run_dir, start, lock)
+                _open_outputs(config, run_dir, start, resources)
                 resources.display.start(_title(config, comm, threads, device))
-        sign = comm.gather(sign)[0]
-        with agreement(comm):
-            _require_shared(start.store, sign)
+        _require_shared(start.store, comm)
         watchdog.start()
         envs.beat = evaluator.envs.beat = watchdog.beat
     except BaseException:
@@ -146,23 +130,36 @@ def acquire(
     return resources
 
 
-def _require_shared(store: Store, sign: str) -> None:
-    """`UserError` unless this rank sees what the root has just written."""
-    try:
-        with store.open(_SIGN) as file:
-            seen = file.read(len(sign)) == sign.encode()
-    except (OSError, UserError):
-        seen = False
-    if not seen:
-        raise UserError(
-            f"{store} on {hostname()} is not the root's: checkpoints need a place that all ranks "
-            "share",
-            "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
-        )
+def _require_shared(store: Store, comm: Communicator) -> None:
+    """Collective; `UserError` on all ranks unless all see what the root writes there."""
+    sign = comm.gather(secrets.token_hex(8))[0].encode()
+    with agreement(comm):
+        if comm.is_root:
+            try:
+                store.publish(_SIGN, sign)
+            except (OSError, DamageError) as error:
+                raise UserError(
+                    f"checkpoints cannot be written to {store}: {error}",
+                    "choose another place with --checkpoint.directory",
+                ) from error
+    with agreement(comm):
+        try:
+            with store.open(_SIGN) as file:
+                seen = file.read(len(sign)) == sign
+        except (OSError, DamageError, UserError):
+            seen = False
+        if not seen:
+            raise UserError(
+                f"{store} on {hostname()} is not the root's: checkpoints need a place that all "
+                "ranks share",
+                "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
+            )
 
 
-def _open(run_dir: RunDirectory, config: Config, facts: dict[str, Any], start: Start) -> None:
-    """Make the run directory, or go on in it; its `run.json` says which."""
+def _open_run_directory(
+    config: Config, facts: dict[str, Any], run_dir: RunDirectory, start: Start, lock: ExitStack
+) -> None:
+    """Make the run directory, or go on in it; its `run.json` says which. `lock` gives it back."""
     if start.manifest is not None:
         facts["from"] = {
             "checkpoint": f"{start.source}/{start.manifest.directory}",
@@ -171,9 +168,27 @@ def _open(run_dir: RunDirectory, config: Config, facts: dict[str, Any], start: S
             "passed_over": list(start.passed_over),
         }
     if start.continues:
+        lock.callback(run_dir.lock().close)
         run_dir.reopen(config, facts)
     else:
         run_dir.create(config, facts)
+        lock.callback(run_dir.lock().close)
+    run_dir.clear_signs()
+
+
+def _open_outputs(
+    config: Config, run_dir: RunDirectory, start: Start, resources: Resources
+) -> None:
+    """What the root writes and shows."""
+    resources.sink = FileSink(
+        run_dir.path,
+        tensorboard=config.logging.tensorboard,
+        position=start.metrics_bytes,
+        env_steps=start.env_steps,
+    )
+    resources.on_close.callback(resources.sink.close)
+    resources.display = make_display(config.total_env_steps, config.objective.loss_name)
+    resources.on_close.callback(resources.display.stop)
 
 
 def useful_threads(config: Config, envs: VectorEnvironment) -> int:

@@ -9,6 +9,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +22,7 @@ from hvd_dqn.errors import UserError
 from hvd_dqn.files import publish, read_bounded
 
 _LIMIT = 16 << 20
+_OTHER = "choose another with --run-dir"
 _PACKAGES = ("torch", "horovod", "mpi4py", "gymnasium", "numpy")
 
 
@@ -58,15 +61,6 @@ class RunDirectory:
         """Where a rank writes why it ended the run."""
         return self.path / f"crash-rank-{rank}.txt"
 
-    def clear_signs(self) -> None:
-        """Remove heartbeats of the time before, and put its crash files aside."""
-        self.heartbeats.mkdir(exist_ok=True)
-        for file in self.heartbeats.iterdir():
-            file.unlink(missing_ok=True)
-        for file in self.path.glob("crash-rank-*.txt"):
-            then = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
-            file.rename(file.with_name(f"before-{then}-{file.name}"))
-
     @property
     def plots(self) -> Path:
         """Pictures."""
@@ -79,12 +73,12 @@ class RunDirectory:
         except OSError as error:
             raise UserError(
                 f"run directory {self.path} cannot be used: {error.strerror or error}",
-                "choose another with --run-dir",
+                _OTHER,
             ) from error
 
     def _require_new(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"run directory {self.path} is a file", "choose another with --run-dir")
+            raise UserError(f"run directory {self.path} is a file", _OTHER)
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
                 f"run directory {self.path} is not empty",
@@ -94,70 +88,78 @@ class RunDirectory:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UserError(
                 f"run directory {self.path} cannot be made: {parent} is not writable",
-                "choose another with --run-dir",
+                _OTHER,
             )
 
     def create(self, config: Config, facts: dict[str, Any]) -> None:
-        """Make the directory with `config.json` and `run.json`."""
-        try:
+        """Make the directory with `config.json` and `run.json`. `UserError` where it cannot be
+        written, or another run has made it.
+        """
+        with self._written():
             self.path.mkdir(parents=True, exist_ok=True)
             partial = self.path / f".config-{os.getpid()}.json"
             partial.write_text(config.to_json())
             try:
                 os.link(partial, self.config_file)  # of two runs that start at once, one gets it
+            except FileExistsError as error:
+                raise UserError(
+                    f"run directory {self.path} was taken just now by another run", _OTHER
+                ) from error
             finally:
                 partial.unlink()
             publish(self._facts_file, (json.dumps(facts, indent=2) + "\n").encode())
-        except FileExistsError as error:
-            raise UserError(
-                f"run directory {self.path} was taken just now by another run",
-                "choose another with --run-dir",
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"run directory {self.path} cannot be written: {error.strerror or error}",
-                "choose another with --run-dir",
-            ) from error
 
     def reopen(self, config: Config, facts: dict[str, Any]) -> None:
         """Go on in a directory that `create` made: the config of now, and the facts of this start
         besides those of the ones before. `UserError` where it cannot be written or is damaged.
         """
-        try:
-            before = json.loads(read_bounded(self._facts_file, _LIMIT) if self._has_facts else "{}")
-            before["resumed"] = [*before.get("resumed", []), facts]
+        with self._written():
+            # There are none where a run was killed as it began.
+            text = read_bounded(self._facts_file, _LIMIT) if self._facts_file.exists() else b"{}"
+            try:
+                before = json.loads(text)
+                before["resumed"] = [*before.get("resumed", []), facts]
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise UserError(
+                    f"{self._facts_file} is damaged ({error})",
+                    "remove it, or use another --run-dir",
+                ) from error
             publish(self._facts_file, (json.dumps(before, indent=2) + "\n").encode())
             publish(self.config_file, config.to_json().encode())
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"{self._facts_file} is damaged ({error})", "remove it, or use another --run-dir"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"run directory {self.path} cannot be written: {error.strerror or error}",
-                "choose another with --run-dir",
-            ) from error
+
+    def clear_signs(self) -> None:
+        """Remove heartbeats of the time before, and put its crash files aside."""
+        with self._written():
+            self.heartbeats.mkdir(exist_ok=True)
+            for file in self.heartbeats.iterdir():
+                file.unlink(missing_ok=True)
+            for file in self.path.glob("crash-rank-*.txt"):
+                then = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+                file.rename(file.with_name(f"before-{then}-{file.name}"))
 
     def lock(self) -> TextIO:
         """Keep other runs out until the file that this returns is closed. `UserError` where one is
-        in here.
+        in here, or it cannot be written.
         """
-        file = (self.path / ".lock").open("w")
+        with self._written():
+            file = (self.path / ".lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise UserError(
-                f"another process is running in {self.path}", "choose another with --run-dir"
-            ) from error
+            raise UserError(f"another process is running in {self.path}", _OTHER) from error
         except OSError:
             pass  # a file system without locks keeps nobody out
         return file
 
-    @property
-    def _has_facts(self) -> bool:
-        """Not where a run was killed as it began."""
-        return self._facts_file.exists()
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"run directory {self.path} cannot be written: {error.strerror or error}", _OTHER
+            ) from error
 
     @property
     def _facts_file(self) -> Path:

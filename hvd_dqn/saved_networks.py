@@ -75,9 +75,9 @@ class NetworkDirectory:
 
     def remove_after(self, env_steps: int) -> None:
         """Remove what is newer than this: a run that goes on from here makes its own."""
-        for saved in self.list():
-            if saved.env_steps > env_steps:
-                shutil.rmtree(saved.path)
+        for place in self._path.glob("step-*"):
+            if place.name > self._place(env_steps).name:
+                shutil.rmtree(place, ignore_errors=True)
 
     def list(self) -> list[SavedNetwork]:
         """Complete checkpoints, oldest first."""
@@ -122,7 +122,10 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
     another network.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
-    data = read_bounded(saved.path / _NETWORK, 2 * size + _MARGIN)
+    try:
+        data = read_bounded(saved.path / _NETWORK, 2 * size + _MARGIN)
+    except OSError as error:
+        raise UserError(f"{saved.path / _NETWORK} cannot be read: {error.strerror}") from error
     expected = _read_manifest(saved.path / _MANIFEST)["sha256"][_NETWORK]
     if hashlib.sha256(data).hexdigest() != expected:
         raise UserError(

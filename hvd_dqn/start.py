@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint import Store, open_store
 from hvd_dqn.checkpoint.manifest import Manifest, list_complete
-from hvd_dqn.checkpoint.resuming import find, require_config
+from hvd_dqn.checkpoint.resuming import find, readable, require_config
 from hvd_dqn.command_line import load_config
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -111,7 +111,9 @@ def _require_possible(
     """`UserError` where the directories or the options do not allow it."""
     if not continues:
         run_dir.require_new()
-    if (resume == "never" or str(source) != str(store)) and list_complete(store):
+    with readable(store):
+        taken = bool(list_complete(store))
+    if taken and (resume == "never" or str(source) != str(store)):
         raise UserError(
             f"{store} holds checkpoints of another run",
             "choose another --run-dir or checkpoint.directory, or go on with --resume auto",

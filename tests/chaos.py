@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.checkpoints import equal, everything
+from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
 from tests.launching import Finished, Job, started
 
@@ -129,7 +129,7 @@ class Campaign:
         self.tally.runs += 1
         try:
             assert done.code == 0, done.output
-            equal(self.alone, everything(run_dir / "checkpoints"))
+            assert_equal(self.alone, everything(run_dir / "checkpoints"))
         except AssertionError as error:
             self.tally.wrong += 1
             print(f"{run_dir} after {faults}: {error}", file=sys.stderr)

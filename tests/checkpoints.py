@@ -60,14 +60,14 @@ def frames(root: Path, segments: list[Any], tensors: dict[str, Any]) -> dict[str
     return found
 
 
-def equal(ours: Any, theirs: Any, path: str = "") -> None:
+def assert_equal(ours: Any, theirs: Any, path: str = "") -> None:
     """Bit for bit, but for how long it took."""
     assert type(ours) is type(theirs), path
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), path
         for key in ours:
             if key not in _TIMES:
-                equal(ours[key], theirs[key], f"{path}/{key}")
+                assert_equal(ours[key], theirs[key], f"{path}/{key}")
     elif isinstance(ours, torch.Tensor | np.ndarray):
         assert np.array_equal(ours, theirs), path
     elif isinstance(ours, float):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -80,11 +81,16 @@ def launch(
         return job.wait(timeout)
 
 
+_MARK = "HVD_DQN_TEST_JOB"
+
+
 class Job:
     """A launch that is going on, in a session of its own."""
 
     def __init__(self, command: list[str], cwd: Path | None, environment: dict[str, str]) -> None:
         self._command = command
+        self._mark = f"{_MARK}={uuid.uuid4().hex}"
+        name, _, value = self._mark.partition("=")
         self._began = time.monotonic()
         self.process = subprocess.Popen(
             command,
@@ -93,7 +99,7 @@ class Job:
             stdin=subprocess.DEVNULL,
             text=True,
             cwd=cwd,
-            env=environment,
+            env=environment | {name: value},
             start_new_session=True,
         )
 
@@ -108,11 +114,20 @@ class Job:
         return Finished(self.process.returncode, output, time.monotonic() - self._began)
 
     def members(self) -> list[int]:
-        """Its processes, launcher and ranks."""
-        return _session_members(self.process.pid)
+        """Its processes, launcher and ranks: whatever has inherited the job's mark, in this session
+        or in one that it began.
+        """
+        members = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self._mark.encode() in environment.read_bytes().split(b"\0"):
+                    members.append(int(environment.parent.name))
+            except OSError:
+                continue
+        return members
 
     def kill(self) -> None:
-        """End every process of it: mpirun gives its ranks process groups of their own."""
+        """End every process of it."""
         for pid in self.members():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -142,15 +157,3 @@ def started(
 def hvd_dqn(*arguments: str, **options: object) -> Finished:
     """Run the command line on that many ranks."""
     return launch(["-m", "hvd_dqn", *arguments], **options)  # type: ignore[arg-type]
-
-
-def _session_members(session: int) -> list[int]:
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            members.append(int(stat.parent.name))
-    return members

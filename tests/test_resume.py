@@ -11,7 +11,7 @@ from hvd_dqn.errors import StoppedError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.train import train
-from tests.checkpoints import equal, everything
+from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
 
 CASES = {
@@ -89,5 +89,5 @@ def test_a_run_goes_on_bit_for_bit(name, tmp_path):
     assert stops == 3, "it was stopped at three places, and went on from each"
     assert summary.score == again.score
     assert summary.progress == again.progress
-    equal(everything(whole.checkpoints), everything(parted.checkpoints))
-    equal(records(whole), records(parted))
+    assert_equal(everything(whole.checkpoints), everything(parted.checkpoints))
+    assert_equal(records(whole), records(parted))

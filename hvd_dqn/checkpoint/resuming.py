@@ -31,7 +31,7 @@ def find(store: Store, comm: Communicator, *, only: str | None = None) -> Found:
     cannot be read: it may be good.
     """
     names: list[str] = []
-    with agreement(comm), _readable(store):
+    with agreement(comm), readable(store):
         if comm.is_root:
             names = [only] if only is not None else list_complete(store)[::-1]
     passed_over: list[str] = []
@@ -45,7 +45,7 @@ def find(store: Store, comm: Communicator, *, only: str | None = None) -> Found:
 
 def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | None, str | None]:
     text, problem = "", None
-    with agreement(comm), _readable(store):
+    with agreement(comm), readable(store):
         if comm.is_root:
             try:
                 text = load_manifest(store, name).to_bytes().decode()
@@ -55,7 +55,7 @@ def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | No
     if problem is not None:
         return None, problem
     manifest = Manifest.from_bytes(text.encode())
-    with agreement(comm), _readable(store):
+    with agreement(comm), readable(store):
         try:
             for record in manifest.files()[comm.rank :: comm.world_size]:
                 verify(store, record)
@@ -66,7 +66,8 @@ def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | No
 
 
 @contextmanager
-def _readable(store: Store) -> Iterator[None]:
+def readable(store: Store) -> Iterator[None]:
+    """Around reading from a store: what fails is a `UserError`."""
     try:
         yield
     except OSError as error:

@@ -28,6 +28,7 @@ from hvd_dqn.errors import (
     EXIT_STOPPED,
     UserError,
 )
+from hvd_dqn.tools import sessions
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -172,7 +173,7 @@ def _run_once(
         reader.start()
         code = process.wait()
         reader.join(5)
-    _end(process.pid)
+    sessions.end(process.pid)
     now = time.monotonic()
     at_the_end = [text for told, text in telling if now - told < _SECONDS_OF_AN_END]
     cause = at_the_end[0] if at_the_end else f"{launcher} ended with {code}"
@@ -222,7 +223,7 @@ class _Stop:
         if self._process is None:
             return
         if again and number == signal.SIGINT:
-            _end(self._process.pid)
+            sessions.end(self._process.pid)
             return
         self._ask()
 
@@ -235,28 +236,8 @@ class _Stop:
 
 def _launchers(session: int) -> list[int]:
     """The processes of a launch that pass SIGUSR1 on to its ranks."""
-    found = [pid for pid, name in _members(session) if name in _MPIRUN]
+    found = [pid for pid, name in sessions.members(session) if name in _MPIRUN]
     return found[-1:] or [session]
-
-
-def _members(session: int) -> list[tuple[int, str]]:
-    """Processes of a session, by age, with their names."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            front, _, fields = stat.read_text().rpartition(")")
-        except OSError:
-            continue
-        if int(fields.split()[3]) == session:
-            found.append((int(stat.parent.name), front.partition("(")[2]))
-    return sorted(found)
-
-
-def _end(session: int) -> None:
-    """End what is left of a launch on this host."""
-    for pid, _ in _members(session):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _say(line: str) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from hvd_dqn.errors import UserError
+from hvd_dqn.tools import sessions
 
 MPI4PY_REMEDY = (
     "with the right mpicc on PATH: pip install --no-cache-dir --no-binary mpi4py --force-reinstall "
@@ -52,7 +52,7 @@ def probe_two_ranks() -> ProbeResult:
     try:
         output, _ = process.communicate(timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        _kill_session(process.pid)
+        sessions.end(process.pid)
         process.communicate()
         raise UserError(
             f"two ranks did not meet within {_TIMEOUT_SECONDS} s: {' '.join(command)}"
@@ -68,16 +68,6 @@ def probe_two_ranks() -> ProbeResult:
             f"({reason.partition('hvd-dqn-problem ')[2] or reason})"
         )
     return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
-
-
-def _kill_session(session: int) -> None:
-    """End every process of a launch: mpirun gives its ranks process groups of their own."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-        except (OSError, ValueError):
-            continue  # it ended by itself meanwhile
 
 
 def _report() -> dict[str, object]:

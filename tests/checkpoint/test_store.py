@@ -21,7 +21,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.train import train
-from tests.checkpoints import equal, everything
+from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
 from tests.test_resume import StopAfter
 
@@ -180,4 +180,4 @@ def test_a_run_goes_on_from_s3_on_another_machine(tmp_path, s3_bucket):
 
     fs = fsspec.filesystem("s3")
     fs.get(f"{s3_bucket}/runs/one/", str(tmp_path / "copy") + "/", recursive=True)
-    equal(everything(tmp_path / "alone/checkpoints"), everything(tmp_path / "copy"))
+    assert_equal(everything(tmp_path / "alone/checkpoints"), everything(tmp_path / "copy"))

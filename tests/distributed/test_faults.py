@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import campaign
-from tests.checkpoints import equal, everything
+from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn, started
 
@@ -108,7 +108,9 @@ def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, rank
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
     assert train(config, tmp_path / "run", ranks=ranks).code == 0
     assert train(config, tmp_path / "alone", ranks=ranks).code == 0
-    equal(everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints"))
+    assert_equal(
+        everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints")
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -11,7 +11,7 @@ import pytest
 
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.launch import Host, _going_on, option, parse_hosts
-from tests.checkpoints import equal, everything
+from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train, wait_until
 from tests.launching import hvd_dqn, started
 
@@ -54,7 +54,7 @@ def test_a_killed_rank_costs_nothing_but_time(tmp_path):
     assert "signal 9" in line
     assert "going on from" in done.output
     assert train(config, tmp_path / "alone").code == 0
-    equal(everything(run_dir / "checkpoints"), everything(tmp_path / "alone/checkpoints"))
+    assert_equal(everything(run_dir / "checkpoints"), everything(tmp_path / "alone/checkpoints"))
 
 
 @pytest.mark.multirank
