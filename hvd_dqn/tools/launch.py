@@ -1,8 +1,9 @@
 """`hvd-dqn launch`: a launcher that starts the job again where it failed, and stops it gently.
 
 It stands above horovodrun or mpirun. What asks it to stop (Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2)
-reaches every rank as SIGUSR1, which those pass on, where their own SIGTERM and SIGINT end ranks at
-once.
+reaches every rank as SIGUSR1, sent to the mpirun below, which passes it on; horovodrun passes
+nothing on, and mpirun's own SIGTERM and SIGINT end ranks at once. A SIGKILL to it leaves the job
+running.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hvd_dqn.checkpoint.store import LocalStore
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import StoppedError, UserError
+from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.saved_networks import NetworkDirectory
 from hvd_dqn.train import train
@@ -83,12 +85,31 @@ def test_a_manifest_that_cannot_be_read_keeps_every_segment(tmp_path, monkeypatc
     run(tmp_path / "good")
     failing(monkeypatch, "open", sometimes)
     with pytest.raises(StoppedError):
-        run(tmp_path / "parted", stop=StopAfter(80))
+        run(tmp_path / "parted", stop=StopAfter(700))
+    assert count > 9
     monkeypatch.undo()
     run(tmp_path / "parted")
     assert_equal(
         everything(tmp_path / "good/checkpoints"), everything(tmp_path / "parted/checkpoints")
     )
+
+
+@pytest.mark.parametrize(("fault", "what"), [("nan", "a reward"), ("blind", "an observation")])
+def test_poisoned_experience_is_not_saved(tmp_path, capsys, fault, what):
+    """It is in the replay long before the first update would notice."""
+    kwargs = json.dumps({"fault": fault, "after": 150})
+    config = CONFIG.changed(
+        {
+            "env.id": "tests.envs.toy:ToyFaulty-v0",
+            "env.kwargs": kwargs,
+            "learning_starts_env_steps": 1600,
+        }
+    )
+    with pytest.raises(NonFiniteError):
+        run(tmp_path / "run", config)
+    assert f"the replay holds {what} that is not finite" in capsys.readouterr().out
+    saved = [int(p.name[5:]) for p in (tmp_path / "run/checkpoints").glob("step-*")]
+    assert max(saved) <= 600, "the newest is of the time before"
 
 
 def test_what_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):

@@ -83,6 +83,7 @@ class Faulty(Identity):
         if mine and self.life >= self.after:
             self._go_wrong()
             reward = float("nan") if self.fault == "nan" else reward
+            obs = obs * np.float32("nan") if self.fault == "blind" else obs
         return obs, reward, terminated, truncated, info
 
     def _go_wrong(self):
