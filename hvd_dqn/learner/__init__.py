@@ -1,0 +1,31 @@
+"""The distributed update: gradients of this rank's batch, and the same step on every rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvd_dqn.config import DistributedConfig
+from hvd_dqn.learner.base import Learner, LearnerStatistics, NonFiniteError, TargetUpdate
+from hvd_dqn.learner.gradients import GradientAveragingLearner
+from hvd_dqn.learner.parameters import ParameterAveragingLearner
+
+__all__ = [
+    "GradientAveragingLearner",
+    "Learner",
+    "LearnerStatistics",
+    "NonFiniteError",
+    "ParameterAveragingLearner",
+    "TargetUpdate",
+    "make_learner",
+]
+
+
+def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:
+    """The learner that averages what the configuration says."""
+    if distributed.average == "gradients":
+        return GradientAveragingLearner(prioritized=prioritized, **common)
+    return ParameterAveragingLearner(
+        period_updates=distributed.average_period_updates,
+        optimizer_state=distributed.average_optimizer_state,
+        **common,
+    )

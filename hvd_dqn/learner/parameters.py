@@ -1,0 +1,130 @@
+"""The distributed update with averaged parameters: each rank steps alone for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hvd_dqn.distributed.flat import SumBuffer
+from hvd_dqn.learner.base import Learner
+from hvd_dqn.state_files import HalvedState
+from hvd_dqn.structs import Batch, ReplayShare
+
+
+class ParameterAveragingLearner(Learner):
+    """Ranks update alone and average their parameters after every `period_updates` updates (local
+    SGD, Stich 2019). Prioritised weights are those of each rank's own replay.
+    """
+
+    def __init__(self, *, period_updates: int, optimizer_state: str, **common: Any) -> None:
+        super().__init__(**common)
+        self._period_updates = period_updates
+        self._optimizer_state = optimizer_state
+        values = self.online_parameters.values
+        self._gradients = torch.zeros_like(values)
+        self._use_gradients(self._gradients)
+        self._shared_digest = self._digest()
+        self._means = values.new_zeros(3)
+        self._nonfinite = values.new_zeros(())
+        self._averaged = [values, *(self._moments() if optimizer_state == "average" else [])]
+        self._buffer = SumBuffer(
+            values,
+            sum(len(part) for part in self._averaged),
+            rank=self._comm.rank,
+            world_size=self._comm.world_size,
+            shares=False,
+        )
+
+    def start(self, batch: Batch) -> Tensor:
+        """Gradients of this rank's batch, for its own step."""
+        self._gradients.zero_()
+        terms, means = self._backward(batch, scale=1.0)
+        self._means += means / self._period_updates
+        return terms.priority
+
+    def finish(self) -> None:
+        """Take this rank's step, and average where the time has come. A rank whose numbers are not
+        finite takes no more steps until then.
+        """
+        norm = float(torch.linalg.vector_norm(self._gradients))
+        self._nonfinite.clamp_(min=0.0 if norm < float("inf") else 1.0)
+        if self._nonfinite:
+            self.updates += 1
+            self.statistics.updates += 1
+        else:
+            self._step(self._gradients, norm)
+        if self.updates % self._period_updates == 0:
+            self._average()
+        self._update_target()
+
+    def state_dict(self) -> HalvedState:
+        """Everything is this rank's own, what has come together since the last average as well."""
+        own = self._own_state() | {
+            "steps": self._steps_state(),
+            "means": self._means,
+            "nonfinite": self._nonfinite,
+            "shared_digest": self._shared_digest,
+        }
+        return HalvedState(shared={}, own=own)
+
+    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+        """See `Learner`."""
+        own = state.own
+        self._load_own_state(own, mine=mine)
+        self._load_steps_state(own["steps"])
+        self._means.copy_(own["means"])
+        self._nonfinite.copy_(own["nonfinite"])
+        self._shared_digest = own["shared_digest"].to(self._means.device)
+
+    @contextmanager
+    def shared_parameters(self) -> Iterator[None]:
+        """The average of all ranks' networks, for a while, with the root's spectral norms."""
+        values = self.online_parameters.values
+        others = list(self.online.buffers())
+        own = [tensor.clone() for tensor in (values, *others)]
+        self._comm.start_sum(values, "online")
+        self._comm.finish_sum()
+        values.div_(self._comm.world_size)
+        for number, tensor in enumerate(others):
+            self._comm.broadcast(tensor, f"buffer.{number}")
+        try:
+            yield
+        finally:
+            for tensor, before in zip((values, *others), own, strict=True):
+                tensor.copy_(before)
+
+    def _average(self) -> None:
+        torch.cat(self._averaged, out=self._buffer.payload)
+        self._buffer.write_control(
+            self._means,
+            self._nonfinite,
+            self._shared_digest,
+            ReplayShare(),
+            stop=self._wants_stop(),
+        )
+        waiting = time.perf_counter()
+        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
+        self._comm.finish_sum()
+        agreement = self._buffer.read_control()
+        self.statistics.waited_seconds += time.perf_counter() - waiting
+        self._require_finite(agreement, 0.0)
+        self._record(agreement, self._period_updates)
+        sums_of_parts = torch.split(self._buffer.payload, [len(part) for part in self._averaged])
+        for part, sums in zip(self._averaged, sums_of_parts, strict=True):
+            torch.div(sums, self._comm.world_size, out=part)
+        if self._optimizer_state == "reset":
+            self._reset_optimizer()
+        if not agreement.parameters_equal:
+            self._resynchronise()
+        self._shared_digest = self._digest()
+        self._means.zero_()
+
+    def _moments(self) -> list[Tensor]:
+        """The optimizer's averages, each as long as the parameters."""
+        state = sorted(self._moments_and_count().items())
+        return [value for _, value in state if value.dim() == 1]
