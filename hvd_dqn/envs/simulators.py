@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 
 class SimulatorStep(NamedTuple):
@@ -45,6 +47,10 @@ class Simulators(Protocol):
         ...
 
 
+class ProcessEndedError(Exception):
+    """The process of an environment is gone: killed, or out of memory."""
+
+
 class GymnasiumSimulators:
     """Copies that a Gymnasium vector environment steps, its autoreset disabled."""
 
@@ -62,12 +68,15 @@ class GymnasiumSimulators:
         seed: list[int | None] = [None] * self.num_envs
         for copy, value in zip(np.flatnonzero(chosen), seeds, strict=True):
             seed[copy] = value
-        obs, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": chosen.copy()})
+        options = {"reset_mask": chosen.copy()}
+        with self._processes_named():
+            obs, _ = self._envs.reset(seed=cast(Any, seed), options=options)
         return np.asarray(obs)
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
-        obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
+        with self._processes_named():
+            obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
         # Gymnasium hands out its own arrays for the flags and the rewards: they change at the next
         # step.
         return SimulatorStep(
@@ -80,4 +89,30 @@ class GymnasiumSimulators:
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
-        self._envs.close(terminate=broken)
+        processes = self._envs.processes if isinstance(self._envs, AsyncVectorEnv) else []
+        if not broken and all(process.is_alive() for process in processes):
+            self._envs.close()
+            return
+        for process in processes:
+            process.terminate()
+        with suppress(EOFError, ConnectionError):  # it waits first for the step that broke
+            self._envs.close(terminate=True)
+        for process in processes:
+            process.join()
+
+    @contextmanager
+    def _processes_named(self) -> Iterator[None]:
+        """Gymnasium tells of a process that is gone only by its broken pipe."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            if not isinstance(self._envs, AsyncVectorEnv):
+                raise
+            for process in self._envs.processes:
+                process.join(1)
+            ended = [p for p in self._envs.processes if p.exitcode is not None]
+            if not ended:
+                raise
+            raise ProcessEndedError(
+                f"process {ended[0].pid} of an environment ended with {ended[0].exitcode}"
+            ) from error

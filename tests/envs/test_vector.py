@@ -1,20 +1,28 @@
 """Every step is a decision; final observations and returns are the true ones."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from hvd_dqn.envs.simulators import ProcessEndedError
+from hvd_dqn.envs.vector import EpisodesLostError
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
-def make(num_envs=3, max_episode_steps=None, vectorization="sync", name="Counting", **kwargs):
+def make(
+    num_envs=3, max_episode_steps=None, vectorization="sync", name="Counting", restarts=0, **kwargs
+):
     config = EnvConfig(
         id=f"tests.envs.toy:Toy{name}-v0",
         num_envs=num_envs,
         vectorization=vectorization,
+        restarts=restarts,
         kwargs=json.dumps(kwargs),
     )
     return make_vector_env(
@@ -53,6 +61,33 @@ def test_an_ended_copy_restarts_at_once_with_its_next_seed(vectorization, end):
                     assert result.episodes == []
     finally:
         envs.close()
+
+
+def test_a_process_that_dies_is_named_and_replaced(capsys):
+    envs = make(vectorization="async", restarts=1)
+    try:
+        envs.reset()
+        envs.step(np.zeros(3, dtype=np.int64))
+        victim = kill_one(multiprocessing.active_children())
+        with pytest.raises(EpisodesLostError):
+            envs.step(np.zeros(3, dtype=np.int64))
+        assert f"process {victim} of an environment ended with -9" in capsys.readouterr().err
+        np.testing.assert_array_equal(envs.obs, [[1, 0], [101, 0], [201, 0]])
+        result = envs.step(np.zeros(3, dtype=np.int64))
+        np.testing.assert_array_equal(result.next_obs, [[1, 1], [101, 1], [201, 1]])
+        kill_one(multiprocessing.active_children())
+        with pytest.raises(ProcessEndedError, match="ended with -9"):
+            envs.step(np.zeros(3, dtype=np.int64))
+    finally:
+        envs.close()
+    assert not multiprocessing.active_children()
+
+
+def kill_one(processes):
+    victim = processes[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join(10)
+    return victim.pid
 
 
 def test_results_do_not_change_behind_the_callers_back():
