@@ -157,3 +157,14 @@ def _wide_output(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
+
+
+def switches(arguments: Sequence[str], *names: str) -> list[str]:
+    """`--name` alone means `--name True`: switches of commands read like switches, options of a
+    config like values.
+    """
+    return [
+        part
+        for argument in arguments
+        for part in ((argument, "True") if argument in {f"--{n}" for n in names} else (argument,))
+    ]

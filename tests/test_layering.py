@@ -20,6 +20,7 @@ FLOORS = [
     ["checkpointing", "resume"],
     ["train"],
     ["tools"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]

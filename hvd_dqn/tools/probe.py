@@ -20,6 +20,7 @@ MPI4PY_REMEDY = (
     "--no-deps mpi4py"
 )
 _MARK = "hvd-dqn-probe "
+_PROBLEM = "hvd-dqn-problem "
 _TIMEOUT_SECONDS = 120
 
 
@@ -61,13 +62,19 @@ def probe_two_ranks() -> ProbeResult:
         json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
     ]
     if process.returncode != 0 or len(reports) != 2:
-        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-        reason = next((line for line in output.splitlines() if "hvd-dqn-problem" in line), last)
-        raise UserError(
-            "two ranks could not sum a tensor "
-            f"({reason.partition('hvd-dqn-problem ')[2] or reason})"
-        )
+        reason = _reason(output)
+        raise UserError(f"two ranks could not sum a tensor ({reason})")
     return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
+
+
+def _reason(output: str) -> str:
+    """What a rank said of it, or else Python, or else the launcher."""
+    lines = [line for line in output.splitlines() if line.strip(" -")]
+    for sign in (_PROBLEM, "Error"):
+        for line in lines:
+            if sign in line:
+                return line.partition(_PROBLEM)[2] or line
+    return lines[-1] if lines else "no output"
 
 
 def _report() -> dict[str, object]:
@@ -127,5 +134,5 @@ if __name__ == "__main__":
     try:
         print(_MARK + json.dumps(_report()), flush=True)
     except UserError as problem:
-        print(f"hvd-dqn-problem {problem}", flush=True)
+        print(f"{_PROBLEM}{problem}", flush=True)
         sys.exit(1)

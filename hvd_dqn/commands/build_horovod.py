@@ -1,0 +1,30 @@
+"""`hvd-dqn build-horovod`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvd_dqn.command_line import parse, switches
+from hvd_dqn.errors import EXIT_OK
+from hvd_dqn.tools.build_horovod import build_horovod
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Build and install Horovod against this torch and this MPI; one that is there and works is
+    kept.
+    """
+
+    force: bool = False
+    """Build it anew, whatever is there or in the cache."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Build."""
+    build_horovod(
+        force=parse(
+            BuildOptions, switches(arguments, "force"), program="hvd-dqn build-horovod"
+        ).force
+    )
+    return EXIT_OK

@@ -1,0 +1,51 @@
+"""`hvd-dqn launch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvd_dqn.command_line import parse
+from hvd_dqn.errors import UserError
+from hvd_dqn.run_directory import default_path
+from hvd_dqn.tools.launch import launch, option, parse_hosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """Run `hvd-dqn COMMAND` on several ranks, start it again where it fails, and stop it gently:
+    hvd-dqn launch --np 4 --max-restarts 3 -- train cartpole --run-dir runs/a
+    """
+
+    np: int
+    """Ranks."""
+    hosts: str = ""
+    """Where, as `a:4,b:4`; by default on this host."""
+    launcher: str = "horovodrun"
+    """What starts the ranks, with its options: horovodrun, or another that takes -np and -H."""
+    max_restarts: int = 3
+    """Attempts after the first."""
+    min_np: int | None = None
+    """Go on with so few ranks where a host is gone; by default with no fewer than --np."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Start ranks, again where they fail."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = ["--np" if a == "-np" else "--hosts" if a == "-H" else a for a in arguments[:split]]
+    options = parse(LaunchOptions, flags, program="hvd-dqn launch")
+    command = list(arguments[split + 1 :])
+    if command[:1] != ["train"]:
+        raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")
+    if options.np < 1 or options.max_restarts < 0:
+        raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
+    if not option(command, "run-dir") and len(command) > 1:
+        command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
+    return launch(
+        command,
+        ranks=options.np,
+        hosts=parse_hosts(options.hosts),
+        launcher=options.launcher,
+        max_restarts=options.max_restarts,
+        min_ranks=options.np if options.min_np is None else options.min_np,
+    )

@@ -1,0 +1,32 @@
+"""`hvd-dqn presets`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hvd_dqn.command_line import parse, preset
+from hvd_dqn.errors import EXIT_OK
+from hvd_dqn.presets import PRESETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetsOptions:
+    """List the presets, or every setting of one."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A preset."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print."""
+    options = parse(PresetsOptions, arguments, program="hvd-dqn presets")
+    if options.name is None:
+        for name, make in PRESETS.items():
+            print(f"{name:18} {(make.__doc__ or '').strip().splitlines()[0]}")
+    else:
+        print(preset(options.name).to_json(), end="")
+    return EXIT_OK
