@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hvd_dqn.command_line import parse
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import default_path
-from hvd_dqn.tools.launch import launch, option, parse_hosts
+from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
+from hvd_dqn.tools.launching.restarts import launch, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,10 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
     if not option(command, "run-dir") and len(command) > 1:
         command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
-    return launch(
-        command,
+    launcher = MpirunLauncher(
+        options.launcher,
         ranks=options.np,
         hosts=parse_hosts(options.hosts),
-        launcher=options.launcher,
-        max_restarts=options.max_restarts,
         min_ranks=options.np if options.min_np is None else options.min_np,
     )
+    return launch(command, launcher, max_restarts=options.max_restarts).code

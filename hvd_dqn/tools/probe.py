@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools import sessions
+from hvd_dqn.tools.launching import sessions
 
 MPI4PY_REMEDY = (
     "with the right mpicc on PATH: pip install --no-cache-dir --no-binary mpi4py --force-reinstall "

@@ -1,0 +1,1 @@
+"""Starting ranks again where a launch failed, and stopping them gently, above any launcher."""

@@ -1,0 +1,131 @@
+"""How ranks are started on hosts, asked to stop, and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hvd_dqn.distributed.communicator import hostname
+from hvd_dqn.errors import UserError
+from hvd_dqn.tools.launching import sessions
+
+_MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
+_SECONDS_TO_REACH_A_HOST = 10
+
+
+class Launcher(Protocol):
+    """What stands before the command that every rank runs."""
+
+    ranks: int
+
+    def command(self) -> list[str]:
+        """Start with these words."""
+        ...
+
+    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Let SIGUSR1 reach every rank."""
+        ...
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End what is left of a launch, at once."""
+        ...
+
+    def regroup(self) -> None:
+        """After a failure: leave out the hosts that are gone. `UserError` where too few are left;
+        whoever is left out is said.
+        """
+        ...
+
+
+class Host(NamedTuple):
+    """A machine and how many ranks it takes."""
+
+    name: str
+    slots: int
+
+
+def parse_hosts(text: str) -> list[Host]:
+    """`a:4,b:4`. `UserError` where it is not that."""
+    hosts = []
+    for part in filter(None, text.split(",")):
+        name, _, slots = part.partition(":")
+        if not name or not (slots or "1").isdecimal() or int(slots or "1") < 1:
+            raise UserError(f"-H {text}: {part!r} is no HOST:SLOTS", "write it as -H a:4,b:4")
+        hosts.append(Host(name, int(slots or "1")))
+    return hosts
+
+
+class MpirunLauncher:
+    """`program` is horovodrun, mpirun, or another that takes -np and -H, with its options."""
+
+    def __init__(
+        self, program: str, *, ranks: int, hosts: Sequence[Host] = (), min_ranks: int
+    ) -> None:
+        self.ranks = ranks
+        self._program = program.split()
+        self._hosts = list(hosts)
+        self._min_ranks = min_ranks
+
+    def command(self) -> list[str]:
+        """See `Launcher`."""
+        hosts = ",".join(f"{host.name}:{host.slots}" for host in self._hosts)
+        return [*self._program, "-np", str(self.ranks), *(["-H", hosts] if hosts else [])]
+
+    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+        """See `Launcher`. The newest mpirun passes it on; horovodrun itself does not."""
+        found = [pid for pid, name in sessions.members(process.pid) if name in _MPIRUN]
+        with suppress(ProcessLookupError):
+            os.kill(found[-1] if found else process.pid, signal.SIGUSR1)
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """See `Launcher`; what runs on other hosts, its daemons there end."""
+        sessions.end(process.pid)
+
+    def regroup(self) -> None:
+        """See `Launcher`."""
+        alive = [host for host in self._hosts if _is_reachable(host.name)]
+        for host in self._hosts:
+            if host not in alive:
+                say(f"host {host.name} cannot be reached")
+        if len(alive) == len(self._hosts):
+            return
+        left = min(self.ranks, sum(host.slots for host in alive))
+        if left < self._min_ranks:
+            raise UserError(f"{left} ranks are left, and --min-np is {self._min_ranks}")
+        self._hosts, self.ranks = alive, left
+
+
+def _is_reachable(host: str) -> bool:
+    if host in ("localhost", "127.0.0.1") or host.partition(".")[0] == hostname():
+        return True
+    wait = f"ConnectTimeout={_SECONDS_TO_REACH_A_HOST}"
+    command = ["ssh", "-o", "BatchMode=yes", "-o", wait, host, "true"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=2 * _SECONDS_TO_REACH_A_HOST, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def this_program() -> list[str]:
+    """What runs `hvd-dqn` with this Python."""
+    return [sys.executable, "-m", "hvd_dqn"]
+
+
+def own_programs_first() -> dict[str, str]:
+    """This environment, with the launchers of this Python's environment before others."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path}
+
+
+def say(line: str) -> None:
+    """To whoever watches the launcher."""
+    print(f"hvd-dqn launch: {line}", file=sys.stderr, flush=True)

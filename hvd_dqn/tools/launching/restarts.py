@@ -1,0 +1,176 @@
+"""A launch that is started again where it fails, and stopped gently.
+
+It stands above a launcher. What asks it to stop (Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2) reaches every
+rank as SIGUSR1: mpirun's own SIGTERM and SIGINT end ranks at once, and horovodrun passes nothing
+on. A SIGKILL to it leaves the job running.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, NamedTuple
+
+from hvd_dqn.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    UserError,
+)
+from hvd_dqn.tools.launching.launchers import Launcher, own_programs_first, say, this_program
+
+_FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_TELLING = ("hvd-dqn: ", "noticed that process rank", "ssh", "not reachable", "srun: error: ")
+_SECONDS_BETWEEN_ATTEMPTS = 1.0
+_SECONDS_OF_AN_END = 15.0
+
+
+class Attempt(NamedTuple):
+    """How one launch ended."""
+
+    code: int
+    seconds: float
+    cause: str
+
+
+class Outcome(NamedTuple):
+    """The exit code of the last attempt, or 1, and the first signal that asked to stop."""
+
+    code: int
+    asked_by: signal.Signals | None
+
+
+def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> Outcome:
+    """Run `hvd-dqn COMMAND` on all ranks, again after a failure, and at last on fewer."""
+    history: list[Attempt] = []
+    with _Stop(launcher) as stop:
+        while True:
+            attempt = _run_once(command, launcher, stop)
+            history.append(attempt)
+            # A command that is wrong is so at once; later, another attempt may still be dying.
+            if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
+                return Outcome(attempt.code, stop.asked_by)
+            say(
+                f"attempt {len(history)} on {launcher.ranks} ranks ended in {attempt.code} after "
+                f"{attempt.seconds:.0f} s: {attempt.cause}"
+            )
+            if len(history) > max_restarts:
+                causes = "; ".join(f"{n}. {a.cause}" for n, a in enumerate(history, 1))
+                say(f"given up after {len(history)} attempts: {causes}")
+                return Outcome(EXIT_FAILED, stop.asked_by)
+            launcher.regroup()
+            if stop.asked_by is not None:
+                return Outcome(EXIT_FAILED, stop.asked_by)
+            command = _going_on(command)
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+
+
+def _going_on(command: Sequence[str]) -> list[str]:
+    """The same command for another attempt: what it said of an older checkpoint, or of a new run,
+    was for the first.
+    """
+    options = list(command)
+    run_dir = option(options, "run-dir")
+    saved = bool(run_dir) and any(Path(run_dir).glob("checkpoints/step-*/manifest.json"))
+    value = option(options, "resume")
+    if value and (value == "never" or saved):
+        options += ["--resume", "auto"]  # of an option that comes twice, the last one counts
+    return options
+
+
+def option(command: Sequence[str], name: str) -> str:
+    """The value that a command line gives an option, the last where there are several."""
+    value = ""
+    for place, word in enumerate(command):
+        flag, _, behind = word.partition("=")
+        if flag.replace("_", "-") == f"--{name}":
+            value = behind or (command[place + 1] if place + 1 < len(command) else "")
+    return value
+
+
+def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attempt:
+    began = time.monotonic()
+    words = launcher.command()
+    try:
+        process = subprocess.Popen(
+            [*words, *this_program(), *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=own_programs_first(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UserError(f"{words[0]} cannot be started: {error.strerror}") from error
+    telling: deque[tuple[float, str]] = deque(maxlen=50)
+    with stop.watching(process):
+        assert process.stdout is not None
+        reader = threading.Thread(target=_pass_on, args=(process.stdout, telling))
+        reader.start()
+        code = process.wait()
+        reader.join(5)
+    launcher.end(process)
+    now = time.monotonic()
+    at_the_end = [text for told, text in telling if now - told < _SECONDS_OF_AN_END]
+    cause = at_the_end[0] if at_the_end else f"{words[0]} ended with {code}"
+    return Attempt(code, now - began, cause)
+
+
+def _pass_on(output: IO[bytes], telling: deque[tuple[float, str]]) -> None:
+    """Print what the ranks print, and keep the lines that tell why they ended."""
+    for line in output:
+        with suppress(OSError):  # nobody listens any more: the ranks must not wait for that
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+        text = line.decode(errors="replace").strip()
+        if telling and telling[-1][1].endswith(" exited on"):  # mpirun breaks its sentence here
+            telling[-1] = (telling[-1][0], f"{telling[-1][1]} {text}")
+        elif any(sign in text for sign in _TELLING):
+            telling.append((time.monotonic(), text.partition("hvd-dqn: ")[2] or text))
+
+
+class _Stop:
+    """Requests to stop, passed on to the launch that is going on."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.asked_by: signal.Signals | None = None
+        self._launcher = launcher
+        self._process: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Stop:
+        self._before = {number: signal.signal(number, self._heard) for number in _ASKING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal itself gave
+
+    @contextmanager
+    def watching(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """This is the launch to stop."""
+        self._process = process
+        if self.asked_by is not None:
+            self._launcher.ask_to_stop(process)
+        yield
+        self._process = None
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        again = self.asked_by is not None
+        self.asked_by = self.asked_by or signal.Signals(number)
+        if self._process is None:
+            return
+        if again and number == signal.SIGINT:
+            self._launcher.end(self._process)
+        else:
+            self._launcher.ask_to_stop(self._process)
