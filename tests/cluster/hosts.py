@@ -1,0 +1,198 @@
+"""Several hosts on one machine: each has its own network, host name, processes, /tmp and /dev/shm,
+and shares the files. Root makes them from Linux's namespaces; nothing of them outlives `close`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.launching import clean_environment
+
+_REPOSITORY = Path(__file__).parents[2]
+NEEDS = ("unshare", "nsenter", "ip", "mount")
+
+
+def why_not() -> str | None:
+    """The reason why this machine cannot have such hosts."""
+    if os.geteuid() != 0:
+        return "only root can make virtual hosts"
+    for program in NEEDS:
+        if shutil.which(program) is None:
+            return f"{program} is missing (Debian: apt install iproute2 util-linux)"
+    tried = subprocess.run(
+        ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "ip", "link", "add", "hvd-try",
+         "type", "veth", "peer", "name", "hvd-yrt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    return None if tried.returncode == 0 else f"no namespaces here: {tried.stderr.strip()}"
+
+
+@dataclass(frozen=True)
+class Host:
+    """`pid` is its first process; with `outer`, its parent, all of its processes end."""
+
+    name: str
+    address: str
+    pid: int
+    outer: subprocess.Popen[bytes]
+
+    def command(self, arguments: Sequence[str], cwd: Path | None = None) -> list[str]:
+        """What runs `arguments` there."""
+        where = [f"--wd={cwd}"] if cwd else []
+        spaces = ["--net", "--uts", "--mount", "--pid"]
+        return ["nsenter", f"--target={self.pid}", *spaces, *where, *arguments]
+
+    def run(self, *arguments: str, timeout: float = 60, **options: object) -> str:
+        """Run a program there to its end: its output. Raises where it fails."""
+        done = subprocess.run(
+            self.command(arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)} on {self.name}: {done.stdout}"
+        return str(done.stdout)
+
+    def start(self, *arguments: str, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        """Start a service there."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                self.command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(env),
+                start_new_session=True,
+            )
+
+    def is_up(self) -> bool:
+        return self.outer.poll() is None
+
+    def fail(self) -> None:
+        """As if its power were cut."""
+        self.outer.kill()
+        self.outer.wait()
+
+
+class Hosts:
+    """`number` hosts on a bridge of their own; this machine has its first address.
+
+    Where `directory`, this repository or its Python is in /tmp, the hosts share that part of it.
+    """
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.directory = directory
+        self._bridge = f"hvd{os.getpid() % 10**6}"
+        self._subnet = f"10.{77 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
+        self.address = f"{self._subnet}.1"
+        self._names = [f"node{n}" for n in range(1, number + 1)]
+        self.hosts: list[Host] = []
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = [f"{self._subnet}.{10 + n} {name}" for n, name in enumerate(self._names, 1)]
+        lines = ["127.0.0.1 localhost", f"{self.address} {os.uname().nodename} login", *lines]
+        self._table = directory / "hosts"
+        self._table.write_text("\n".join(lines) + "\n")
+
+    def __enter__(self) -> Hosts:
+        try:
+            _ip("link", "add", self._bridge, "type", "bridge")
+            _ip("addr", "add", f"{self.address}/24", "dev", self._bridge)
+            _ip("link", "set", self._bridge, "up")
+            for number, name in enumerate(self._names, 1):
+                self.hosts.append(self._begin(number, name))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for host in self.hosts:
+            host.fail()
+        subprocess.run(["ip", "link", "del", self._bridge], capture_output=True, check=False)
+
+    def restart(self, host: Host) -> Host:
+        """Power on again, with the same name and address."""
+        place = self.hosts.index(host)
+        self.hosts[place] = self._begin(place + 1, host.name)
+        return self.hosts[place]
+
+    def set_link(self, host: Host, state: str) -> None:
+        """Put its network `up` or `down`."""
+        host.run("ip", "link", "set", "eth0", state)
+
+    def _begin(self, number: int, name: str) -> Host:
+        own = self.directory / f"own-{name}"
+        shutil.rmtree(own, ignore_errors=True)
+        (own / "tmp").mkdir(parents=True)
+        shared = "".join(
+            f"mkdir -p {own}{path}; mount --rbind {path} {own}{path}; "
+            for path in (self.directory, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
+            if path.is_relative_to("/tmp")
+        )
+        setup = f"""
+            set -e
+            hostname {name}
+            {shared}
+            mount --rbind {own}/tmp /tmp
+            mount --bind {self._table} /etc/hosts
+            mount -t tmpfs tmpfs /dev/shm
+            ip link set lo up
+            echo ready > {own}/ready
+            exec sleep infinity
+        """
+        spaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        outer = subprocess.Popen(
+            ["unshare", *spaces, "--propagation", "private", "bash", "-c", setup],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=clean_environment(),
+        )
+        wait_for(lambda: (own / "ready").exists() or outer.poll() is not None, f"{name} to begin")
+        assert outer.poll() is None, f"{name} did not begin"
+        host = Host(name, f"{self._subnet}.{10 + number}", _only_child(outer.pid), outer)
+        outside = f"{self._bridge}n{number}"
+        _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+        _ip("link", "set", outside, "master", self._bridge)
+        _ip("link", "set", outside, "up")
+        host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
+        host.run("ip", "link", "set", "eth0", "up")
+        return host
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
+
+
+def _only_child(parent: int) -> int:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            return int(stat.parent.name)
+    raise AssertionError(f"process {parent} has no child")
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Until it is true."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)
