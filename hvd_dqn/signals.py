@@ -45,6 +45,14 @@ class StopRequest:
         """Whether to stop."""
         return self.reason is not None
 
+    def ignore_from_now_on(self) -> None:
+        """To the end of this process: it has stopped, and a launcher that ends the others when a
+        first rank has gone should not turn their exit code into that of a signal.
+        """
+        for number in self._before:
+            self._before[number] = signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN)
+
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._listen()

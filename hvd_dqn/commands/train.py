@@ -16,6 +16,7 @@ from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import (
     EXIT_FAILED,
     EXIT_OK,
+    EXIT_STOPPED,
     LostContactError,
     RunError,
     StoppedError,
@@ -50,7 +51,10 @@ def run(arguments: Sequence[str]) -> int:
     with StopRequest() as stop:
         comm = connect(options.config.distributed.backend, problem)
         stop.at_once = lambda: _end_at_once(comm)
-        return together(comm, lambda: _train_together(comm, options, stop))
+        code = together(comm, lambda: _train_together(comm, options, stop))
+        if code == EXIT_STOPPED:
+            stop.ignore_from_now_on()
+        return code
 
 
 def _end_at_once(comm: Communicator) -> NoReturn:
