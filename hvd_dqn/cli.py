@@ -21,6 +21,7 @@ _COMMANDS = {
     "plot": "draw learning curves",
     "presets": "list the presets, or one preset's settings",
     "doctor": "check torch, MPI, Horovod and GPUs",
+    "slurm": "write a batch script for Slurm, or hand it in",
     "build-horovod": "build Horovod against this torch and this MPI",
 }
 _SECONDS_FOR_ROOT_TO_SPEAK = 3.0

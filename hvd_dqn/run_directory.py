@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def logs(self) -> Path:
+        """What ranks print, where a launcher keeps it: before the run has begun."""
+        return self.path / "logs"
+
+    @property
     def heartbeats(self) -> Path:
         """Signs of life of the ranks of a run that is going on."""
         return self.path / "heartbeats"
@@ -67,7 +72,9 @@ class RunDirectory:
         return self.path / "plots"
 
     def require_new(self) -> None:
-        """`UserError` unless it can be made here, or is empty and writable; makes nothing."""
+        """`UserError` unless it can be made here, or is empty but for logs and writable; makes
+        nothing.
+        """
         try:
             self._require_new()
         except OSError as error:
@@ -79,7 +86,7 @@ class RunDirectory:
     def _require_new(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run directory {self.path} is a file", _OTHER)
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(entry != self.logs for entry in self.path.iterdir()):
             raise UserError(
                 f"run directory {self.path} is not empty",
                 "choose another with --run-dir, or clear it",

@@ -11,6 +11,8 @@ from hvd_dqn.run_directory import RunDirectory, default_path, run_facts
 def test_facts_of_a_run(tmp_path):
     run_dir = RunDirectory(tmp_path / "new" / "run")
     run_dir.require_new()
+    run_dir.logs.mkdir(parents=True)
+    run_dir.require_new()
     run_dir.create(Config(), run_facts(Config(), ["a", "b"], "horovod", 3, "cpu"))
     facts = json.loads((run_dir.path / "run.json").read_text())
     assert facts["world_size"] == 2

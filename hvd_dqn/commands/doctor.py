@@ -5,28 +5,78 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hvd_dqn.command_line import parse, switches
-from hvd_dqn.errors import EXIT_FAILED, EXIT_OK
-from hvd_dqn.tools.doctor import diagnose, print_checks
+from hvd_dqn.commands.together import together
+from hvd_dqn.distributed.communicator import Communicator, hostname
+from hvd_dqn.distributed.connect import connect
+from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.errors import EXIT_FAILED, EXIT_OK, RunError
+from hvd_dqn.tools.doctor.checks import Check, diagnose, print_checks, two_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
     """Check torch, MPI, Horovod, whether they fit each other, GPUs and threads; each line with its
-    remedy.
+    remedy. Within a launch: also what the ranks can only tell together.
     """
 
     json: bool = False
     """Print one JSON object."""
+    node: bool = False
+    """Within a launch, check this node alone, and say only what is wrong."""
+    shared: Path | None = None
+    """Within a launch: a directory that all ranks should see."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Check."""
-    options = parse(DoctorOptions, switches(arguments, "json"), program="hvd-dqn doctor")
-    checks = diagnose()
+    options = parse(DoctorOptions, switches(arguments, "json", "node"), program="hvd-dqn doctor")
+    if options.node:
+        bad = [check for check in diagnose() if check.state == "fail"]
+        for check in bad:
+            print(f"{hostname()}: {check.name}: {check.found} → {check.remedy}", flush=True)
+        return EXIT_FAILED if bad else EXIT_OK
+    launch = detect_launch()
+    if launch is None or launch.world_size == 1:
+        checks = diagnose()
+        return _tell([*checks, two_ranks(checks)], options)
+    comm = connect("auto")
+    return together(comm, lambda: _examine(comm, options))
+
+
+def _tell(checks: list[Check], options: DoctorOptions) -> int:
     if options.json:
         print(json.dumps([check._asdict() for check in checks], indent=2))
     else:
         print_checks(checks)
     return EXIT_FAILED if any(check.state == "fail" for check in checks) else EXIT_OK
+
+
+def _examine(comm: Communicator, options: DoctorOptions) -> None:
+    """The root's own checks, the worst of the others', and those of all together."""
+    from hvd_dqn.tools.doctor.ranks import examine, print_places
+
+    checks = diagnose()
+    bad = [[check.name, check.found] for check in checks if check.state == "fail"]
+    everyone = comm.gather([hostname(), bad])
+    places, together_checks = examine(comm, options.shared)
+    for rank, (host, found) in enumerate(everyone[1:], 1):
+        for name, text in found:
+            together_checks.append(Check(name, "fail", f"rank {rank} on {host}: {text}"))
+    checks = [*checks, *together_checks]
+    if comm.is_root:
+        if options.json:
+            facts = {
+                "ranks": [place._asdict() for place in places],
+                "checks": [check._asdict() for check in checks],
+            }
+            print(json.dumps(facts, indent=2))
+        else:
+            print_places(places)
+            print_checks(checks)
+    failed = [check.name for check in checks if check.state == "fail"]
+    failed = comm.gather(failed)[0]
+    if failed:
+        raise RunError(f"not well: {', '.join(failed)}")

@@ -16,7 +16,6 @@ from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import (
     EXIT_FAILED,
     EXIT_OK,
-    EXIT_STOPPED,
     LostContactError,
     RunError,
     StoppedError,
@@ -52,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         comm = connect(options.config.distributed.backend, problem)
         stop.at_once = lambda: _end_at_once(comm)
         code = together(comm, lambda: _train_together(comm, options, stop))
-        if code == EXIT_STOPPED:
+        if code != EXIT_OK:
             stop.ignore_from_now_on()
         return code
 

@@ -1,0 +1,247 @@
+"""What the ranks of a launch can only tell together."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+import uuid
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hvd_dqn.distributed.communicator import Communicator, hostname
+from hvd_dqn.distributed.devices import gpu_name, select_device
+from hvd_dqn.distributed.launcher import usable_cores
+from hvd_dqn.tools.doctor.checks import Check
+from hvd_dqn.tools.probe import loaded_mpi_libraries
+
+_PACKAGES = ("hvd_dqn", "torch", "numpy", "mpi4py", "gymnasium", "horovod")
+_SIZES = {"one number": 1, "a small network": 67_000, "the Nature network": 1_687_206}
+_SLOW = 1.3
+_SECONDS_OF_SKEW = 1.0
+
+
+class Place(NamedTuple):
+    """Where a rank is, and how fast it multiplies."""
+
+    rank: int
+    host: str
+    device: str
+    gpu: str | None
+    cores: list[int]
+    threads: int
+    milliseconds: float
+
+
+def examine(comm: Communicator, shared: Path | None) -> tuple[list[Place], list[Check]]:
+    """Every rank's place, and the checks of all ranks together. Collective.
+
+    `shared` is a directory that all ranks should see.
+    """
+    device = select_device("auto", comm.local_rank)
+    mine = Place(
+        comm.rank,
+        hostname(),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else "cores",
+        gpu_name(comm.local_rank),
+        sorted(usable_cores()),
+        torch.get_num_threads(),
+        _milliseconds_of_products(device),
+    )
+    places = [Place(*place) for place in comm.gather(mine)]
+    checks = [
+        _versions(comm),
+        _libraries(comm),
+        _cores(places),
+        _gpus(places),
+        _clocks(comm),
+        *_shared(comm, shared),
+        *_sums(comm, device),
+        _speed(places),
+    ]
+    return places, checks
+
+
+def print_places(places: list[Place]) -> None:
+    """A table: rank, host, device, cores."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rank", "host", "device", "cores", "threads", "products ms"):
+        table.add_column(name, justify="left" if name in ("host", "device") else "right")
+    for place in places:
+        table.add_row(
+            str(place.rank),
+            place.host,
+            place.device,
+            _ranges(place.cores),
+            str(place.threads),
+            f"{place.milliseconds:.1f}",
+        )
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _milliseconds_of_products(device: torch.device) -> float:
+    """The median time of ten products of 512 × 512 matrices."""
+    matrix = torch.ones(512, 512, device=device)
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        (matrix @ matrix).sum().item()
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+def _versions(comm: Communicator) -> Check:
+    mine = {"Python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            mine[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            mine[name] = "none"
+    everyone = comm.gather([hostname(), mine])
+    for name in mine:
+        found = {host: versions[name] for host, versions in everyone}
+        if len(set(found.values())) > 1:
+            usual = Counter(found.values()).most_common(1)[0][0]
+            odd = ", ".join(f"{v} on {host}" for host, v in found.items() if v != usual)
+            return Check("versions", "fail", f"{name} is {usual}, but {odd}", "install one version")
+    return Check("versions", "ok", "alike on all hosts")
+
+
+def _libraries(comm: Communicator) -> Check:
+    for rank, (host, libraries) in enumerate(comm.gather([hostname(), loaded_mpi_libraries()])):
+        if len(libraries) > 1:
+            found = f"rank {rank} on {host} has loaded {' and '.join(libraries)}"
+            return Check("libmpi", "fail", found, "build mpi4py and Horovod against one MPI")
+    return Check("libmpi", "ok", "one on each rank")
+
+
+def _cores(places: list[Place]) -> Check:
+    for host in {place.host for place in places}:
+        here = [place for place in places if place.host == host]
+        cores = set().union(*(place.cores for place in here))
+        wanted = sum(place.threads for place in here if place.gpu is None) or len(here)
+        if wanted > len(cores):
+            return Check(
+                "cores",
+                "warn",
+                f"{wanted} threads of {len(here)} ranks share {len(cores)} cores on {host}",
+                "fewer ranks a node, more --cpus-per-task, or a smaller OMP_NUM_THREADS",
+            )
+    return Check("cores", "ok", "as many as threads")
+
+
+def _gpus(places: list[Place]) -> Check:
+    users = Counter(place.gpu for place in places if place.gpu is not None)
+    if not users:
+        return Check("GPUs", "ok", "none; every rank trains on cores")
+    shared = [place for place in places if place.gpu is not None and users[place.gpu] > 1]
+    if shared:
+        ranks = ", ".join(str(place.rank) for place in shared)
+        return Check("GPUs", "fail", f"ranks {ranks} share GPUs", "one rank a GPU")
+    without = [place.rank for place in places if place.gpu is None]
+    if without:
+        return Check("GPUs", "fail", f"ranks {without} see no GPU", "--gpus-per-node on every node")
+    return Check("GPUs", "ok", "one a rank")
+
+
+def _clocks(comm: Communicator) -> Check:
+    """Ranks leave a gather together, but for its own time: the smallest of five differences."""
+    rounds = []
+    for _ in range(5):
+        comm.gather(None)
+        rounds.append(comm.gather([time.time(), hostname()]))
+    best = min(rounds, key=lambda times: max(times)[0] - min(times)[0])
+    first, last = min(best), max(best)
+    skew = last[0] - first[0]
+    if skew > _SECONDS_OF_SKEW:
+        found = f"{last[1]} is {skew:.1f} s ahead of {first[1]}"
+        return Check("clocks", "warn", found, "let the hosts keep time by NTP")
+    return Check("clocks", "ok", f"within {1000 * skew:.1f} ms")
+
+
+def _shared(comm: Communicator, directory: Path | None) -> list[Check]:
+    if directory is None:
+        return []
+    token = comm.gather(uuid.uuid4().hex)[0]
+    path = directory / f".hvd-dqn-doctor-{token}"
+    problem = ""
+    if comm.is_root:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(token)
+        except OSError as error:
+            problem = error.strerror or str(error)
+    problem = comm.gather(problem)[0]
+    if problem:
+        where = f"{directory} on {hostname()}: {problem}"
+        return [Check("directory", "fail", where, "choose one that can be written")]
+    blind = [host for host, sees in comm.gather([hostname(), _appears(path)]) if not sees]
+    if comm.is_root:
+        path.unlink(missing_ok=True)
+    if blind:
+        found = f"{directory} is not the same on {', '.join(sorted(set(blind)))}"
+        return [Check("directory", "fail", found, "choose one on a file system of all nodes")]
+    return [Check("directory", "ok", f"{directory} is seen by all")]
+
+
+def _appears(path: Path) -> bool:
+    """Within five seconds: network file systems remember for a while what was not there."""
+    for _ in range(50):
+        if path.exists():
+            return True
+        os.scandir(path.parent if path.parent.exists() else "/").close()
+        time.sleep(0.1)
+    return False
+
+
+def _sums(comm: Communicator, device: torch.device) -> list[Check]:
+    """Each size's median time, and the bandwidth that it means for each rank's link in a ring."""
+    found = []
+    for name, numbers in _SIZES.items():
+        tensor = torch.zeros(numbers, device=device)
+        times = []
+        for _ in range(15):
+            comm.gather(None)
+            began = time.perf_counter()
+            comm.start_sum(tensor, f"doctor.{numbers}")
+            comm.finish_sum()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+        seconds = max(comm.gather(statistics.median(times[5:])))
+        text = f"{name} {1000 * seconds:.2f} ms"
+        if numbers > 1:
+            moved = 2 * (comm.world_size - 1) / comm.world_size * 4 * numbers
+            text += f" ({moved / seconds / 1e9:.2f} GB/s a link)"
+        found.append(text)
+    return [Check("allreduce", "ok", f"{comm.backend}: {', '.join(found)}")]
+
+
+def _speed(places: list[Place]) -> Check:
+    usual = statistics.median(place.milliseconds for place in places)
+    slowest = max(places, key=lambda place: place.milliseconds)
+    times = slowest.milliseconds / usual
+    if times > _SLOW and len(places) > 1:
+        found = (
+            f"rank {slowest.rank} on {slowest.host} takes {times:.1f} times as long as the median"
+        )
+        return Check("speed", "warn", found, "all ranks wait for it: what else runs there?")
+    return Check("speed", "ok", f"the slowest rank takes {times:.2f} times the median")
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0-3,8 for 0, 1, 2, 3, 8."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -1,0 +1,120 @@
+"""Batch scripts: their geometry, what is refused, and that those in slurm/ are what is written."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hvd_dqn.cli import run
+from hvd_dqn.errors import UserError
+from hvd_dqn.tools.slurm.job import Job
+from hvd_dqn.tools.slurm.script import render
+from hvd_dqn.tools.slurm.site import Site, read_site
+
+SCRIPTS = sorted((Path(__file__).parents[2] / "slurm").glob("*.sh"))
+TRAIN = ("train", "cartpole")
+
+
+def directives(script):
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH --")]
+    return dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines)
+
+
+def test_there_are_scripts():
+    assert len(SCRIPTS) >= 7
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_what_its_own_command_writes(path, capsys):
+    (command,) = re.findall(r"^#   hvd-dqn (slurm render .*)$", path.read_text(), re.MULTILINE)
+    assert run(shlex.split(command)) == 0
+    assert capsys.readouterr().out == path.read_text()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is missing")
+def test_shellcheck_finds_nothing():
+    subprocess.run(["shellcheck", *map(str, SCRIPTS)], check=True)
+
+
+def test_geometry():
+    job = Job(command=TRAIN, nodes=4, gpus_per_node=8, cpus_per_rank=6, time="1-02:00:00")
+    told = directives(render(job, Site(), ""))
+    assert told["nodes"] == "4"
+    assert told["ntasks-per-node"] == told["gpus-per-node"] == "8"
+    assert told["cpus-per-task"] == "6"
+    assert told["time"] == "1-02:00:00"
+    assert job.seconds == 26 * 3600
+    on_cores = directives(render(Job(command=TRAIN, ranks_per_node=3), Site(), ""))
+    assert on_cores["ntasks-per-node"] == "3"
+    assert "gpus-per-node" not in on_cores
+
+
+def test_a_site_is_heeded(tmp_path):
+    path = tmp_path / "site.yaml"
+    path.write_text(
+        "modules: [gcc/12, cuda/13]\nactivate: conda activate rl\naccount: deep\nmpi: pmix_v4\n"
+        "network_interface: ib0\noptions: ['--constraint=a100']\n"
+    )
+    script = render(Job(command=TRAIN), read_site(path), "")
+    told = directives(script)
+    assert told["account"] == "deep"
+    assert told["constraint"] == "a100"
+    for line in ("module load cuda/13", "conda activate rl", "srun --mpi=pmix_v4"):
+        assert line in script
+    assert "NCCL_SOCKET_IFNAME=ib0" in script
+    assert directives(render(Job(command=TRAIN, account="own"), read_site(path), ""))[
+        "account"
+    ] == ("own")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"nodes": 0}, "--nodes 0: must be 1 or more"),
+        ({"gpus_per_node": 2, "ranks_per_node": 4}, "4 ranks on 2 GPUs a node"),
+        ({"time": "soon"}, "write it as HH:MM:SS"),
+        ({"time": "00:04:00"}, "no longer than --warning-seconds"),
+        ({"launcher": "mpiexec"}, "--launcher mpiexec"),
+        ({"array_seeds": "1..3"}, "write it as 0-4"),
+        ({"container": "a.sif", "stage": "a.tar"}, "name one"),
+        ({"container": "a.sif", "launcher": "horovodrun"}, "use srun"),
+        ({"command": ()}, "write what to run behind --"),
+        ({"command": ("train", "nothing")}, "unknown preset"),
+        ({"command": (*TRAIN, "--run-dir", "x")}, "is the script's to say"),
+        ({"command": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is the script's to say"),
+    ],
+)
+def test_what_cannot_be_is_refused(given, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        Job(**{"command": TRAIN} | given)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("moduls: [a]", "['moduls'] unknown"),
+        ("modules: gcc", "a list of text"),
+        ("mpi: [1]", "mpi is [1]: text"),
+        ("[", "is no YAML"),
+        ("- a", "unknown"),
+    ],
+)
+def test_a_site_file_that_is_none_is_refused(tmp_path, text, words):
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        read_site(path)
+
+
+def test_what_the_command_says(tmp_path, capsys, monkeypatch):
+    assert run(["slurm"]) == 2
+    assert "write hvd-dqn slurm render" in capsys.readouterr().err
+    assert run(["slurm", "render", "--", "train", "cartpole", "--seed", "x"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert run(["slurm", "render", "--site", str(tmp_path / "none.yaml"), "--", *TRAIN]) == 2
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(["slurm", "submit", "--", *TRAIN]) == 2
+    assert "there is no sbatch here" in capsys.readouterr().err
