@@ -27,8 +27,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 class Display(Protocol):
     """Told what happens, shows what it likes."""
 
-    def start(self, title: str) -> None:
-        """The run begins."""
+    def start(self, title: str, env_steps: int) -> None:
+        """The run begins, or goes on after so many env steps."""
         ...
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
@@ -47,7 +47,7 @@ class Display(Protocol):
 class NullDisplay:
     """For the ranks that do not speak."""
 
-    def start(self, title: str) -> None:
+    def start(self, title: str, env_steps: int) -> None:
         """Show nothing."""
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
@@ -66,10 +66,12 @@ class PlainDisplay:
     def __init__(self, total_env_steps: int, loss_name: str) -> None:
         self._total = total_env_steps
         self._loss_name = loss_name
+        self._first = 0
         self._began = self._last_line = time.monotonic()
 
-    def start(self, title: str) -> None:
+    def start(self, title: str, env_steps: int) -> None:
         """One line with what runs."""
+        self._first = env_steps
         print(title, flush=True)
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
@@ -78,8 +80,8 @@ class PlainDisplay:
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        share = progress.env_steps / self._total
-        remaining = (now - self._began) * (1 - share) / share
+        done, left = progress.env_steps - self._first, self._total - progress.env_steps
+        remaining = (now - self._began) * left / max(done, 1)
         parts = [
             f"{progress.env_steps:,}/{self._total:,} env steps",
             *(f"{k} {v}" for k, v in _facts(metrics, self._loss_name)),
@@ -119,9 +121,10 @@ class LiveDisplay:
         )
         self._title = ""
 
-    def start(self, title: str) -> None:
+    def start(self, title: str, env_steps: int) -> None:
         """Draw the panel."""
         self._title = title
+        self._bar.reset(self._task, completed=env_steps)
         self._live.start()
         self._draw()
 

@@ -120,7 +120,7 @@ def acquire(
                 facts = run_facts(config, hosts, comm.backend, threads, str(device))
                 _open_run_directory(config, facts, run_dir, start, lock)
                 _open_outputs(config, run_dir, start, resources)
-                resources.display.start(_title(config, comm, threads, device))
+                resources.display.start(_title(config, comm, threads, device), start.env_steps)
         _require_shared(start.store, comm)
         watchdog.start()
         envs.beat = evaluator.envs.beat = watchdog.beat

@@ -20,7 +20,7 @@ def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 10.0, 11.0, 20.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     shown = display.PlainDisplay(10_000, "loss/td_huber")
-    shown.start("title")
+    shown.start("title", 0)
     for env_steps in (1000, 2500, 3000, 5000):
         shown.update(Progress(env_steps=env_steps), METRICS)
     lines = capsys.readouterr().out.splitlines()
@@ -33,10 +33,19 @@ def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
     assert not any(ord(c) == 27 for c in "".join(lines)), "no escape codes in a log"
 
 
+def test_a_run_that_goes_on_knows_its_own_speed(monkeypatch, capsys):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    shown = display.PlainDisplay(10_000, "loss/td_huber")
+    shown.start("title", 8000)
+    shown.update(Progress(env_steps=9000), METRICS)
+    assert "ETA 0:10" in capsys.readouterr().out
+
+
 def test_the_panel_shows_every_figure():
     terminal = io.StringIO()
     shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
-    shown.start("a run")
+    shown.start("a run", 0)
     shown.update(Progress(env_steps=2500), METRICS)
     shown.say("evaluation at 2,500 env steps")
     shown.stop()
