@@ -19,6 +19,7 @@ _COMMANDS = {
     "launch": "start ranks, again where they fail, and stop them gently",
     "evaluate": "play greedy episodes with a run's best network",
     "plot": "draw learning curves",
+    "summary": "several runs in one table",
     "presets": "list the presets, or one preset's settings",
     "doctor": "check torch, MPI, Horovod and GPUs",
     "slurm": "write a batch script for Slurm, or hand it in",

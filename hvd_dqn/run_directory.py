@@ -38,6 +38,11 @@ class RunDirectory:
         return self.path / "config.json"
 
     @property
+    def facts_file(self) -> Path:
+        """What ran, where, with which versions."""
+        return self.path / "run.json"
+
+    @property
     def metrics_file(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
@@ -114,7 +119,7 @@ class RunDirectory:
                 ) from error
             finally:
                 partial.unlink()
-            publish(self._facts_file, (json.dumps(facts, indent=2) + "\n").encode())
+            publish(self.facts_file, (json.dumps(facts, indent=2) + "\n").encode())
 
     def reopen(self, config: Config, facts: dict[str, Any]) -> None:
         """Go on in a directory that `create` made: the config of now, and the facts of this start
@@ -122,16 +127,16 @@ class RunDirectory:
         """
         with self._written():
             # There are none where a run was killed as it began.
-            text = read_bounded(self._facts_file, _LIMIT) if self._facts_file.exists() else b"{}"
+            text = read_bounded(self.facts_file, _LIMIT) if self.facts_file.exists() else b"{}"
             try:
                 before = json.loads(text)
                 before["resumed"] = [*before.get("resumed", []), facts]
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
-                    f"{self._facts_file} is damaged ({error})",
+                    f"{self.facts_file} is damaged ({error})",
                     "remove it, or use another --run-dir",
                 ) from error
-            publish(self._facts_file, (json.dumps(before, indent=2) + "\n").encode())
+            publish(self.facts_file, (json.dumps(before, indent=2) + "\n").encode())
             publish(self.config_file, config.to_json().encode())
 
     def clear_signs(self) -> None:
@@ -167,10 +172,6 @@ class RunDirectory:
             raise UserError(
                 f"run directory {self.path} cannot be written: {error.strerror or error}", _OTHER
             ) from error
-
-    @property
-    def _facts_file(self) -> Path:
-        return self.path / "run.json"
 
 
 def default_path(preset: str) -> Path:

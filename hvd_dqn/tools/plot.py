@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools.runs import read_facts, read_metrics
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 
@@ -38,27 +37,6 @@ def plot_runs(run_dirs: list[Path], output: Path) -> None:
         figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(f"the picture cannot be written to {output}: {error}") from error
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every record of a run. `UserError` where there is none; a last line cut short by a crash is
-    passed over.
-    """
-    file = RunDirectory(path).metrics_file
-    try:
-        lines = file.read_text().splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{path} is not a run directory: {file} cannot be read ({error.strerror})"
-        ) from error
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
-    return records
 
 
 def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
@@ -97,10 +75,6 @@ def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
 
 
 def _title(path: Path) -> str:
-    try:
-        config = json.loads(RunDirectory(path).config_file.read_text())
-        facts = json.loads((path / "run.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a whole run directory: {error}") from error
+    config, facts = read_facts(path)
     ranks = f"{facts['world_size']} rank{'s' * (facts['world_size'] != 1)} ({facts['backend']})"
     return f"{config['env']['id']} · {config['preset']} · {ranks} · seed {config['seed']}"

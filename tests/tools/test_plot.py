@@ -6,7 +6,9 @@ from PIL import Image
 from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory, run_facts
-from hvd_dqn.tools.plot import plot_runs, read_metrics
+from hvd_dqn.tools.plot import plot_runs
+from hvd_dqn.tools.runs import read_metrics
+from hvd_dqn.tools.summary import print_summaries, summarize
 
 
 @pytest.fixture
@@ -56,3 +58,18 @@ def test_bad_runs_are_told(run, tmp_path):
     run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
     with pytest.raises(UserError, match="line 1 is not JSON"):
         read_metrics(run.path)
+
+
+def test_runs_in_one_table(run, tmp_path, capsys):
+    other = RunDirectory(tmp_path / "other")
+    other.create(Config(seed=7), run_facts(Config(), ["a", "b"], "horovod", 1, "cpu"))
+    for run_dir, score in ((run, 10.0), (other, 14.0)):
+        closing = {"closing/return_mean": score, "closing/return_std": 1.0}
+        record = {"env_steps": 5000, "updates": 70, "seconds": 9.0} | closing
+        with run_dir.metrics_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    runs = [summarize(run.path), summarize(other.path)]
+    assert [r.seed for r in runs] == [0, 7]
+    assert [r.ranks for r in runs] == [1, 2]
+    print_summaries(runs)
+    assert "12.0 ± 2.8" in capsys.readouterr().out

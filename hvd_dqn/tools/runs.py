@@ -1,0 +1,42 @@
+"""What a run directory tells of its run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hvd_dqn.errors import UserError
+from hvd_dqn.run_directory import RunDirectory
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every record of a run. `UserError` where there is none; a last line cut short by a crash is
+    passed over.
+    """
+    file = RunDirectory(path).metrics_file
+    try:
+        lines = file.read_text().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path} is not a run directory: {file} cannot be read ({error.strerror})"
+        ) from error
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
+    return records
+
+
+def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`config.json` and `run.json`. `UserError` where they are not there."""
+    run_dir = RunDirectory(path)
+    try:
+        config = json.loads(run_dir.config_file.read_text())
+        facts = json.loads(run_dir.facts_file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a whole run directory: {error}") from error
+    return config, facts
