@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup peers chaos clean
+.PHONY: train test check setup peers chaos cluster-test clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -75,6 +75,12 @@ peers: $(READY)
 # had been none.
 chaos: $(READY_TO_TEST)
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# Hosts made of namespaces and a real Slurm on them, with every batch script of slurm/ run for real.
+cluster-test: $(READY_TO_TEST)
+	@[ "$$(id -u)" = 0 ] && command -v slurmctld munged shellcheck > /dev/null || \
+	  { echo "as root, with Slurm (Debian: apt install slurm-wlm munge iproute2 shellcheck)" >&2; exit 1; }
+	$(BIN)/python -m pytest -m cluster $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-peers build *.egg-info

@@ -27,17 +27,17 @@ mkdir -p "$RUN_DIR/logs" || exit 2
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 export NCCL_DEBUG=WARN
 
-# Before the time limit Slurm sends USR1 to this script, which passes it on: the ranks save a
-# checkpoint and exit 75, and the job goes back to the queue.
+# Before the time limit Slurm sends USR1 to this script, which passes it on; where another job takes
+# the nodes, the ranks get TERM. They save a checkpoint and exit 75.
 asked=0 heard=0 step='' code=75
-trap 'asked=1 heard=1; [ -z "$step" ] || kill -USR1 "$step"' USR1
+trap 'asked=1 heard=1; [ -z "$step" ] || kill -USR1 "$step"' USR1 TERM
 
 for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   # The nodes that Slurm still has and that pass their own check; bad ones are named and left out.
   mapfile -t nodes < <(sinfo -hN -n "$SLURM_JOB_NODELIST" -t alloc,mix,comp,drng -o %N | sort -u)
   # shellcheck disable=SC2016  # each node says its own name
-  bad=$(srun --mpi=none -w "$(join "${nodes[@]}")" --ntasks=${#nodes[@]} --ntasks-per-node=1 \
-    bash -c 'hvd-dqn doctor --node >&2 || echo "$SLURMD_NODENAME"')
+  bad=$(srun --overlap --immediate=60 --mpi=none -w "$(join "${nodes[@]}")" --ntasks=${#nodes[@]} \
+    --ntasks-per-node=1 bash -c 'hvd-dqn doctor --node >&2 || echo "$SLURMD_NODENAME"')
   [ -z "$bad" ] || mapfile -t nodes < <(printf '%s\n' "${nodes[@]}" | grep -vxF "$bad")
   if ((${#nodes[@]} < ${MIN_NODES:-SLURM_NNODES})); then
     echo "left are ${nodes[*]}; the queue may have others"
@@ -56,8 +56,9 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   echo "attempt $attempt on ${nodes[*]} ended in $code"
 done
 
-# Back to the queue; where a job may not be requeued, a new one goes on in the same directory.
-if ((asked && code != 0 && code != 2)); then
+# Back to the queue, unless it was cancelled; where a job may not be requeued, a new one goes on in
+# the same directory.
+if ((code == 75 || (asked && code != 0 && code != 2))) && [ "$(squeue -hj "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
   export RUN_DIR REQUEUES=$((${REQUEUES:-0} + ${SLURM_RESTART_COUNT:-0}))
   if ((REQUEUES >= 20)); then
     echo "requeued $REQUEUES times already: not again"

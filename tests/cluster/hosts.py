@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tests.launching import clean_environment
 
+WITH_THIS = ("setpriv", "--pdeathsig", "KILL")  # whatever ends this process ends them too
 _REPOSITORY = Path(__file__).parents[2]
-NEEDS = ("unshare", "nsenter", "ip", "mount")
+NEEDS = ("unshare", "nsenter", "setpriv", "ip", "mount")
 
 
 def why_not() -> str | None:
@@ -69,7 +70,7 @@ class Host:
         """Start a service there."""
         with log.open("ab") as output:
             return subprocess.Popen(
-                self.command(arguments),
+                [*WITH_THIS, *self.command(arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -89,11 +90,13 @@ class Host:
 class Hosts:
     """`number` hosts on a bridge of their own; this machine has its first address.
 
-    Where `directory`, this repository or its Python is in /tmp, the hosts share that part of it.
+    Where `directory`, what is `shared` besides, this repository or its Python is in /tmp, the hosts
+    share that part of it.
     """
 
-    def __init__(self, directory: Path, number: int) -> None:
+    def __init__(self, directory: Path, number: int, *shared: Path) -> None:
         self.directory = directory
+        self._shared = {directory, *shared, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
         self._bridge = f"hvd{os.getpid() % 10**6}"
         self._subnet = f"10.{77 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
         self.address = f"{self._subnet}.1"
@@ -141,7 +144,7 @@ class Hosts:
         (own / "tmp").mkdir(parents=True)
         shared = "".join(
             f"mkdir -p {own}{path}; mount --rbind {path} {own}{path}; "
-            for path in (self.directory, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
+            for path in sorted(self._shared)
             if path.is_relative_to("/tmp")
         )
         setup = f"""
@@ -153,11 +156,11 @@ class Hosts:
             mount -t tmpfs tmpfs /dev/shm
             ip link set lo up
             echo ready > {own}/ready
-            exec sleep infinity
+            while :; do sleep 1000 & wait $!; done  # as init it buries the orphans
         """
         spaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         outer = subprocess.Popen(
-            ["unshare", *spaces, "--propagation", "private", "bash", "-c", setup],
+            [*WITH_THIS, "unshare", *spaces, "--propagation", "private", "bash", "-c", setup],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             env=clean_environment(),

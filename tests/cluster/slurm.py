@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from tests.cluster import hosts as virtual
-from tests.cluster.hosts import Host, Hosts, wait_for
+from tests.cluster.hosts import WITH_THIS, Host, Hosts, wait_for
 from tests.launching import clean_environment
 
 CPUS = 4
@@ -39,9 +39,9 @@ def _path() -> str:
 class Slurm:
     """A cluster of `nodes`; partitions `main`, and `high`, which takes its nodes from `main`."""
 
-    def __init__(self, directory: Path, nodes: int = 2) -> None:
+    def __init__(self, directory: Path, nodes: int = 2, *shared: Path) -> None:
         self.directory = directory
-        self.hosts = Hosts(directory, nodes)
+        self.hosts = Hosts(directory, nodes, *shared)
         self.environment = clean_environment() | {
             "PATH": _path(),
             "SLURM_CONF": str(directory / "slurm.conf"),
@@ -56,7 +56,7 @@ class Slurm:
             self._start("slurmctld", "-D", "-i")
             for host in self.hosts.hosts:
                 self.start_node(host)
-            wait_for(self._all_idle, "the nodes to be idle", 60)
+            wait_for(self.all_idle, "the nodes to be idle", 60)
         except BaseException:
             self.close()
             raise
@@ -101,13 +101,15 @@ class Slurm:
         return said.partition("JobState=")[2].partition(" ")[0] or said
 
     def wait(self, job: str, *states: str, seconds: float = 240) -> str:
-        """Until the job is in one of these states, COMPLETED or one that it does not leave."""
+        """Until the job is in one of these states, by default one that it does not leave by itself;
+        on its way back to the queue a job goes through some of those.
+        """
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
         wanted = set(states) or ends
-        wait_for(lambda: self.state(job) in wanted | ends, f"job {job} to be {wanted}", seconds)
+        wait_for(lambda: self.state(job) in wanted, f"job {job} to be {wanted}", seconds)
         return self.state(job)
 
-    def _all_idle(self) -> bool:
+    def all_idle(self) -> bool:
         said = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False)
         return said.split() == ["idle"] * len(self.hosts.hosts)
 
@@ -175,7 +177,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMod
     def _start(self, *command: str) -> None:
         with (self.directory / f"{command[0]}.out").open("ab") as output:
             service = subprocess.Popen(
-                command,
+                [*WITH_THIS, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

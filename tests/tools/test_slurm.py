@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvd_dqn.cli import run
+from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.slurm.job import Job
 from hvd_dqn.tools.slurm.script import render
@@ -50,6 +51,13 @@ def test_geometry():
     on_cores = directives(render(Job(command=TRAIN, ranks_per_node=3), Site(), ""))
     assert on_cores["ntasks-per-node"] == "3"
     assert "gpus-per-node" not in on_cores
+
+
+def test_a_saved_config_can_be_run(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(Config().to_json())
+    job = Job(command=("train", "--config", str(path)))
+    assert directives(render(job, Site(), ""))["job-name"] == "hvd-dqn"
 
 
 def test_a_site_is_heeded(tmp_path):

@@ -90,7 +90,7 @@ class Job:
     def _check_command(self) -> None:
         if self.command[:1] != ("train",):
             raise UserError("hvd-dqn slurm: write what to run behind --, such as -- train cartpole")
-        parse_train(self.command[1:])
+        parse_train(list(self.command[1:]))
         own = ["run-dir", "resume", *(["seed"] if self.array_seeds else [])]
         for word in self.command:
             flag = word.partition("=")[0].replace("_", "-").removeprefix("--")
