@@ -71,7 +71,7 @@ def test_a_site_is_heeded(tmp_path):
     told = directives(script)
     assert told["account"] == "deep"
     assert told["constraint"] == "a100"
-    for line in ("module load cuda/13", "conda activate rl", "srun --mpi=pmix_v4"):
+    for line in ("module load cuda/13", "conda activate rl", "--mpi=pmix_v4"):
         assert line in script
     assert "NCCL_SOCKET_IFNAME=ib0" in script
     assert directives(render(Job(command=TRAIN, account="own"), read_site(path), ""))[
