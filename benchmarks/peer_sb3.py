@@ -25,6 +25,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
+MAX_EPISODE_STEPS = 27_000  # of an evaluation, as ours
+
 
 class ChannelsFirst(gym.ObservationWrapper[Any, Any, Any]):
     """Booleans [10, 10, C] as floats [C, 10, 10]."""
@@ -90,7 +92,13 @@ def main() -> None:
         options["policy_kwargs"]["n_quantiles"] = 200
         model = QRDQN("MlpPolicy", envs, **options)
     model.learn(env_steps)
-    games = make_vec_env(make, n_envs=8, seed=10_000 + seed)
+    games = make_vec_env(
+        make,
+        n_envs=8,
+        seed=10_000 + seed,
+        wrapper_class=gym.wrappers.TimeLimit,  # a policy that hides may never die
+        wrapper_kwargs={"max_episode_steps": MAX_EPISODE_STEPS},
+    )
     returns, _ = evaluate_policy(
         model, games, n_eval_episodes=episodes, return_episode_rewards=True
     )
