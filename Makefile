@@ -76,7 +76,7 @@ peers: $(READY)
 chaos: $(READY_TO_TEST)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# Hosts made of namespaces and a real Slurm on them, with every batch script of slurm/ run for real.
+# Hosts made of namespaces and a real Slurm on them, with the batch scripts for cores run for real.
 cluster-test: $(READY_TO_TEST)
 	@[ "$$(id -u)" = 0 ] && command -v slurmctld munged shellcheck > /dev/null || \
 	  { echo "as root, with Slurm (Debian: apt install slurm-wlm munge iproute2 shellcheck)" >&2; exit 1; }

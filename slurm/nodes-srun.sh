@@ -6,68 +6,87 @@
 #SBATCH --ntasks-per-node=4
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=8
-#SBATCH --hint=nomultithread
+#SBATCH --threads-per-core=1
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
-#SBATCH --no-kill
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
 
 # shellcheck source=/dev/null
-source .venv/bin/activate
+source .venv/bin/activate || exit 2
 set -uo pipefail
 join() { local IFS=,; echo "$*"; }
 
 # The run's directory, on a file system that all nodes share. A job that comes back goes on in it.
-: "${RUN_DIR:=$PWD/runs/$SLURM_JOB_NAME-$SLURM_JOB_ID}"
-mkdir -p "$RUN_DIR/logs" || exit 2
+job=$SLURM_JOB_ID
+export RUN_DIR=${RUN_DIR:-$PWD/runs/$SLURM_JOB_NAME-$SLURM_JOB_ID}
 
+export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 # Since Slurm 22.05 srun does not take --cpus-per-task from the job by itself.
-export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-export NCCL_DEBUG=WARN
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
 # Before the time limit Slurm sends USR1 to this script, which passes it on; where another job takes
 # the nodes, the ranks get TERM. They save a checkpoint and exit 75.
 asked=0 heard=0 step='' code=75
 trap 'asked=1 heard=1; [ -z "$step" ] || kill -USR1 "$step"' USR1 TERM
+await() {  # a signal ends a wait, but not the process
+  wait "$1"; code=$?
+  while ((heard)); do heard=0; wait "$1"; code=$?; done
+}
 
 for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
-  # The nodes that Slurm still has and that pass their own check; bad ones are named and left out.
-  mapfile -t nodes < <(sinfo -hN -n "$SLURM_JOB_NODELIST" -t alloc,mix,comp,drng -o %N | sort -u)
+  logs=$RUN_DIR/logs/$job.${SLURM_RESTART_COUNT:-0}.$attempt
+  mkdir -p "$logs" || exit 2
+  ((attempt == 1)) || { sleep $((10 * (attempt - 1))) & await $!; }
+
+  # The nodes that Slurm still has and that find nothing wrong with themselves.
+  mapfile -t all < <(sinfo -rhN -n "$SLURM_JOB_NODELIST" -t alloc,mix,comp,drng -o %N | sort -u)
+  ((${#all[@]})) || mapfile -t all < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   # shellcheck disable=SC2016  # each node says its own name
-  bad=$(srun --overlap --immediate=60 --mpi=none -w "$(join "${nodes[@]}")" --ntasks=${#nodes[@]} \
-    --ntasks-per-node=1 bash -c 'hvd-dqn doctor --node >&2 || echo "$SLURMD_NODENAME"')
-  [ -z "$bad" ] || mapfile -t nodes < <(printf '%s\n' "${nodes[@]}" | grep -vxF "$bad")
-  if ((${#nodes[@]} < ${MIN_NODES:-SLURM_NNODES})); then
-    echo "left are ${nodes[*]}; the queue may have others"
-    asked=1
+  timeout -k 10 300 srun --overlap --immediate=60 --mpi=none --kill-on-bad-exit=0 \
+    -w "$(join "${all[@]}")" --ntasks=${#all[@]} --ntasks-per-node=1 \
+    bash -c 'hvd-dqn doctor --node --gpus 4 >&2 && echo "$SLURMD_NODENAME"' > "$logs/nodes" &
+  await $!
+  mapfile -t nodes < "$logs/nodes"
+  if ((${#nodes[@]} == 0)); then
+    echo "no node is well: ${all[*]}"; code=1; break
+  elif ((${#nodes[@]} < SLURM_NNODES)); then
+    echo "only ${nodes[*]} are well; the queue may have other nodes"; asked=1
   fi
-  ((asked)) && break
+  ((asked)) && { code=75; break; }
 
   ranks=$((${#nodes[@]} * SLURM_NTASKS_PER_NODE))
   srun --overlap --mpi=pmix -w "$(join "${nodes[@]}")" --nodes=${#nodes[@]} \
-    --ntasks=$ranks --cpu-bind=cores --kill-on-bad-exit=1 --wait=60 \
-    --output="$RUN_DIR/logs/rank-%t.txt" --open-mode=append \
+    --ntasks=$ranks --threads-per-core=1 --cpu-bind=cores --kill-on-bad-exit=1 --wait=60 \
+    --output="$logs/rank-%t.txt" \
     hvd-dqn train rainbow --run-dir "$RUN_DIR" &
   step=$!
-  tail -qn0 -F "$RUN_DIR/logs/rank-0.txt" --pid=$step 2> /dev/null &
-  wait $step; code=$?
-  while ((heard)); do heard=0; wait $step; code=$?; done  # the signal had ended the wait
+  ((heard)) && kill -USR1 "$step"
+  tail -qn+1 -F "$logs/rank-0.txt" --pid=$step 2> /dev/null &
+  tail=$!
+  await $step
   step=''
-  case $code in 0 | 2 | 75) break ;; esac
+  wait $tail
+  # What is wrong with the command is so at once; later, another attempt may still be dying.
+  ((code == 0 || code == 75 || (code == 2 && attempt + ${SLURM_RESTART_COUNT:-0} == 1))) && break
   echo "attempt $attempt on ${nodes[*]} ended in $code"
-  grep -h '^hvd-dqn: ' "$RUN_DIR"/logs/rank-*.txt | tail -n 3
+  grep -h '^hvd-dqn: ' "$logs"/rank-*.txt | tail -n 3
 done
 
 # Back to the queue, unless it was cancelled; where a job may not be requeued, a new one goes on in
 # the same directory.
-if ((code == 75 || (asked && code != 0 && code != 2))) && [ "$(squeue -hj "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
-  export RUN_DIR REQUEUES=$((${REQUEUES:-0} + ${SLURM_RESTART_COUNT:-0}))
-  if ((REQUEUES >= 20)); then
-    echo "requeued $REQUEUES times already: not again"
-  elif ! scontrol requeue "$SLURM_JOB_ID"; then
-    REQUEUES=$((REQUEUES + 1)) sbatch "$0"
+if ((code == 75 || (asked && code != 0 && code != 2))); then
+  for _ in 1 2 3; do state=$(squeue -hj "$job" -o %T) && break; sleep 5; done
+  REQUEUES=$((${REQUEUES:-0} + ${SLURM_RESTART_COUNT:-0}))
+  if [ "$state" != RUNNING ]; then
+    echo "not requeued: the job is ${state:-unknown to squeue}"
+  elif ((REQUEUES >= 20)); then
+    echo "not requeued: it came back $REQUEUES times already"
+  elif ! said=$(scontrol requeue "$job" 2>&1); then
+    echo "$said"
+    [[ $said != *disabled* ]] || REQUEUES=$((REQUEUES + 1)) sbatch "$0"
   fi
 fi
 exit "$code"

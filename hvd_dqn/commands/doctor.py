@@ -13,7 +13,7 @@ from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.errors import EXIT_FAILED, EXIT_OK, RunError
-from hvd_dqn.tools.doctor.checks import Check, diagnose, print_checks, two_ranks
+from hvd_dqn.tools.doctor.checks import Check, diagnose, enough_gpus, print_checks, two_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,10 @@ class DoctorOptions:
     """Print one JSON object."""
     node: bool = False
     """Within a launch, check this node alone, and say only what is wrong."""
+    gpus: int = 0
+    """With --node: how many GPUs it should have."""
+    backend: str = "horovod"
+    """With --node: what the job averages by; for mpi, Horovod may be missing, for local both."""
     shared: Path | None = None
     """Within a launch: a directory that all ranks should see."""
 
@@ -34,7 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     """Check."""
     options = parse(DoctorOptions, switches(arguments, "json", "node"), program="hvd-dqn doctor")
     if options.node:
-        bad = [check for check in diagnose() if check.state == "fail"]
+        spared = {"horovod": [], "mpi": ["Horovod"]}.get(options.backend, ["Horovod", "MPI"])
+        checks = [*diagnose(), enough_gpus(options.gpus)]
+        bad = [check for check in checks if check.state == "fail" and check.name not in spared]
         for check in bad:
             print(f"{hostname()}: {check.name}: {check.found} → {check.remedy}", flush=True)
         return EXIT_FAILED if bad else EXIT_OK
@@ -55,27 +61,31 @@ def _tell(checks: list[Check], options: DoctorOptions) -> int:
 
 
 def _examine(comm: Communicator, options: DoctorOptions) -> None:
-    """The root's own checks, the worst of the others', and those of all together."""
-    from hvd_dqn.tools.doctor.ranks import examine, print_places
+    """The root's own checks, the worst of the others', and those of all together: each is printed
+    before the next one, which may hang, begins.
+    """
+    from hvd_dqn.tools.doctor.ranks import examine, find_places, print_places
 
+    speaks = comm.is_root and not options.json
     checks = diagnose()
     bad = [[check.name, check.found] for check in checks if check.state == "fail"]
-    everyone = comm.gather([hostname(), bad])
-    places, together_checks = examine(comm, options.shared)
-    for rank, (host, found) in enumerate(everyone[1:], 1):
-        for name, text in found:
-            together_checks.append(Check(name, "fail", f"rank {rank} on {host}: {text}"))
-    checks = [*checks, *together_checks]
-    if comm.is_root:
-        if options.json:
-            facts = {
-                "ranks": [place._asdict() for place in places],
-                "checks": [check._asdict() for check in checks],
-            }
-            print(json.dumps(facts, indent=2))
-        else:
-            print_places(places)
-            print_checks(checks)
+    for rank, (host, found) in enumerate(comm.gather([hostname(), bad])):
+        for name, text in found if rank > 0 else []:
+            checks.append(Check(name, "fail", f"rank {rank} on {host}: {text}"))
+    places = find_places(comm)
+    if speaks:
+        print_places(places)
+        print_checks(checks)
+    for check in examine(comm, places, options.shared):
+        checks.append(check)
+        if speaks:
+            print_checks([check])
+    if comm.is_root and options.json:
+        facts = {
+            "ranks": [place._asdict() for place in places],
+            "checks": [check._asdict() for check in checks],
+        }
+        print(json.dumps(facts, indent=2))
     failed = [check.name for check in checks if check.state == "fail"]
     failed = comm.gather(failed)[0]
     if failed:

@@ -25,6 +25,8 @@ class SlurmOptions:
 
     nodes: int = 1
     """Nodes."""
+    min_nodes: int = 0
+    """Go on with so few where nodes fail; 0: only with all, and else on others from the queue."""
     gpus_per_node: int = 0
     """GPUs of a node, a rank on each; 0: train on cores."""
     ranks_per_node: int = 0
@@ -83,16 +85,21 @@ def run(arguments: Sequence[str]) -> int:
     written_by = shlex.join(["hvd-dqn", "slurm", "render", *rest])
     script = render(job, site, written_by)
     if action == "submit":
-        return _submit(script, job, options.output or Path(f"{job.job_name}.sh"))
+        path = options.output or Path(f"{job.job_name}.sh")
+        _write(path, script, anew=options.output is None)
+        return _submit(job, path)
     if options.output is None:
         print(script, end="")
     else:
-        _write(options.output, script)
+        _write(options.output, script, anew=False)
     return EXIT_OK
 
 
-def _write(path: Path, script: str) -> None:
+def _write(path: Path, script: str, *, anew: bool) -> None:
+    """`anew`: another script of this name, which somebody may have changed, is not overwritten."""
     try:
+        if anew and path.exists() and path.read_text() != script:
+            raise UserError(f"{path} is there and differs", "name another with --output")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)
@@ -100,13 +107,12 @@ def _write(path: Path, script: str) -> None:
         raise UserError(f"{path}: {error.strerror}") from error
 
 
-def _submit(script: str, job: Job, path: Path) -> int:
-    """Write the script, let Slurm look at it, say what it will do, and hand it in."""
+def _submit(job: Job, path: Path) -> int:
+    """Let Slurm look at the script, say what it will do, and hand it in."""
     if shutil.which("sbatch") is None:
         raise UserError(
             "there is no sbatch here", "submit from the cluster's login node, or render"
         )
-    _write(path, script)
     tested = _sbatch("--test-only", str(path))
     if tested.returncode != 0:
         raise UserError(f"Slurm would not take {path}: {_last_line(tested.stderr)}")

@@ -74,9 +74,11 @@ class HorovodCommunicator(MpiCommunicator):
         super().close()
 
     def _gpus_are_distinct(self) -> bool:
-        """NCCL refuses two ranks on one GPU; such ranks travel through the host."""
-        gpus = [gpu for gpu in self.gather(gpu_name(self.local_rank)) if gpu is not None]
-        return len(set(gpus)) == len(gpus)
+        """NCCL refuses two ranks on one GPU and knows no rank without one: where there are such,
+        tensors travel through the host.
+        """
+        gpus = self.gather(gpu_name(self.local_rank))
+        return None not in gpus and len(set(gpus)) == len(gpus)
 
 
 def load_horovod() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
@@ -108,8 +109,7 @@ class GymnasiumSimulators:
         except (EOFError, ConnectionError) as error:
             if not isinstance(self._envs, AsyncVectorEnv):
                 raise
-            for process in self._envs.processes:
-                process.join(1)
+            connection.wait([process.sentinel for process in self._envs.processes], timeout=1)
             ended = [p for p in self._envs.processes if p.exitcode is not None]
             if not ended:
                 raise

@@ -39,7 +39,7 @@ def summarize(path: Path) -> RunSummary:
         config["preset"],
         config["env"]["id"],
         config["seed"],
-        facts["world_size"],
+        facts.get("resumed", [facts])[-1]["world_size"],
         last.get("env_steps", 0),
         last.get("updates", 0),
         last.get("seconds", 0.0),

@@ -101,12 +101,19 @@ class Slurm:
         return said.partition("JobState=")[2].partition(" ")[0] or said
 
     def wait(self, job: str, *states: str, seconds: float = 240) -> str:
-        """Until the job is in one of these states, by default one that it does not leave by itself;
-        on its way back to the queue a job goes through some of those.
+        """Until the job is in one of these states, by default one that it does not leave by itself,
+        and stays there: on its way back to the queue a job goes through some of those.
         """
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
         wanted = set(states) or ends
-        wait_for(lambda: self.state(job) in wanted, f"job {job} to be {wanted}", seconds)
+
+        def is_there() -> bool:
+            if self.state(job) not in wanted:
+                return False
+            time.sleep(2)
+            return self.state(job) in wanted
+
+        wait_for(is_there, f"job {job} to be {wanted}", seconds)
         return self.state(job)
 
     def all_idle(self) -> bool:

@@ -19,16 +19,16 @@ from tests.cluster.hosts import wait_for
 from tests.cluster.slurm import Slurm, why_not
 from tests.distributed.workers import small_config
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
-]
+pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).parents[2]
 _MARK = "HVD_DQN_TEST_CLUSTER"
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
     base = tmp_path_factory.getbasetemp()
     with Slurm(tmp_path_factory.mktemp("slurm"), 2, base) as cluster:
         cluster.environment |= {
@@ -44,7 +44,9 @@ def slurm(tmp_path_factory):
 class Batch:
     """A job that was handed in, in a directory of its own."""
 
-    def __init__(self, slurm: Slurm, place: Path, *options: str, env_steps=1200, **job) -> None:
+    def __init__(
+        self, slurm: Slurm, place: Path, *options: str, env_steps=1200, programs="", **job
+    ) -> None:
         self.slurm = slurm
         place.mkdir()
         config = small_config().changed(
@@ -53,7 +55,7 @@ class Batch:
         (place / "config.json").write_text(config.to_json())
         job = {"nodes": 2, "time": "00:10:00"} | job
         command = ("train", "--config", str(place / "config.json"))
-        site = Site(activate=f"export PATH={Path(sys.executable).parent}:$PATH")
+        site = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
         (place / "job.sh").write_text(render(Job(command=command, **job), site, "a test"))
         self.place = place
         said = slurm.run(
@@ -110,10 +112,8 @@ def test_two_nodes_by_srun(undisturbed):
     facts = json.loads((undisturbed.run_dir / "run.json").read_text())
     assert facts["hosts"] == ["node1", "node2"]
     assert "greedy episodes" in undisturbed.output, "the root's log, as it grew"
-    assert sorted(p.name for p in (undisturbed.run_dir / "logs").iterdir()) == [
-        "rank-0.txt",
-        "rank-1.txt",
-    ]
+    (logs,) = (undisturbed.run_dir / "logs").iterdir()
+    assert sorted(p.name for p in logs.iterdir()) == ["nodes", "rank-0.txt", "rank-1.txt"]
     assert left_behind() == []
 
 
@@ -177,6 +177,82 @@ def test_seeds_are_runs_of_their_own(slurm, tmp_path):
     assert all(run.return_mean is not None and run.ranks == 1 for run in runs)
 
 
+def test_one_seed_goes_back_to_the_queue_alone(slurm, tmp_path):
+    batch = Batch(slurm, tmp_path / "job", env_steps=6000, nodes=1, array_seeds="3,5")
+    tasks = [f"{batch.number}_{seed}" for seed in (3, 5)]
+    for seed in (3, 5):
+        pattern = f"seed-{seed}/checkpoints/step-*/manifest.json"
+        wait_for(lambda p=pattern: list(batch.run_dir.glob(p)), f"seed {seed} to train", 60)
+    slurm.run("scancel", "--batch", "--signal=USR1", tasks[1])
+    slurm.wait(tasks[1], "PENDING")
+    slurm.run("scontrol", "update", f"JobId={tasks[1]}", "StartTime=now")
+    for task in tasks:
+        assert slurm.wait(task) == "COMPLETED", batch.output
+    restarts = [slurm.run("scontrol", "show", "job", task).count("Restarts=1") for task in tasks]
+    assert restarts == [0, 1]
+
+
+def test_a_time_limit_sends_it_back_to_the_queue(slurm, tmp_path):
+    limit = {"time": "00:02:00", "warning_seconds": 60}
+    batch = Batch(slurm, tmp_path / "job", env_steps=500_000, **limit)
+    try:
+        show = ("scontrol", "show", "job", batch.number)
+        wait_for(lambda: "Restarts=1" in slurm.run(*show), "it to come back", 150)
+        assert "stopped by SIGUSR1" in batch.output
+    finally:
+        slurm.run("scancel", batch.number)
+
+
+def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
+    batch = Batch(slurm, tmp_path / "job", env_steps=100_000, max_requeues=0)
+    wait_for(batch.is_training, "a checkpoint", 60)
+    slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
+    assert slurm.wait(batch.number) == "FAILED"
+    assert "not requeued: it came back 0 times already" in batch.output
+    assert slurm.run("scontrol", "show", "job", batch.number).count("ExitCode=75:0") == 1
+
+
+@pytest.mark.parametrize("bad", ["node2", "node[12]"])
+def test_a_bad_node_is_left_out(slurm, tmp_path, bad):
+    """A doctor that fails on it stands before the real one."""
+    fake = tmp_path / "hvd-dqn"
+    fake.write_text(
+        f"#!/bin/bash\n[[ $1 == doctor && $SLURMD_NODENAME == {bad} ]] && "
+        f'{{ echo "$SLURMD_NODENAME '
+        f'is ill"; exit 1; }}\nexec {Path(sys.executable).parent}/hvd-dqn "$@"\n'
+    )
+    fake.chmod(0o755)
+    batch = Batch(slurm, tmp_path / "job", programs=str(tmp_path), min_nodes=1)
+    state = slurm.wait(batch.number)
+    assert "node2 is ill" in batch.output
+    if bad == "node2":
+        assert state == "COMPLETED", batch.output
+        assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1"]
+    else:
+        assert state == "FAILED"
+        assert "no node is well" in batch.output
+
+
+def test_the_doctor_of_all_ranks(slurm, tmp_path):
+    place = tmp_path / "shared"
+    doctor = f"srun --mpi=pmix {sys.executable} -m hvd_dqn doctor"
+    text = f"{doctor} --json --shared {place} > {tmp_path}/well; {doctor} --shared /tmp/own"
+    number = slurm.run(
+        *("sbatch", "--parsable", "-N2", "--ntasks-per-node=2", f"--output={tmp_path}/out"),
+        *("--wrap", text),
+    )
+    assert slurm.wait(number) == "FAILED"
+    facts = json.loads((tmp_path / "well").read_text())
+    assert [rank["host"] for rank in facts["ranks"]] == ["node1", "node1", "node2", "node2"]
+    assert [check for check in facts["checks"] if check["state"] == "fail"] == []
+    assert {"versions", "libmpi", "clocks", "directory", "allreduce", "speed"} <= {
+        check["name"] for check in facts["checks"]
+    }
+    said = (tmp_path / "out").read_text()
+    assert "/tmp/own is not the same on node2" in said
+    assert "hvd-dqn: not well: directory" in said
+
+
 def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=1200)
     (tmp_path / "job/config.json").write_text("{")
@@ -188,8 +264,7 @@ def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
 
 @pytest.mark.parametrize("spare", [True, False])
 def test_a_node_that_fails_ends_in_recovery(slurm, tmp_path, spare):
-    options = ["--export=ALL,MIN_NODES=1"] if spare else []
-    batch = Batch(slurm, tmp_path / "job", *options, env_steps=12_000)
+    batch = Batch(slurm, tmp_path / "job", env_steps=12_000, min_nodes=int(spare))
     wait_for(batch.is_training, "a checkpoint", 60)
     _, victim = slurm.hosts.hosts
     victim.fail()

@@ -91,6 +91,16 @@ def _threads() -> Check:
     return Check("threads", "ok", found)
 
 
+def enough_gpus(wanted: int) -> Check:
+    """Whether torch sees as many as a job was promised on this node."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < wanted:
+        return Check("GPUs", "fail", f"{found} of {wanted}", "nvidia-smi on this node")
+    return Check("GPUs", "ok", str(found))
+
+
 def _gpu() -> Check:
     import torch
 

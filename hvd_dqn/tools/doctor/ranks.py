@@ -8,6 +8,8 @@ import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -40,11 +42,8 @@ class Place(NamedTuple):
     milliseconds: float
 
 
-def examine(comm: Communicator, shared: Path | None) -> tuple[list[Place], list[Check]]:
-    """Every rank's place, and the checks of all ranks together. Collective.
-
-    `shared` is a directory that all ranks should see.
-    """
+def find_places(comm: Communicator) -> list[Place]:
+    """Every rank's place. Collective."""
     device = select_device("auto", comm.local_rank)
     mine = Place(
         comm.rank,
@@ -52,21 +51,30 @@ def examine(comm: Communicator, shared: Path | None) -> tuple[list[Place], list[
         torch.cuda.get_device_name(device) if device.type == "cuda" else "cores",
         gpu_name(comm.local_rank),
         sorted(usable_cores()),
-        torch.get_num_threads(),
+        int(os.environ.get("OMP_NUM_THREADS", "1")),
         _milliseconds_of_products(device),
     )
-    places = [Place(*place) for place in comm.gather(mine)]
-    checks = [
-        _versions(comm),
-        _libraries(comm),
-        _cores(places),
-        _gpus(places),
-        _clocks(comm),
-        *_shared(comm, shared),
-        *_sums(comm, device),
-        _speed(places),
-    ]
-    return places, checks
+    return [Place(*place) for place in comm.gather(mine)]
+
+
+def examine(comm: Communicator, places: list[Place], shared: Path | None) -> Iterator[Check]:
+    """The checks of all ranks together, each as soon as it is known. Collective.
+
+    `shared` is a directory that all ranks should see.
+    """
+    yield _versions(comm)
+    yield _libraries(comm)
+    yield _cores(places)
+    gpus = _gpus(places)
+    yield gpus
+    yield _clocks(comm)
+    if shared is not None:
+        yield _shared(comm, shared)
+    yield _speed(places)
+    if gpus.state == "fail":  # so on all ranks
+        yield Check("allreduce", "fail", "not tried", "first mend the GPUs")
+    else:
+        yield _sums(comm, select_device("auto", comm.local_rank))
 
 
 def print_places(places: list[Place]) -> None:
@@ -166,9 +174,7 @@ def _clocks(comm: Communicator) -> Check:
     return Check("clocks", "ok", f"within {1000 * skew:.1f} ms")
 
 
-def _shared(comm: Communicator, directory: Path | None) -> list[Check]:
-    if directory is None:
-        return []
+def _shared(comm: Communicator, directory: Path) -> Check:
     token = comm.gather(uuid.uuid4().hex)[0]
     path = directory / f".hvd-dqn-doctor-{token}"
     problem = ""
@@ -181,27 +187,29 @@ def _shared(comm: Communicator, directory: Path | None) -> list[Check]:
     problem = comm.gather(problem)[0]
     if problem:
         where = f"{directory} on {hostname()}: {problem}"
-        return [Check("directory", "fail", where, "choose one that can be written")]
-    blind = [host for host, sees in comm.gather([hostname(), _appears(path)]) if not sees]
+        return Check("directory", "fail", where, "choose one that can be written")
+    seen = comm.gather([hostname(), _appears(path, token)])
+    blind = [host for host, sees in seen if not sees]
     if comm.is_root:
         path.unlink(missing_ok=True)
     if blind:
         found = f"{directory} is not the same on {', '.join(sorted(set(blind)))}"
-        return [Check("directory", "fail", found, "choose one on a file system of all nodes")]
-    return [Check("directory", "ok", f"{directory} is seen by all")]
+        return Check("directory", "fail", found, "choose one on a file system of all nodes")
+    return Check("directory", "ok", f"{directory} is seen by all")
 
 
-def _appears(path: Path) -> bool:
+def _appears(path: Path, token: str) -> bool:
     """Within five seconds: network file systems remember for a while what was not there."""
     for _ in range(50):
-        if path.exists():
-            return True
-        os.scandir(path.parent if path.parent.exists() else "/").close()
+        with suppress(OSError):
+            os.scandir(path.parent).close()
+            if path.read_text() == token:
+                return True
         time.sleep(0.1)
     return False
 
 
-def _sums(comm: Communicator, device: torch.device) -> list[Check]:
+def _sums(comm: Communicator, device: torch.device) -> Check:
     """Each size's median time, and the bandwidth that it means for each rank's link in a ring."""
     found = []
     for name, numbers in _SIZES.items():
@@ -221,7 +229,7 @@ def _sums(comm: Communicator, device: torch.device) -> list[Check]:
             moved = 2 * (comm.world_size - 1) / comm.world_size * 4 * numbers
             text += f" ({moved / seconds / 1e9:.2f} GB/s a link)"
         found.append(text)
-    return [Check("allreduce", "ok", f"{comm.backend}: {', '.join(found)}")]
+    return Check("allreduce", "ok", f"{comm.backend}: {', '.join(found)}")
 
 
 def _speed(places: list[Place]) -> Check:

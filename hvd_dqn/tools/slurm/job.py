@@ -9,19 +9,21 @@ from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import UserError
 
 LAUNCHERS = ("srun", "mpirun", "horovodrun")
-_TIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$")
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)$")
+_NAME = re.compile(r"[\w.-]+$")
 _SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training job. `ranks_per_node` 0 means one for each GPU, or one on a CPU node;
-    `cpus_per_rank` 0 leaves it to Slurm.
+    """A training job. `ranks_per_node` 0 means one for each GPU, or one on a CPU node; `min_nodes`
+    0 means all of them.
     """
 
     command: tuple[str, ...]
     name: str = ""
     nodes: int = 1
+    min_nodes: int = 0
     gpus_per_node: int = 0
     ranks_per_node: int = 0
     cpus_per_rank: int = 1
@@ -39,7 +41,7 @@ class Job:
     def __post_init__(self) -> None:
         self._check_command()
         smallest = {"nodes": 1, "gpus_per_node": 0, "ranks_per_node": 0, "cpus_per_rank": 1}
-        smallest |= {"warning_seconds": 0, "max_restarts": 0, "max_requeues": 0}
+        smallest |= {"min_nodes": 0, "warning_seconds": 0, "max_restarts": 0, "max_requeues": 0}
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 flag = "--" + name.replace("_", "-")
@@ -54,6 +56,10 @@ class Job:
                 f"--time {self.time} is no longer than --warning-seconds {self.warning_seconds}",
                 "nothing would be trained",
             )
+        if self.min_nodes > self.nodes:
+            raise UserError(f"--min-nodes {self.min_nodes}", f"of {self.nodes} nodes")
+        if not _NAME.match(self.job_name):
+            raise UserError(f"--name {self.job_name}", "letters, digits, dots and dashes")
         if self.launcher not in LAUNCHERS:
             raise UserError(f"--launcher {self.launcher}", f"must be {', '.join(LAUNCHERS)}")
         if self.array_seeds and not _SEEDS.match(self.array_seeds):
@@ -86,6 +92,13 @@ class Job:
         """As Slurm shows it."""
         preset = self.command[1] if len(self.command) > 1 else ""
         return self.name or ("hvd-dqn" if preset.startswith("-") else preset)
+
+    @property
+    def backend(self) -> str:
+        """What the ranks average by."""
+        chosen = parse_train(list(self.command[1:])).config.distributed.backend
+        alone = self.nodes * self.ranks == 1 and chosen == "auto"
+        return "local" if alone else "horovod" if chosen == "auto" else chosen
 
     def _check_command(self) -> None:
         if self.command[:1] != ("train",):

@@ -32,6 +32,7 @@ def render(job: Job, site: Site, written_by: str) -> str:
         written_by=written_by,
         summary=_summary(job),
         program=_program(job, site),
+        check=_check(job, site),
         command=_command(job),
     )
 
@@ -54,6 +55,21 @@ def _program(job: Job, site: Site) -> str:
     if job.container:
         return f"{site.container_command} {shlex.quote(job.container)} hvd-dqn"
     return '"$STAGE/bin/python" -m hvd_dqn' if job.stage else "hvd-dqn"
+
+
+def _check(job: Job, site: Site) -> str:
+    """What every node does to find out whether it is well; within single quotes."""
+    unpack = (
+        f'[ -x "$STAGE/bin/python" ] || {{ mkdir -p "$STAGE" && tar -xf {shlex.quote(job.stage)} '
+        '-C "$STAGE"; } && '
+    )
+    words = [
+        *((unpack + _program(job, site)) if job.stage else _program(job, site),),
+        "doctor --node",
+        *([f"--gpus {job.gpus_per_node}"] if job.gpus_per_node else []),
+        *([f"--backend {job.backend}"] if job.backend != "horovod" else []),
+    ]
+    return " ".join(words).replace("'", "'\\''")
 
 
 def _command(job: Job) -> str:
