@@ -48,4 +48,4 @@ def run(arguments: Sequence[str]) -> int:
         hosts=parse_hosts(options.hosts),
         min_ranks=options.np if options.min_np is None else options.min_np,
     )
-    return launch(command, launcher, max_restarts=options.max_restarts).code
+    return launch(command, launcher, max_restarts=options.max_restarts)

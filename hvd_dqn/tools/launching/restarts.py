@@ -43,15 +43,10 @@ class Attempt(NamedTuple):
     cause: str
 
 
-class Outcome(NamedTuple):
-    """The exit code of the last attempt, or 1, and the first signal that asked to stop."""
-
-    code: int
-    asked_by: signal.Signals | None
-
-
-def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> Outcome:
-    """Run `hvd-dqn COMMAND` on all ranks, again after a failure, and at last on fewer."""
+def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> int:
+    """Run `hvd-dqn COMMAND` on all ranks, again after a failure, and at last on fewer; the exit
+    code of the last attempt, or 1.
+    """
     history: list[Attempt] = []
     with _Stop(launcher) as stop:
         while True:
@@ -59,7 +54,7 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
             history.append(attempt)
             # A command that is wrong is so at once; later, another attempt may still be dying.
             if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
-                return Outcome(attempt.code, stop.asked_by)
+                return attempt.code
             say(
                 f"attempt {len(history)} on {launcher.ranks} ranks ended in {attempt.code} after "
                 f"{attempt.seconds:.0f} s: {attempt.cause}"
@@ -67,10 +62,10 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
             if len(history) > max_restarts:
                 causes = "; ".join(f"{n}. {a.cause}" for n, a in enumerate(history, 1))
                 say(f"given up after {len(history)} attempts: {causes}")
-                return Outcome(EXIT_FAILED, stop.asked_by)
+                return EXIT_FAILED
             launcher.regroup()
-            if stop.asked_by is not None:
-                return Outcome(EXIT_FAILED, stop.asked_by)
+            if stop.asked:
+                return EXIT_FAILED
             command = _going_on(command)
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
@@ -143,7 +138,7 @@ class _Stop:
     """Requests to stop, passed on to the launch that is going on."""
 
     def __init__(self, launcher: Launcher) -> None:
-        self.asked_by: signal.Signals | None = None
+        self.asked = False
         self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[int, object] = {}
@@ -160,14 +155,13 @@ class _Stop:
     def watching(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """This is the launch to stop."""
         self._process = process
-        if self.asked_by is not None:
+        if self.asked:
             self._launcher.ask_to_stop(process)
         yield
         self._process = None
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        again = self.asked_by is not None
-        self.asked_by = self.asked_by or signal.Signals(number)
+        again, self.asked = self.asked, True
         if self._process is None:
             return
         if again and number == signal.SIGINT:
