@@ -109,7 +109,10 @@ def main() -> None:
         with lock:
             facts["runs"].append(run)
             facts["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, one thread a run"
-            facts["command"] = " ".join(["python", *sys.argv])
+            facts["command"] = (
+                f"python benchmarks/minatar_games.py --env-steps {arguments.env_steps} "
+                f"--seeds {arguments.seeds}"
+            )
             RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
         print(run, file=sys.stderr, flush=True)
 
