@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +81,26 @@ def launch(
         return job.wait(timeout)
 
 
+def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 60) -> None:
+    """Until it is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.05)
+
+
+def marked(mark: str) -> list[int]:
+    """The processes of this machine that have inherited `NAME=value`."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+        except OSError:
+            continue
+    return found
+
+
 _MARK = "HVD_DQN_TEST_JOB"
 
 
@@ -117,14 +137,7 @@ class Job:
         """Its processes, launcher and ranks: whatever has inherited the job's mark, in this session
         or in one that it began.
         """
-        members = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if self._mark.encode() in environment.read_bytes().split(b"\0"):
-                    members.append(int(environment.parent.name))
-            except OSError:
-                continue
-        return members
+        return marked(self._mark)
 
     def kill(self) -> None:
         """End every process of it."""

@@ -64,6 +64,14 @@ def test_the_panel_shows_every_figure():
         assert word in text
 
 
+def test_the_panel_of_a_run_that_goes_on_begins_where_it_was():
+    terminal = io.StringIO()
+    shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
+    shown.start("a run", 8000)
+    shown.stop()
+    assert "8,000 / 10,000" in terminal.getvalue()
+
+
 def test_a_run_of_a_day_shows_hours():
     assert display._clock(59.6) == "1:00"
     assert display._clock(3661) == "1:01:01"

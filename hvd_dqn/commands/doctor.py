@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hvd_dqn.command_line import parse, switches
 from hvd_dqn.commands.together import together
@@ -28,17 +29,20 @@ class DoctorOptions:
     """Within a launch, check this node alone, and say only what is wrong."""
     gpus: int = 0
     """With --node: how many GPUs it should have."""
-    backend: str = "horovod"
+    backend: Literal["horovod", "mpi", "local"] = "horovod"
     """With --node: what the job averages by; for mpi, Horovod may be missing, for local both."""
     shared: Path | None = None
     """Within a launch: a directory that all ranks should see."""
+
+
+_SPARED: dict[str, list[str]] = {"horovod": [], "mpi": ["Horovod"], "local": ["Horovod", "MPI"]}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Check."""
     options = parse(DoctorOptions, switches(arguments, "json", "node"), program="hvd-dqn doctor")
     if options.node:
-        spared = {"horovod": [], "mpi": ["Horovod"]}.get(options.backend, ["Horovod", "MPI"])
+        spared = _SPARED[options.backend]
         checks = [*diagnose(), enough_gpus(options.gpus)]
         bad = [check for check in checks if check.state == "fail" and check.name not in spared]
         for check in bad:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from hvd_dqn.command_line import parse
 from hvd_dqn.errors import EXIT_OK, UserError
-from hvd_dqn.tools.slurm.job import Job
+from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
 
@@ -20,43 +22,10 @@ from hvd_dqn.tools.slurm.site import Site, read_site
 @dataclass(frozen=True, kw_only=True)
 class SlurmOptions:
     """Write a batch script for Slurm, or hand it in: hvd-dqn slurm submit --nodes 2 --gpus-per-node
-    4 -- train atari-dqn
+    4 -- train rainbow
     """
 
-    nodes: int = 1
-    """Nodes."""
-    min_nodes: int = 0
-    """Go on with so few where nodes fail; 0: only with all, and else on others from the queue."""
-    gpus_per_node: int = 0
-    """GPUs of a node, a rank on each; 0: train on cores."""
-    ranks_per_node: int = 0
-    """Ranks on a node; 0: one for each GPU, or one."""
-    cpus_per_rank: int = 1
-    """Cores of a rank."""
-    time: str = "04:00:00"
-    """The time limit, after which the job goes back to the queue."""
-    warning_seconds: int = 300
-    """How long before the limit the ranks save a checkpoint."""
-    launcher: str = "srun"
-    """What starts the ranks: srun, mpirun, or horovodrun, which needs ssh between nodes."""
-    array_seeds: str = ""
-    """Seeds, each a job of its own: 0-4, or 0,3,7, or 0-9%2 for two at a time."""
-    container: str = ""
-    """An Apptainer image that holds hvd-dqn."""
-    stage: str = ""
-    """A tar file of the virtual environment (tar -C .venv -cf venv.tar .), for every node to
-    unpack.
-    """
-    name: str = ""
-    """The job's name; by default the preset's."""
-    account: str = ""
-    """Slurm account."""
-    partition: str = ""
-    """Slurm partition."""
-    max_restarts: int = 3
-    """Attempts within the job after the first."""
-    max_requeues: int = 20
-    """How often the job may come back."""
+    job: Annotated[Job, tyro.conf.arg(name="")]
     site: Path | None = None
     """A YAML file with what is particular to the cluster."""
     output: Path | None = None
@@ -76,16 +45,13 @@ def run(arguments: Sequence[str]) -> int:
     action, rest = arguments[0], list(arguments[1:])
     split = rest.index("--") if "--" in rest else len(rest)
     options = parse(SlurmOptions, rest[:split], program=f"hvd-dqn slurm {action}")
-    given = dataclasses.asdict(options)
+    job, work = options.job, Work(rest[split + 1 :], options.job)
     site = read_site(options.site) if options.site else Site()
-    job = Job(
-        command=tuple(rest[split + 1 :]),
-        **{k: v for k, v in given.items() if k not in ("site", "output")},
-    )
-    written_by = shlex.join(["hvd-dqn", "slurm", "render", *rest])
-    script = render(job, site, written_by)
+    script = render(job, work, site, shlex.join(["hvd-dqn", "slurm", "render", *rest]))
     if action == "submit":
-        path = options.output or Path(f"{job.job_name}.sh")
+        if shutil.which("sbatch") is None:
+            raise UserError("there is no sbatch here", "submit from a login node, or render")
+        path = options.output or Path(f"{work.name}.sh")
         _write(path, script, anew=options.output is None)
         return _submit(job, path)
     if options.output is None:
@@ -109,10 +75,6 @@ def _write(path: Path, script: str, *, anew: bool) -> None:
 
 def _submit(job: Job, path: Path) -> int:
     """Let Slurm look at the script, say what it will do, and hand it in."""
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            "there is no sbatch here", "submit from the cluster's login node, or render"
-        )
     tested = _sbatch("--test-only", str(path))
     if tested.returncode != 0:
         raise UserError(f"Slurm would not take {path}: {_last_line(tested.stderr)}")

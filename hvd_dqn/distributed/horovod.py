@@ -36,7 +36,8 @@ class HorovodCommunicator(MpiCommunicator):
 
         self._hvd = hvd
         self._broken: type[Exception] = HorovodInternalError
-        self._nccl = bool(hvd.nccl_built()) and self._gpus_are_distinct()
+        gpus = self.gather(gpu_name(self.local_rank))
+        self._nccl = bool(hvd.nccl_built()) and nccl_can(gpus)
         self._handle = 0
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
@@ -73,12 +74,12 @@ class HorovodCommunicator(MpiCommunicator):
         self._hvd.shutdown()
         super().close()
 
-    def _gpus_are_distinct(self) -> bool:
-        """NCCL refuses two ranks on one GPU and knows no rank without one: where there are such,
-        tensors travel through the host.
-        """
-        gpus = self.gather(gpu_name(self.local_rank))
-        return None not in gpus and len(set(gpus)) == len(gpus)
+
+def nccl_can(gpus: list[str | None]) -> bool:
+    """Whether NCCL can join these GPUs of the ranks: it refuses two ranks on one GPU and knows no
+    rank without one. Where it cannot, tensors travel through the host.
+    """
+    return None not in gpus and len(set(gpus)) == len(gpus)
 
 
 def load_horovod() -> Any:

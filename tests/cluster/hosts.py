@@ -5,15 +5,15 @@ and shares the files. Root makes them from Linux's namespaces; nothing of them o
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.launching import clean_environment
+from tests.launching import clean_environment, wait_until
 
 WITH_THIS = ("setpriv", "--pdeathsig", "KILL")  # whatever ends this process ends them too
 _REPOSITORY = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ class Hosts:
     def __init__(self, directory: Path, number: int, *shared: Path) -> None:
         self.directory = directory
         self._shared = {directory, *shared, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
-        self._bridge = f"hvd{os.getpid() % 10**6}"
+        self._bridge = f"hvd{os.getpid()}"
         self._subnet = f"10.{77 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
         self.address = f"{self._subnet}.1"
         self._names = [f"node{n}" for n in range(1, number + 1)]
@@ -109,6 +109,7 @@ class Hosts:
         self._table.write_text("\n".join(lines) + "\n")
 
     def __enter__(self) -> Hosts:
+        remove_bridges_of_the_dead()
         try:
             _ip("link", "add", self._bridge, "type", "bridge")
             _ip("addr", "add", f"{self.address}/24", "dev", self._bridge)
@@ -165,7 +166,7 @@ class Hosts:
             start_new_session=True,
             env=clean_environment(),
         )
-        wait_for(lambda: (own / "ready").exists() or outer.poll() is not None, f"{name} to begin")
+        wait_until(lambda: (own / "ready").exists() or outer.poll() is not None, f"{name} to begin")
         assert outer.poll() is None, f"{name} did not begin"
         host = Host(name, f"{self._subnet}.{10 + number}", _only_child(outer.pid), outer)
         outside = f"{self._bridge}n{number}"
@@ -182,6 +183,14 @@ def _ip(*arguments: str) -> None:
     assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
 
 
+def remove_bridges_of_the_dead() -> None:
+    """A process that is killed leaves its bridge; its hosts end with it."""
+    listed = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
+    for number in re.findall(r"^\d+: hvd(\d+):", listed.stdout, re.MULTILINE):
+        if not Path(f"/proc/{number}").exists():
+            _ip("link", "del", f"hvd{number}")
+
+
 def _only_child(parent: int) -> int:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -191,11 +200,3 @@ def _only_child(parent: int) -> int:
         if int(fields[1]) == parent:
             return int(stat.parent.name)
     raise AssertionError(f"process {parent} has no child")
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Until it is true."""
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.1)

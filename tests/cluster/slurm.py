@@ -17,11 +17,10 @@ import time
 from pathlib import Path
 
 from tests.cluster import hosts as virtual
-from tests.cluster.hosts import WITH_THIS, Host, Hosts, wait_for
-from tests.launching import clean_environment
+from tests.cluster.hosts import WITH_THIS, Host, Hosts
+from tests.launching import clean_environment, wait_until
 
 CPUS = 4
-_PORT = 17817
 
 
 def why_not() -> str | None:
@@ -46,6 +45,7 @@ class Slurm:
             "PATH": _path(),
             "SLURM_CONF": str(directory / "slurm.conf"),
         }
+        self._port = 20_000 + 2 * (os.getpid() % 5000)
         self._services: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Slurm:
@@ -56,7 +56,7 @@ class Slurm:
             self._start("slurmctld", "-D", "-i")
             for host in self.hosts.hosts:
                 self.start_node(host)
-            wait_for(self.all_idle, "the nodes to be idle", 60)
+            wait_until(self.all_idle, "the nodes to be idle", 60)
         except BaseException:
             self.close()
             raise
@@ -113,7 +113,7 @@ class Slurm:
             time.sleep(2)
             return self.state(job) in wanted
 
-        wait_for(is_there, f"job {job} to be {wanted}", seconds)
+        wait_until(is_there, f"job {job} to be {wanted}", seconds)
         return self.state(job)
 
     def all_idle(self) -> bool:
@@ -135,8 +135,8 @@ SlurmctldHost={os.uname().nodename}({self.hosts.address})
 AuthType=auth/munge
 AuthInfo=socket={self.directory}/munge.socket
 SlurmUser=root
-SlurmctldPort={_PORT}
-SlurmdPort={_PORT + 1}
+SlurmctldPort={self._port}
+SlurmdPort={self._port + 1}
 SlurmctldPidFile={self.directory}/slurmctld.pid
 SlurmdPidFile={self.directory}/slurmd-%n.pid
 StateSaveLocation={self.directory}/state
@@ -179,7 +179,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMod
             f"--log-file={place}/munge.log",
             f"--seed-file={place}/munge.seed",
         )
-        wait_for((place / "munge.socket").exists, "munged")
+        wait_until((place / "munge.socket").exists, "munged")
 
     def _start(self, *command: str) -> None:
         with (self.directory / f"{command[0]}.out").open("ab") as output:

@@ -4,23 +4,28 @@ jobs are preempted, cancelled, or lose a node.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hvd_dqn.tools.slurm.job import Job
+from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site
 from tests.checkpoints import assert_equal, everything
-from tests.cluster.hosts import wait_for
+from tests.cluster.hosts import remove_bridges_of_the_dead
 from tests.cluster.slurm import Slurm, why_not
 from tests.distributed.workers import small_config
+from tests.launching import marked, started, wait_until
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
 _MARK = "HVD_DQN_TEST_CLUSTER"
 
 
@@ -53,10 +58,10 @@ class Batch:
             {"total_env_steps": env_steps, "checkpoint.period_env_steps": 300}
         )
         (place / "config.json").write_text(config.to_json())
-        job = {"nodes": 2, "time": "00:10:00"} | job
-        command = ("train", "--config", str(place / "config.json"))
+        geometry = Job(**{"nodes": 2, "time": "00:10:00"} | job)
+        work = Work(["train", "--config", str(place / "config.json")], geometry)
         site = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
-        (place / "job.sh").write_text(render(Job(command=command, **job), site, "a test"))
+        (place / "job.sh").write_text(render(geometry, work, site, "a test"))
         self.place = place
         said = slurm.run(
             "sbatch", "--parsable", f"--chdir={place}", *options, str(place / "job.sh")
@@ -96,16 +101,12 @@ def undisturbed(slurm, tmp_path_factory):
 
 def left_behind() -> list[str]:
     """Ranks, wherever they run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            marked = f"{_MARK}=1".encode() in (path / "environ").read_bytes().split(b"\0")
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if marked and " train " in command:
-            found.append(command)
-    return found
+    commands = []
+    for number in marked(f"{_MARK}=1"):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            commands.append(words)
+    return [command for command in commands if " train " in command]
 
 
 def test_two_nodes_by_srun(undisturbed):
@@ -126,7 +127,7 @@ def test_two_nodes_by_mpirun(slurm, undisturbed, tmp_path):
 
 def test_a_warning_before_the_time_limit_costs_nothing(slurm, undisturbed, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=4800)
-    wait_for(batch.is_training, "a checkpoint", 60)
+    wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     batch.come_back()
     batch.finish()
@@ -137,7 +138,7 @@ def test_a_warning_before_the_time_limit_costs_nothing(slurm, undisturbed, tmp_p
 
 def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp_path):
     batch = Batch(slurm, tmp_path / "job", "--no-requeue", env_steps=4800)
-    wait_for(batch.is_training, "a checkpoint", 60)
+    wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     assert slurm.wait(batch.number) == "FAILED"
     slurm.wait(str(int(batch.number) + 1))
@@ -146,7 +147,7 @@ def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp
 
 def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=4800, partition="main")
-    wait_for(batch.is_training, "a checkpoint", 60)
+    wait_until(batch.is_training, "a checkpoint", 60)
     urgent = ["sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", f"--chdir={tmp_path}"]
     number = slurm.run(*urgent, "--wrap", "sleep 1")
     batch.come_back()
@@ -158,10 +159,10 @@ def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path):
 
 def test_a_cancelled_job_stays_cancelled_and_leaves_nothing(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=200_000)
-    wait_for(batch.is_training, "a checkpoint", 60)
+    wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", batch.number)
     assert slurm.wait(batch.number) == "CANCELLED"
-    wait_for(lambda: not left_behind(), "ranks to end", 30)
+    wait_until(lambda: not left_behind(), "ranks to end", 30)
     assert slurm.run("squeue", "-h", "-j", batch.number, "-t", "PENDING,RUNNING") == ""
 
 
@@ -182,7 +183,7 @@ def test_one_seed_goes_back_to_the_queue_alone(slurm, tmp_path):
     tasks = [f"{batch.number}_{seed}" for seed in (3, 5)]
     for seed in (3, 5):
         pattern = f"seed-{seed}/checkpoints/step-*/manifest.json"
-        wait_for(lambda p=pattern: list(batch.run_dir.glob(p)), f"seed {seed} to train", 60)
+        wait_until(lambda p=pattern: list(batch.run_dir.glob(p)), f"seed {seed} to train", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", tasks[1])
     slurm.wait(tasks[1], "PENDING")
     slurm.run("scontrol", "update", f"JobId={tasks[1]}", "StartTime=now")
@@ -197,7 +198,7 @@ def test_a_time_limit_sends_it_back_to_the_queue(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=500_000, **limit)
     try:
         show = ("scontrol", "show", "job", batch.number)
-        wait_for(lambda: "Restarts=1" in slurm.run(*show), "it to come back", 150)
+        wait_until(lambda: "Restarts=1" in slurm.run(*show), "it to come back", 150)
         assert "stopped by SIGUSR1" in batch.output
     finally:
         slurm.run("scancel", batch.number)
@@ -205,7 +206,7 @@ def test_a_time_limit_sends_it_back_to_the_queue(slurm, tmp_path):
 
 def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=100_000, max_requeues=0)
-    wait_for(batch.is_training, "a checkpoint", 60)
+    wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     assert slurm.wait(batch.number) == "FAILED"
     assert "not requeued: it came back 0 times already" in batch.output
@@ -263,9 +264,9 @@ def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
 
 
 @pytest.mark.parametrize("spare", [True, False])
-def test_a_node_that_fails_ends_in_recovery(slurm, tmp_path, spare):
-    batch = Batch(slurm, tmp_path / "job", env_steps=12_000, min_nodes=int(spare))
-    wait_for(batch.is_training, "a checkpoint", 60)
+def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, spare):
+    batch = Batch(slurm, tmp_path / "job", env_steps=4800, min_nodes=int(spare))
+    wait_until(batch.is_training, "a checkpoint", 60)
     _, victim = slurm.hosts.hosts
     victim.fail()
     try:
@@ -275,11 +276,68 @@ def test_a_node_that_fails_ends_in_recovery(slurm, tmp_path, spare):
             slurm.wait(batch.number, "PENDING", seconds=120)
     finally:
         slurm.start_node(slurm.hosts.restart(victim))
-        wait_for(slurm.all_idle, "the node to come back", 60)
+        wait_until(slurm.all_idle, "the node to come back", 60)
     if not spare:
         batch.come_back()
         batch.finish()
+        assert_equal(batch.checkpoints(), undisturbed.checkpoints())
     assert "going on from" in batch.output
     ranks = 1 if spare else 2
     last = json.loads((batch.run_dir / "run.json").read_text())["resumed"][-1]
     assert last["world_size"] == ranks, os.linesep + batch.output
+
+
+def test_a_job_is_handed_in_by_one_command(slurm, tmp_path):
+    (tmp_path / "config.json").write_text(
+        small_config().changed({"total_env_steps": 1200}).to_json()
+    )
+    (tmp_path / "site.yaml").write_text(f"activate: export PATH={PROGRAMS}:$PATH\n")
+    within = ("env", f"--chdir={tmp_path}", str(PROGRAMS / "hvd-dqn"))
+    submit = (*within, *["slurm", "submit", "--site", "site.yaml", "--time", "00:10:00", "--nodes"])
+    work = ["--", "train", "--config", "config.json"]
+    said = slurm.run(*submit, "2", *work)
+    number = re.match(r"job (\d+): 2 ranks on 2 nodes, 00:10:00 at a time, at most 21 times", said)
+    assert number, said
+    assert slurm.wait(number[1]) == "COMPLETED"
+    assert slurm.wait(slurm.run(*submit, "2", *work).partition(":")[0][4:]) == "COMPLETED"
+    other = slurm.run(*submit, "1", *work, check=False)
+    assert other == "hvd-dqn: hvd-dqn.sh is there and differs: name another with --output"
+    too_many = slurm.run(*submit, "3", "--output", "b.sh", *work, check=False)
+    assert re.search(r"Slurm would not take b.sh: .*node", too_many), too_many
+    assert len(too_many.splitlines()) == 1
+
+
+def test_in_an_allocation_of_ones_own(slurm, tmp_path):
+    (tmp_path / "config.json").write_text(
+        small_config().changed({"total_env_steps": 1200}).to_json()
+    )
+    said = slurm.run(
+        *("env", f"--chdir={tmp_path}", str(REPOSITORY / "slurm/interactive.sh")),
+        *[
+            "--nodes=2",
+            "--ntasks-per-node=1",
+            "--",
+            "train",
+            "--config",
+            "config.json",
+            "--run-dir",
+            "run",
+        ],
+        timeout=120,
+    )
+    assert "Granted job allocation" in said
+    assert json.loads((tmp_path / "run/run.json").read_text())["hosts"] == ["node1", "node2"]
+
+
+def test_nothing_outlives_a_cluster_that_is_killed(tmp_path):
+    if why_not() is not None:
+        pytest.skip(why_not())
+    command = ["-m", "tests.cluster.slurm", str(tmp_path / "slurm")]
+    with started(command, launcher="none", cwd=REPOSITORY) as job:
+        assert "SLURM_CONF" in job.process.stdout.readline()
+        assert len(job.members()) > 6
+        job.process.kill()
+        wait_until(lambda: not job.members(), "its processes to end", 10)
+    remove_bridges_of_the_dead()
+    said = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
+    assert f"hvd{job.process.pid}:" not in said.stdout

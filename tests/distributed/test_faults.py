@@ -13,7 +13,7 @@ import pytest
 from tests.chaos import campaign
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
-from tests.launching import hvd_dqn, started
+from tests.launching import hvd_dqn, started, wait_until
 
 pytestmark = pytest.mark.multirank
 
@@ -190,13 +190,6 @@ def test_other_numbers_of_ranks_go_on_with_every_transition(tmp_path):
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert [start["from"]["world_size"] for start in facts["resumed"]] == [2, 3]
     assert facts["resumed"][1]["from"]["changed"] == {"total_env_steps": [1800, 2400]}
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_nothing_listens_in_a_run_of_one_process(tmp_path):

@@ -13,8 +13,8 @@ from hvd_dqn.errors import UserError
 from hvd_dqn.tools.launching.launchers import Host, parse_hosts
 from hvd_dqn.tools.launching.restarts import _going_on, option
 from tests.checkpoints import assert_equal, everything
-from tests.distributed.test_faults import config_file, faulty, train, wait_until
-from tests.launching import hvd_dqn, started
+from tests.distributed.test_faults import config_file, faulty, train
+from tests.launching import hvd_dqn, started, wait_until
 
 
 def test_hosts():

@@ -1,7 +1,5 @@
 """What can be tested of the build without building; every test run's set-up builds for real."""
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,6 @@ from packaging.version import Version
 
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools import build_horovod
-from hvd_dqn.tools.doctor import checks as doctor
 from hvd_dqn.tools.horovod_patches import apply_patches, cxx_standard
 from hvd_dqn.tools.probe import probe_two_ranks
 
@@ -69,28 +66,6 @@ def test_the_built_library_finds_what_it_needs_from_its_own_place():
     result = probe_two_ranks()
     assert len(result.libmpi) == 1
     assert result.milliseconds > 0
-
-
-@pytest.mark.multirank
-def test_the_doctor_finds_nothing_wrong_here(monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    checks = doctor.diagnose()
-    checks.append(doctor.two_ranks(checks))
-    assert [check for check in checks if check.state == "fail"] == []
-    assert {"torch", "MPI", "Horovod", "two ranks", "GPU", "threads"} <= {c.name for c in checks}
-
-
-def test_the_doctor_gives_reason_and_remedy(monkeypatch):
-    def broken():
-        raise UserError("Horovod does not load (a: b)", "hvd-dqn build-horovod")
-
-    monkeypatch.setattr(doctor, "load_horovod", broken)
-    checks = doctor.diagnose()
-    checks.append(doctor.two_ranks(checks))
-    failed = [check for check in checks if check.state == "fail"]
-    assert [check.name for check in failed] == ["Horovod", "two ranks"]
-    assert failed[0].found == "Horovod does not load (a: b)"
-    assert failed[0].remedy == "hvd-dqn build-horovod"
 
 
 @pytest.fixture

@@ -71,5 +71,9 @@ def test_runs_in_one_table(run, tmp_path, capsys):
     runs = [summarize(run.path), summarize(other.path)]
     assert [r.seed for r in runs] == [0, 7]
     assert [r.ranks for r in runs] == [1, 2]
+    facts = json.loads((other.path / "run.json").read_text())
+    facts["resumed"] = [{"world_size": 4}, {"world_size": 3}]
+    (other.path / "run.json").write_text(json.dumps(facts))
+    assert summarize(other.path).ranks == 3
     print_summaries(runs)
     assert "12.0 ± 2.8" in capsys.readouterr().out

@@ -11,13 +11,18 @@ import pytest
 from hvd_dqn.cli import run
 from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.slurm.job import Job
+from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
 
 ALL = sorted((Path(__file__).parents[2] / "slurm").glob("*.sh"))
 SCRIPTS = [path for path in ALL if path.name != "interactive.sh"]
 TRAIN = ("train", "cartpole")
+
+
+def rendered(*, words=TRAIN, site=None, **geometry):
+    job = Job(**geometry)
+    return render(job, Work(list(words), job), site or Site(), "")
 
 
 def directives(script):
@@ -38,18 +43,18 @@ def test_a_script_is_what_its_own_command_writes(path, capsys):
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is missing")
 def test_shellcheck_finds_nothing():
-    subprocess.run(["shellcheck", *map(str, ALL)], check=True)
+    done = subprocess.run(["shellcheck", *map(str, ALL)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_geometry():
-    job = Job(command=TRAIN, nodes=4, gpus_per_node=8, cpus_per_rank=6, time="1-02:00:00")
-    told = directives(render(job, Site(), ""))
+    told = directives(rendered(nodes=4, gpus_per_node=8, cpus_per_rank=6, time="1-02:00:00"))
     assert told["nodes"] == "4"
     assert told["ntasks-per-node"] == told["gpus-per-node"] == "8"
     assert told["cpus-per-task"] == "6"
     assert told["time"] == "1-02:00:00"
-    assert job.seconds == 26 * 3600
-    on_cores = directives(render(Job(command=TRAIN, ranks_per_node=3), Site(), ""))
+    assert Job(time="1-02:00:00").seconds == 26 * 3600
+    on_cores = directives(rendered(ranks_per_node=3))
     assert on_cores["ntasks-per-node"] == "3"
     assert "gpus-per-node" not in on_cores
 
@@ -57,8 +62,9 @@ def test_geometry():
 def test_a_saved_config_can_be_run(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(Config().to_json())
-    job = Job(command=("train", "--config", str(path)))
-    assert directives(render(job, Site(), ""))["job-name"] == "hvd-dqn"
+    words = ("train", "--config", str(path))
+    assert directives(rendered(words=words))["job-name"] == "hvd-dqn"
+    assert directives(rendered(words=words, name="own.2"))["job-name"] == "own.2"
 
 
 def test_a_site_is_heeded(tmp_path):
@@ -67,16 +73,14 @@ def test_a_site_is_heeded(tmp_path):
         "modules: [gcc/12, cuda/13]\nactivate: conda activate rl\naccount: deep\nmpi: pmix_v4\n"
         "network_interface: ib0\noptions: ['--constraint=a100']\n"
     )
-    script = render(Job(command=TRAIN), read_site(path), "")
+    script = rendered(site=read_site(path))
     told = directives(script)
     assert told["account"] == "deep"
     assert told["constraint"] == "a100"
     for line in ("module load cuda/13", "conda activate rl", "--mpi=pmix_v4"):
         assert line in script
     assert "NCCL_SOCKET_IFNAME=ib0" in script
-    assert directives(render(Job(command=TRAIN, account="own"), read_site(path), ""))[
-        "account"
-    ] == ("own")
+    assert directives(rendered(site=read_site(path), account="own"))["account"] == "own"
 
 
 @pytest.mark.parametrize(
@@ -86,19 +90,18 @@ def test_a_site_is_heeded(tmp_path):
         ({"gpus_per_node": 2, "ranks_per_node": 4}, "4 ranks on 2 GPUs a node"),
         ({"time": "soon"}, "write it as HH:MM:SS"),
         ({"time": "00:04:00"}, "no longer than --warning-seconds"),
-        ({"launcher": "mpiexec"}, "--launcher mpiexec"),
         ({"array_seeds": "1..3"}, "write it as 0-4"),
         ({"container": "a.sif", "stage": "a.tar"}, "name one"),
-        ({"container": "a.sif", "launcher": "horovodrun"}, "use srun"),
-        ({"command": ()}, "write what to run behind --"),
-        ({"command": ("train", "nothing")}, "unknown preset"),
-        ({"command": (*TRAIN, "--run-dir", "x")}, "is the script's to say"),
-        ({"command": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is the script's to say"),
+        ({"container": "a.sif", "launcher": "horovodrun"}, "these need srun or mpirun"),
+        ({"words": ()}, "write what to run behind --"),
+        ({"words": ("train", "nothing")}, "unknown preset"),
+        ({"words": (*TRAIN, "--run-dir", "x")}, "is the script's to say"),
+        ({"words": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is the script's to say"),
     ],
 )
 def test_what_cannot_be_is_refused(given, words):
     with pytest.raises(UserError, match=re.escape(words)):
-        Job(**{"command": TRAIN} | given)
+        rendered(**given)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +122,15 @@ def test_a_site_file_that_is_none_is_refused(tmp_path, text, words):
 
 
 def test_what_the_command_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(["slurm"]) == 2
     assert "write hvd-dqn slurm render" in capsys.readouterr().err
     assert run(["slurm", "render", "--", "train", "cartpole", "--seed", "x"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert run(["slurm", "render", "--site", str(tmp_path / "none.yaml"), "--", *TRAIN]) == 2
+    assert run(["slurm", "render", "--launcher", "mpiexec", "--", *TRAIN]) == 2
+    assert "--launcher" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(["slurm", "submit", "--", *TRAIN]) == 2
     assert "there is no sbatch here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -45,13 +45,14 @@ class Place(NamedTuple):
 def find_places(comm: Communicator) -> list[Place]:
     """Every rank's place. Collective."""
     device = select_device("auto", comm.local_rank)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
     mine = Place(
         comm.rank,
         hostname(),
         torch.cuda.get_device_name(device) if device.type == "cuda" else "cores",
         gpu_name(comm.local_rank),
         sorted(usable_cores()),
-        int(os.environ.get("OMP_NUM_THREADS", "1")),
+        int(threads) if threads.isdigit() else 1,
         _milliseconds_of_products(device),
     )
     return [Place(*place) for place in comm.gather(mine)]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jinja2
 
-from hvd_dqn.tools.slurm.job import Job
+from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.site import Site
 
 _TEMPLATE = Path(__file__).with_name("job.sh.j2")
 
 
-def render(job: Job, site: Site, written_by: str) -> str:
+def render(job: Job, work: Work, site: Site, written_by: str) -> str:
     """The whole script; `written_by` is the command that writes it again."""
     environment = jinja2.Environment(
         trim_blocks=True,
@@ -23,17 +23,18 @@ def render(job: Job, site: Site, written_by: str) -> str:
         comment_start_string="<#",  # bash counts by {#
         comment_end_string="#>",
     )
-    environment.filters["quote"] = shlex.quote
+    program = _program(job, site)
     return environment.from_string(_TEMPLATE.read_text()).render(
         job=job,
         site=site,
+        name=work.name,
         account=job.account or site.account,
         partition=job.partition or site.partition,
         written_by=written_by,
         summary=_summary(job),
-        program=_program(job, site),
-        check=_check(job, site),
-        command=_command(job),
+        program=program,
+        check=_check(job, work, program),
+        command=_command(job, work),
     )
 
 
@@ -57,21 +58,19 @@ def _program(job: Job, site: Site) -> str:
     return '"$STAGE/bin/python" -m hvd_dqn' if job.stage else "hvd-dqn"
 
 
-def _check(job: Job, site: Site) -> str:
+def _check(job: Job, work: Work, program: str) -> str:
     """What every node does to find out whether it is well; within single quotes."""
-    unpack = (
-        f'[ -x "$STAGE/bin/python" ] || {{ mkdir -p "$STAGE" && tar -xf {shlex.quote(job.stage)} '
-        '-C "$STAGE"; } && '
-    )
-    words = [
-        *((unpack + _program(job, site)) if job.stage else _program(job, site),),
-        "doctor --node",
-        *([f"--gpus {job.gpus_per_node}"] if job.gpus_per_node else []),
-        *([f"--backend {job.backend}"] if job.backend != "horovod" else []),
-    ]
-    return " ".join(words).replace("'", "'\\''")
+    parts = [program, "doctor --node"]
+    if job.stage:
+        place = f'mkdir -p "$STAGE" && tar -xf {shlex.quote(job.stage)} -C "$STAGE"'
+        parts.insert(0, f'{{ [ -x "$STAGE/bin/python" ] || {{ {place}; }}; }} &&')
+    if job.gpus_per_node:
+        parts.append(f"--gpus {job.gpus_per_node}")
+    if work.backend != "horovod":
+        parts.append(f"--backend {work.backend}")
+    return " ".join(parts).replace("'", "'\\''")
 
 
-def _command(job: Job) -> str:
+def _command(job: Job, work: Work) -> str:
     seed = '--seed "$SLURM_ARRAY_TASK_ID" ' if job.array_seeds else ""
-    return f'{shlex.join(job.command)} {seed}--run-dir "$RUN_DIR"'
+    return f'{shlex.join(work.words)} {seed}--run-dir "$RUN_DIR"'

@@ -1,0 +1,67 @@
+"""What the doctor says of one machine; of several ranks see tests/cluster."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hvd_dqn.cli import run
+from hvd_dqn.distributed.horovod import nccl_can
+from hvd_dqn.errors import UserError
+from hvd_dqn.tools import probe
+from hvd_dqn.tools.doctor import checks as doctor
+
+
+@pytest.mark.multirank
+def test_the_doctor_finds_nothing_wrong_here(monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    checks = doctor.diagnose()
+    checks.append(doctor.two_ranks(checks))
+    assert [check for check in checks if check.state == "fail"] == []
+    assert {"torch", "MPI", "Horovod", "two ranks", "GPU", "threads"} <= {c.name for c in checks}
+
+
+def test_the_doctor_gives_reason_and_remedy(monkeypatch):
+    def broken():
+        raise UserError("Horovod does not load (a: b)", "hvd-dqn build-horovod")
+
+    monkeypatch.setattr(doctor, "load_horovod", broken)
+    checks = doctor.diagnose()
+    checks.append(doctor.two_ranks(checks))
+    failed = [check for check in checks if check.state == "fail"]
+    assert [check.name for check in failed] == ["Horovod", "two ranks"]
+    assert failed[0].found == "Horovod does not load (a: b)"
+    assert failed[0].remedy == "hvd-dqn build-horovod"
+
+
+def test_a_node_with_too_few_gpus_is_not_well(capsys):
+    assert run(["doctor", "--node", "--backend", "local", "--gpus", "99"]) == 1
+    assert f"GPUs: {torch.cuda.device_count()} of 99" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gpus", "can"),
+    [
+        (["a:0", "a:1", "b:0"], True),
+        (["a:0", "a:0"], False),
+        (["a:0", None], False),
+        ([None], False),
+    ],
+)
+def test_nccl_joins_ranks_with_a_gpu_each(gpus, can):
+    assert nccl_can(gpus) is can
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("PROBLEMthe reason\nValueError: x", "the reason"),
+        ("noise\nValueError: x\n-----\nmpirun gave up", "ValueError: x"),
+        ("noise\nmpirun: not enough slots\n------\n", "mpirun: not enough slots"),
+        ("", "no output"),
+    ],
+)
+def test_a_rank_is_believed_before_the_launcher(output, reason):
+    assert probe._reason(output.replace("PROBLEM", probe._PROBLEM)) == reason
