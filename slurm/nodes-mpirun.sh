@@ -23,6 +23,10 @@ job=$SLURM_JOB_ID
 export RUN_DIR=${RUN_DIR:-$PWD/runs/$SLURM_JOB_NAME-$SLURM_JOB_ID}
 
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
+# Open MPI's daemons would wait eight minutes for a node that is silent: half a minute.
+for name in PRTE OMPI; do
+  export ${name}_MCA_oob_tcp_keepalive_{time=10,intvl=5,probes=4}
+done
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
 # Before the time limit Slurm sends USR1 to this script, which passes it on; where another job takes
@@ -63,6 +67,8 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   ((heard)) && kill -USR1 "$step"
   await $step
   step=''
+  # Where it has lost a node, mpirun may end with 0.
+  ((code != 0)) || tail -n 1 "$RUN_DIR/metrics.jsonl" | grep -q closing/ || code=1
   # What is wrong with the command is so at once; later, another attempt may still be dying.
   ((code == 0 || code == 75 || (code == 2 && attempt + ${SLURM_RESTART_COUNT:-0} == 1))) && break
   echo "attempt $attempt on ${nodes[*]} ended in $code"

@@ -30,6 +30,14 @@ class Finished(NamedTuple):
         return [line for line in self.output.splitlines() if containing in line]
 
 
+AS_ROOT = {
+    f"{project}_ALLOW_RUN_AS_ROOT{more}": "1"
+    for project in ("OMPI", "PRTE")
+    for more in ("", "_CONFIRM")
+}
+"""Lets mpirun run as root, which users are not."""
+
+
 def clean_environment(**extra: str) -> dict[str, str]:
     """This environment, with this Python's programs first and no trace of an outer launcher."""
     kept = {

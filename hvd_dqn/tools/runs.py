@@ -31,6 +31,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def is_over(path: Path) -> bool:
+    """Whether the closing evaluation was the last that the run did."""
+    records = read_metrics(path)
+    return bool(records) and "closing/return_mean" in records[-1]
+
+
 def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """`config.json` and `run.json`. `UserError` where they are not there."""
     run_dir = RunDirectory(path)

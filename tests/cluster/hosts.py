@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.launching import clean_environment, wait_until
 
 WITH_THIS = ("setpriv", "--pdeathsig", "KILL")  # whatever ends this process ends them too
-_REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
 NEEDS = ("unshare", "nsenter", "setpriv", "ip", "mount")
 
 
@@ -96,7 +96,7 @@ class Hosts:
 
     def __init__(self, directory: Path, number: int, *shared: Path) -> None:
         self.directory = directory
-        self._shared = {directory, *shared, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
+        self._shared = {directory, *shared, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
         self._bridge = f"hvd{os.getpid()}"
         self._subnet = f"10.{77 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
         self.address = f"{self._subnet}.1"
@@ -127,7 +127,7 @@ class Hosts:
     def close(self) -> None:
         for host in self.hosts:
             host.fail()
-        subprocess.run(["ip", "link", "del", self._bridge], capture_output=True, check=False)
+        _remove(self._bridge)
 
     def restart(self, host: Host) -> Host:
         """Power on again, with the same name and address."""
@@ -170,7 +170,10 @@ class Hosts:
         assert outer.poll() is None, f"{name} did not begin"
         host = Host(name, f"{self._subnet}.{10 + number}", _only_child(outer.pid), outer)
         outside = f"{self._bridge}n{number}"
-        _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+        _remove(outside)  # of one that has failed
+        # One that comes back has its card's address, which the others know.
+        inside = ["name", "eth0", "address", f"02:00:00:00:00:{number:02x}", "netns", str(host.pid)]
+        _ip("link", "add", outside, "type", "veth", "peer", *inside)
         _ip("link", "set", outside, "master", self._bridge)
         _ip("link", "set", outside, "up")
         host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
@@ -181,6 +184,10 @@ class Hosts:
 def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
+
+
+def _remove(link: str) -> None:
+    subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
 
 
 def remove_bridges_of_the_dead() -> None:

@@ -18,13 +18,13 @@ from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site
 from tests.checkpoints import assert_equal, everything
-from tests.cluster.hosts import remove_bridges_of_the_dead
+from tests.cluster.hosts import REPOSITORY, remove_bridges_of_the_dead
 from tests.cluster.slurm import Slurm, why_not
 from tests.distributed.workers import small_config
-from tests.launching import marked, started, wait_until
+from tests.launching import AS_ROOT, marked, started, wait_until
 
 pytestmark = pytest.mark.cluster
-REPOSITORY = Path(__file__).parents[2]
+
 PROGRAMS = Path(sys.executable).parent
 _MARK = "HVD_DQN_TEST_CLUSTER"
 
@@ -36,13 +36,7 @@ def slurm(tmp_path_factory):
         pytest.skip(reason)
     base = tmp_path_factory.getbasetemp()
     with Slurm(tmp_path_factory.mktemp("slurm"), 2, base) as cluster:
-        cluster.environment |= {
-            _MARK: "1",
-            "PYTHONPATH": str(REPOSITORY),
-            # Root may be refused by mpirun; users are not root.
-            **{f"{who}_ALLOW_RUN_AS_ROOT{more}": "1" for who in ("OMPI", "PRTE")
-               for more in ("", "_CONFIRM")},
-        }  # fmt: skip
+        cluster.environment |= {_MARK: "1", "PYTHONPATH": str(REPOSITORY)} | AS_ROOT
         yield cluster
 
 
@@ -263,9 +257,10 @@ def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
     assert slurm.run("scontrol", "show", "job", batch.number).count("ExitCode=2:0") == 1
 
 
-@pytest.mark.parametrize("spare", [True, False])
-def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, spare):
-    batch = Batch(slurm, tmp_path / "job", env_steps=4800, min_nodes=int(spare))
+@pytest.mark.parametrize(("launcher", "spare"), [("srun", True), ("srun", False), ("mpirun", True)])
+def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, launcher, spare):
+    options = {"launcher": launcher, "min_nodes": int(spare)}
+    batch = Batch(slurm, tmp_path / "job", env_steps=4800, **options)
     wait_until(batch.is_training, "a checkpoint", 60)
     _, victim = slurm.hosts.hosts
     victim.fail()

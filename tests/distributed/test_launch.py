@@ -98,8 +98,12 @@ def test_a_host_that_is_gone_is_dropped_where_that_is_allowed(tmp_path):
     where = ["-np", "2", "-H", "localhost:1,gone.invalid:1"]
     done = hvd_dqn("launch", *where, "--", *command, launcher="none")
     assert done.code == 2, done.output
-    assert "1 ranks are left, and --min-np is 2" in done.output
+    problem = "gone.invalid cannot be reached by ssh: 1 of 2 ranks (--min-np) are left"
+    assert done.lines(problem) == [f"hvd-dqn: {problem}"]
+    assert len(done.output.splitlines()) == 1
     done = hvd_dqn("launch", *where, "--min-np", "1", "--", *command, launcher="none")
     assert done.code == 0, done.output
-    assert "host gone.invalid cannot be reached" in done.output
+    assert "gone.invalid cannot be reached by ssh; ranks left: 1" in done.output
     assert "1 rank (" in done.output
+    done = hvd_dqn("launch", "-np", "3", *where[2:], "--", *command, launcher="none")
+    assert (done.code, done.lines("3 ranks, but -H has 2 slots")) == (2, done.output.splitlines())

@@ -50,7 +50,7 @@ def two_ranks(before: list[Check]) -> Check:
 
 def print_checks(checks: list[Check]) -> None:
     """One line each."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     marks = {
         "ok": "[green]ok  [/green]",
         "warn": "[yellow]warn[/yellow]",
@@ -60,6 +60,12 @@ def print_checks(checks: list[Check]) -> None:
         remedy = f" → {check.remedy}" if check.remedy else ""
         console.print(f"{marks[check.state]} {check.name:10} ", end="")
         console.print(f"{check.found}{remedy}", markup=False)
+
+
+def make_console() -> Console:
+    """Lines as long as they are, and no colours through a launcher, whose terminals nobody sees."""
+    launched = detect_launch() is not None
+    return Console(highlight=False, soft_wrap=True, force_terminal=False if launched else None)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

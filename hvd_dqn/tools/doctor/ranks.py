@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.devices import gpu_name, select_device
 from hvd_dqn.distributed.launcher import usable_cores
-from hvd_dqn.tools.doctor.checks import Check
+from hvd_dqn.tools.doctor.checks import Check, make_console
 from hvd_dqn.tools.probe import loaded_mpi_libraries
 
 _PACKAGES = ("hvd_dqn", "torch", "numpy", "mpi4py", "gymnasium", "horovod")
@@ -92,7 +91,7 @@ def print_places(places: list[Place]) -> None:
             str(place.threads),
             f"{place.milliseconds:.1f}",
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+    make_console().print(table)
 
 
 def _milliseconds_of_products(device: torch.device) -> float:

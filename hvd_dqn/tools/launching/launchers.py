@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,6 +18,8 @@ from hvd_dqn.tools.launching import sessions
 
 _MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
 _SECONDS_TO_REACH_A_HOST = 10
+_CALLS_AT_A_TIME = 32
+_KEEPALIVE = {"time": "10", "intvl": "5", "probes": "4"}
 
 
 class Launcher(Protocol):
@@ -37,7 +40,7 @@ class Launcher(Protocol):
         ...
 
     def regroup(self) -> None:
-        """After a failure: leave out the hosts that are gone. `UserError` where too few are left;
+        """Before an attempt: leave out the hosts that are gone. `UserError` where too few are left;
         whoever is left out is said.
         """
         ...
@@ -71,6 +74,9 @@ class MpirunLauncher:
         self._program = program.split()
         self._hosts = list(hosts)
         self._min_ranks = min_ranks
+        slots = sum(host.slots for host in hosts)
+        if hosts and ranks > slots:
+            raise UserError(f"{ranks} ranks, but -H has {slots} slots", "write it as -H a:4,b:4")
 
     def command(self) -> list[str]:
         """See `Launcher`."""
@@ -89,15 +95,19 @@ class MpirunLauncher:
 
     def regroup(self) -> None:
         """See `Launcher`."""
-        alive = [host for host in self._hosts if _is_reachable(host.name)]
-        for host in self._hosts:
-            if host not in alive:
-                say(f"host {host.name} cannot be reached")
-        if len(alive) == len(self._hosts):
+        if not self._hosts:
+            return
+        with ThreadPoolExecutor(_CALLS_AT_A_TIME) as pool:
+            answers = list(pool.map(_is_reachable, [host.name for host in self._hosts]))
+        alive = [host for host, answers_us in zip(self._hosts, answers, strict=True) if answers_us]
+        gone = [host.name for host in self._hosts if host not in alive]
+        if not gone:
             return
         left = min(self.ranks, sum(host.slots for host in alive))
+        unreachable = f"{', '.join(gone)} cannot be reached by ssh"
         if left < self._min_ranks:
-            raise UserError(f"{left} ranks are left, and --min-np is {self._min_ranks}")
+            raise UserError(f"{unreachable}: {left} of {self._min_ranks} ranks (--min-np) are left")
+        say(f"{unreachable}; ranks left: {left}")
         self._hosts, self.ranks = alive, left
 
 
@@ -120,10 +130,18 @@ def this_program() -> list[str]:
     return [sys.executable, "-m", "hvd_dqn"]
 
 
-def own_programs_first() -> dict[str, str]:
-    """This environment, with the launchers of this Python's environment before others."""
+def environment() -> dict[str, str]:
+    """This environment, with the launchers of this Python's environment before others.
+
+    Open MPI's daemons, which wait eight minutes for a host that is silent, wait half a minute.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path}
+    patience = {
+        f"{project}_MCA_oob_tcp_keepalive_{name}": value
+        for project in ("PRTE", "OMPI")  # Open MPI 5, and 4
+        for name, value in _KEEPALIVE.items()
+    }
+    return patience | os.environ | {"PATH": path}
 
 
 def say(line: str) -> None:

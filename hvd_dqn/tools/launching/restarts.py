@@ -26,11 +26,21 @@ from hvd_dqn.errors import (
     EXIT_STOPPED,
     UserError,
 )
-from hvd_dqn.tools.launching.launchers import Launcher, own_programs_first, say, this_program
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools.launching.launchers import Launcher, environment, say, this_program
+from hvd_dqn.tools.runs import is_over
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_TELLING = ("hvd-dqn: ", "noticed that process rank", "ssh", "not reachable", "srun: error: ")
+_TELLING = (
+    "hvd-dqn: ",
+    "noticed that process rank",
+    "Remote daemon:",
+    "ssh",
+    "not reachable",
+    "srun: error: ",
+)
+_ABORTING = ("MPI_ABORT was invoked", "MPI_Abort(")  # Open MPI, MPICH
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
 _SECONDS_OF_AN_END = 15.0
 
@@ -50,6 +60,7 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
     history: list[Attempt] = []
     with _Stop(launcher) as stop:
         while True:
+            launcher.regroup()
             attempt = _run_once(command, launcher, stop)
             history.append(attempt)
             # A command that is wrong is so at once; later, another attempt may still be dying.
@@ -63,7 +74,6 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
                 causes = "; ".join(f"{n}. {a.cause}" for n, a in enumerate(history, 1))
                 say(f"given up after {len(history)} attempts: {causes}")
                 return EXIT_FAILED
-            launcher.regroup()
             if stop.asked:
                 return EXIT_FAILED
             command = _going_on(command)
@@ -81,6 +91,14 @@ def _going_on(command: Sequence[str]) -> list[str]:
     if value and (value == "never" or saved):
         options += ["--resume", "auto"]  # of an option that comes twice, the last one counts
     return options
+
+
+def _is_over(command: Sequence[str]) -> bool:
+    """Whether the run has its closing record, as far as its directory can be seen from here."""
+    run_dir = option(command, "run-dir")
+    if not run_dir or not RunDirectory(Path(run_dir)).metrics_file.exists():
+        return True
+    return is_over(Path(run_dir))
 
 
 def option(command: Sequence[str], name: str) -> str:
@@ -102,36 +120,64 @@ def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attemp
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=own_programs_first(),
+            env=environment(),
             start_new_session=True,
         )
     except OSError as error:
         raise UserError(f"{words[0]} cannot be started: {error.strerror}") from error
-    telling: deque[tuple[float, str]] = deque(maxlen=50)
+    assert process.stdout is not None
+    output = _Output(process.stdout)
     with stop.watching(process):
-        assert process.stdout is not None
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, telling))
-        reader.start()
-        code = process.wait()
-        reader.join(5)
+        output.start()
+        while (code := process.poll()) is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            if output.seconds_since_abort() > _SECONDS_OF_AN_END:
+                launcher.end(process)  # mpirun may wait for ever for a host that is gone
+        output.join(5)
     launcher.end(process)
-    now = time.monotonic()
-    at_the_end = [text for told, text in telling if now - told < _SECONDS_OF_AN_END]
-    cause = at_the_end[0] if at_the_end else f"{words[0]} ended with {code}"
-    return Attempt(code, now - began, cause)
+    # A launcher that was killed, or mpirun that has lost a host, of which it says nothing.
+    if code < 0 or (code == EXIT_OK and not _is_over(command)):
+        code = EXIT_FAILED
+    cause = output.cause() or f"{words[0]} ended with {code}"
+    return Attempt(code, time.monotonic() - began, cause)
 
 
-def _pass_on(output: IO[bytes], telling: deque[tuple[float, str]]) -> None:
-    """Print what the ranks print, and keep the lines that tell why they ended."""
-    for line in output:
-        with suppress(OSError):  # nobody listens any more: the ranks must not wait for that
-            sys.stdout.buffer.write(line)
-            sys.stdout.flush()
-        text = line.decode(errors="replace").strip()
+class _Output(threading.Thread):
+    """Prints what the ranks print, and keeps the lines that tell why they ended."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="output", daemon=True)
+        self._stream = stream
+        self._telling: deque[tuple[float, str]] = deque(maxlen=50)
+        self._aborted: float | None = None
+
+    def run(self) -> None:
+        """To the end of the stream."""
+        for line in self._stream:
+            with suppress(OSError):  # nobody listens any more: the ranks must not wait for that
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+            self._hear(line.decode(errors="replace").strip(), time.monotonic())
+
+    def seconds_since_abort(self) -> float:
+        """How long ago a rank has ended the job; 0 where none has."""
+        return 0.0 if self._aborted is None else time.monotonic() - self._aborted
+
+    def cause(self) -> str:
+        """The first telling line of the end."""
+        last = time.monotonic() if self._aborted is None else self._aborted
+        return next((text for t, text in self._telling if last - t < _SECONDS_OF_AN_END), "")
+
+    def _hear(self, text: str, now: float) -> None:
+        telling = self._telling
         if telling and telling[-1][1].endswith(" exited on"):  # mpirun breaks its sentence here
             telling[-1] = (telling[-1][0], f"{telling[-1][1]} {text}")
         elif any(sign in text for sign in _TELLING):
-            telling.append((time.monotonic(), text.partition("hvd-dqn: ")[2] or text))
+            told = text.replace("Remote daemon:", "lost contact with")
+            telling.append((now, told.partition("hvd-dqn: ")[2] or told))
+        elif any(sign in text for sign in _ABORTING) and self._aborted is None:
+            self._aborted = now
 
 
 class _Stop:
