@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup peers chaos cluster-test clean
+.PHONY: train test check setup peers chaos cluster-test container-test clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -79,8 +79,12 @@ chaos: $(READY_TO_TEST)
 # Hosts made of namespaces and a real Slurm on them, with the batch scripts for cores run for real.
 cluster-test: $(READY_TO_TEST)
 	@[ "$$(id -u)" = 0 ] && command -v slurmctld munged shellcheck > /dev/null || \
-	  { echo "as root, with Slurm (Debian: apt install slurm-wlm munge iproute2 shellcheck)" >&2; exit 1; }
+	  { echo "as root, with Slurm and sshd (Debian: apt install slurm-wlm munge openssh-server iproute2 shellcheck)" >&2; exit 1; }
 	$(BIN)/python -m pytest -m cluster $(ARGS)
+
+# The image for nodes without a GPU, built by buildah, and CartPole on two ranks in it.
+container-test:
+	tests/container/try.sh $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-peers build *.egg-info

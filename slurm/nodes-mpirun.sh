@@ -31,7 +31,7 @@ export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
 # Before the time limit Slurm sends USR1 to this script, which passes it on; where another job takes
 # the nodes, the ranks get TERM. They save a checkpoint and exit 75.
-asked=0 heard=0 step='' code=75
+asked=0 heard=0 step='' code=75 bad=()
 trap 'asked=1 heard=1; [ -z "$step" ] || kill -USR1 "$step"' USR1 TERM
 await() {  # a signal ends a wait, but not the process
   wait "$1"; code=$?
@@ -52,10 +52,12 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
     bash -c 'hvd-dqn doctor --node --gpus 4 >&2 && echo "$SLURMD_NODENAME"' > "$logs/nodes" &
   await $!
   mapfile -t nodes < "$logs/nodes"
-  if ((${#nodes[@]} == 0)); then
-    echo "no node is well: ${all[*]}"; code=1; break
+  mapfile -t bad < <(printf '%s\n' "${all[@]}" | grep -vxFf "$logs/nodes")
+  before=$RUN_DIR/logs/$job.$((${SLURM_RESTART_COUNT:-0} - 1)).1/nodes
+  if ((${#nodes[@]} == 0)) && [ -e "$before" ] && [ ! -s "$before" ]; then
+    echo "no node is well, and none was before: ${all[*]}"; code=1; break
   elif ((${#nodes[@]} < SLURM_NNODES)); then
-    echo "only ${nodes[*]} are well; the queue may have other nodes"; asked=1
+    echo "well of ${all[*]}: ${nodes[*]:-none}; the queue may have others"; asked=1
   fi
   ((asked)) && { code=75; break; }
 
@@ -77,6 +79,7 @@ done
 # Back to the queue, unless it was cancelled; where a job may not be requeued, a new one goes on in
 # the same directory.
 if ((code == 75 || (asked && code != 0 && code != 2))); then
+  trap '' TERM  # with which Slurm ends this script, and what it calls, once the job is requeued
   for _ in 1 2 3; do state=$(squeue -hj "$job" -o %T) && break; sleep 5; done
   REQUEUES=$((${REQUEUES:-0} + ${SLURM_RESTART_COUNT:-0}))
   if [ "$state" != RUNNING ]; then
@@ -86,6 +89,9 @@ if ((code == 75 || (asked && code != 0 && code != 2))); then
   elif ! said=$(scontrol requeue "$job" 2>&1); then
     echo "$said"
     [[ $said != *disabled* ]] || REQUEUES=$((REQUEUES + 1)) sbatch "$0"
+  elif ((${#bad[@]})); then  # away from nodes that were not well, where there are others enough
+    left=$(sinfo -rhN -p "$SLURM_JOB_PARTITION" -o %N | grep -vxFf <(printf '%s\n' "${bad[@]}") | sort -u | wc -l)
+    ((left < SLURM_NNODES)) || scontrol update JobId="$job" ExcNodeList="$(join "${bad[@]}")"
   fi
 fi
 exit "$code"

@@ -35,7 +35,7 @@ def slurm(tmp_path_factory):
     if reason is not None:
         pytest.skip(reason)
     base = tmp_path_factory.getbasetemp()
-    with Slurm(tmp_path_factory.mktemp("slurm"), 2, base) as cluster:
+    with Slurm(tmp_path_factory.mktemp("slurm"), 3, base) as cluster:
         cluster.environment |= {_MARK: "1", "PYTHONPATH": str(REPOSITORY)} | AS_ROOT
         yield cluster
 
@@ -207,25 +207,39 @@ def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
     assert slurm.run("scontrol", "show", "job", batch.number).count("ExitCode=75:0") == 1
 
 
-@pytest.mark.parametrize("bad", ["node2", "node[12]"])
-def test_a_bad_node_is_left_out(slurm, tmp_path, bad):
-    """A doctor that fails on it stands before the real one."""
-    fake = tmp_path / "hvd-dqn"
+def ill(place, nodes):
+    """Programs of which a doctor that fails on these nodes stands before the real one."""
+    fake = place / "hvd-dqn"
     fake.write_text(
-        f"#!/bin/bash\n[[ $1 == doctor && $SLURMD_NODENAME == {bad} ]] && "
+        f"#!/bin/bash\n[[ $1 == doctor && $SLURMD_NODENAME == {nodes} ]] && "
         f'{{ echo "$SLURMD_NODENAME '
         f'is ill"; exit 1; }}\nexec {Path(sys.executable).parent}/hvd-dqn "$@"\n'
     )
     fake.chmod(0o755)
-    batch = Batch(slurm, tmp_path / "job", programs=str(tmp_path), min_nodes=1)
-    state = slurm.wait(batch.number)
+    return str(place)
+
+
+def test_a_bad_node_is_left_out(slurm, tmp_path):
+    batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node2"), min_nodes=1)
+    batch.finish()
     assert "node2 is ill" in batch.output
-    if bad == "node2":
-        assert state == "COMPLETED", batch.output
-        assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1"]
-    else:
-        assert state == "FAILED"
-        assert "no node is well" in batch.output
+    assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1"]
+
+
+def test_where_no_node_is_well_twice_the_job_fails(slurm, tmp_path):
+    batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node*"), nodes=1)
+    batch.come_back()
+    assert slurm.wait(batch.number) == "FAILED"
+    assert "node1 is ill" in batch.output
+    assert "no node is well, and none was before: node2" in batch.output
+
+
+def test_a_job_does_not_come_back_to_a_bad_node(slurm, tmp_path):
+    batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node2"))
+    batch.come_back()
+    batch.finish()
+    assert "well of node1 node2: node1; the queue may have others" in batch.output
+    assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1", "node3"]
 
 
 def test_the_doctor_of_all_ranks(slurm, tmp_path):

@@ -40,6 +40,7 @@ volumes+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 # shellcheck disable=SC2013  # a line may hold several
 for place in $(sed -nE 's/^(find-links|extra-index-url|index-url) = //p' "$work/found"); do
   place=${place#file://}
+  place=${place%/simple}  # an index of files that lie beside it
   [ ! -d "$place" ] || volumes+=(--volume "$place:$place:ro")
 done
 options=()
