@@ -72,6 +72,12 @@ def main() -> None:
     def make() -> gym.Env[Any, Any]:
         return ChannelsFirst(gym.make(f"MinAtar/{game}-v1"))
 
+    def make_limited() -> gym.Env[Any, Any]:
+        """A policy that hides may never die; the limit lies within the monitor, which else would
+        not count the episode.
+        """
+        return gym.wrappers.TimeLimit(make(), MAX_EPISODE_STEPS)
+
     options: dict[str, Any] = {
         "buffer_size": 100_000,
         "learning_starts": 1_000,
@@ -92,13 +98,7 @@ def main() -> None:
         options["policy_kwargs"]["n_quantiles"] = 200
         model = QRDQN("MlpPolicy", envs, **options)
     model.learn(env_steps)
-    games = make_vec_env(
-        make,
-        n_envs=8,
-        seed=10_000 + seed,
-        wrapper_class=gym.wrappers.TimeLimit,  # a policy that hides may never die
-        wrapper_kwargs={"max_episode_steps": MAX_EPISODE_STEPS},
-    )
+    games = make_vec_env(make_limited, n_envs=8, seed=10_000 + seed)
     returns, _ = evaluate_policy(
         model, games, n_eval_episodes=episodes, return_episode_rewards=True
     )
