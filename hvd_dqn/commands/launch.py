@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import parse, parse_train
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import default_path
 from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
@@ -38,6 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     command = list(arguments[split + 1 :])
     if command[:1] != ["train"]:
         raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")
+    parse_train(command[1:])  # what is wrong with it is said here, once
     if options.np < 1 or options.max_restarts < 0:
         raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
     if not option(command, "run-dir") and len(command) > 1:

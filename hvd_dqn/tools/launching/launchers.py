@@ -39,6 +39,10 @@ class Launcher(Protocol):
         """End what is left of a launch, at once."""
         ...
 
+    def root_is_here(self) -> bool:
+        """Whether rank 0 runs on this host, whose files it then writes."""
+        ...
+
     def regroup(self) -> None:
         """Before an attempt: leave out the hosts that are gone. `UserError` where too few are left;
         whoever is left out is said.
@@ -93,6 +97,10 @@ class MpirunLauncher:
         """See `Launcher`; what runs on other hosts, its daemons there end."""
         sessions.end(process.pid)
 
+    def root_is_here(self) -> bool:
+        """See `Launcher`."""
+        return not self._hosts or _is_this(self._hosts[0].name)
+
     def regroup(self) -> None:
         """See `Launcher`."""
         if not self._hosts:
@@ -111,8 +119,12 @@ class MpirunLauncher:
         self._hosts, self.ranks = alive, left
 
 
+def _is_this(host: str) -> bool:
+    return host in ("localhost", "127.0.0.1") or host.partition(".")[0] == hostname()
+
+
 def _is_reachable(host: str) -> bool:
-    if host in ("localhost", "127.0.0.1") or host.partition(".")[0] == hostname():
+    if _is_this(host):
         return True
     wait = f"ConnectTimeout={_SECONDS_TO_REACH_A_HOST}"
     command = ["ssh", "-o", "BatchMode=yes", "-o", wait, host, "true"]

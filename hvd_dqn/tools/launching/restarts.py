@@ -93,12 +93,12 @@ def _going_on(command: Sequence[str]) -> list[str]:
     return options
 
 
-def _is_over(command: Sequence[str]) -> bool:
-    """Whether the run has its closing record, as far as its directory can be seen from here."""
-    run_dir = option(command, "run-dir")
-    if not run_dir or not RunDirectory(Path(run_dir)).metrics_file.exists():
-        return True
-    return is_over(Path(run_dir))
+def _is_over(command: Sequence[str], launcher: Launcher) -> bool:
+    """Whether the run has its closing record, as far as that can be known here."""
+    run_dir = RunDirectory(Path(option(command, "run-dir")))
+    if run_dir.metrics_file.exists():
+        return is_over(run_dir.path)
+    return not launcher.root_is_here()
 
 
 def option(command: Sequence[str], name: str) -> str:
@@ -137,7 +137,7 @@ def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attemp
         output.join(5)
     launcher.end(process)
     # A launcher that was killed, or mpirun that has lost a host, of which it says nothing.
-    if code < 0 or (code == EXIT_OK and not _is_over(command)):
+    if code < 0 or (code == EXIT_OK and not _is_over(command, launcher)):
         code = EXIT_FAILED
     cause = output.cause() or f"{words[0]} ended with {code}"
     return Attempt(code, time.monotonic() - began, cause)
@@ -167,7 +167,7 @@ class _Output(threading.Thread):
     def cause(self) -> str:
         """The first telling line of the end."""
         last = time.monotonic() if self._aborted is None else self._aborted
-        return next((text for t, text in self._telling if last - t < _SECONDS_OF_AN_END), "")
+        return next((text for t, text in list(self._telling) if last - t < _SECONDS_OF_AN_END), "")
 
     def _hear(self, text: str, now: float) -> None:
         telling = self._telling
