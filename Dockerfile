@@ -1,14 +1,14 @@
 # For nodes without a GPU:
 #
-#   docker build -t hvd-dqn .
-#   docker run --rm -v "$PWD/runs:/work/runs" hvd-dqn horovodrun -np 2 hvd-dqn train cartpole
+#   docker build -t hvd-dqn . && mkdir -p -m 1777 runs
+#   docker run --rm -v "$PWD/runs:/data/runs" hvd-dqn horovodrun -np 2 hvd-dqn train cartpole
 #
 # For nodes with GPUs, whose ranks meet by NCCL:
 #
 #   docker build -t hvd-dqn:cuda --build-arg PIP_OPTIONS= \
 #     --build-arg BUILD_BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 \
 #     --build-arg RUN_BASE=nvidia/cuda:13.0.1-base-ubuntu24.04 .
-#   docker run --rm --gpus all --shm-size 8g -v "$PWD/runs:/work/runs" hvd-dqn:cuda \
+#   docker run --rm --gpus all --shm-size 8g -v "$PWD/runs:/data/runs" hvd-dqn:cuda \
 #     horovodrun -np 8 hvd-dqn train rainbow
 #
 # A base is Debian or Ubuntu with Python 3.10 or newer, the same in both stages.
@@ -23,8 +23,8 @@ RUN apt-get update \
 ENV PATH=/opt/hvd_dqn/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY constraints.txt ./
-# PyPI's torch brings CUDA's libraries; this index has one without.
-ARG PIP_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
+# PyPI's torch brings CUDA's libraries; this index has one without, which pip takes for newer.
+ARG PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
 RUN pip install -c constraints.txt torch ${PIP_OPTIONS}
 COPY setup.cfg pyproject.toml README.md ./
 COPY hvd_dqn hvd_dqn
@@ -38,13 +38,14 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     openssh-client openssh-server python3 \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --create-home dqn \
- && install -d -o dqn -g dqn -m 1777 /work /work/runs
+ && (userdel -r ubuntu 2> /dev/null || true) \
+ && useradd --create-home --uid 1000 dqn \
+ && install -d -o dqn -g dqn -m 1777 /data /data/runs
 COPY --from=build /opt/hvd_dqn /opt/hvd_dqn
 # Docker forbids the system call by which Open MPI's ranks would copy from each other's memory.
 ENV PATH=/opt/hvd_dqn/bin:$PATH PYTHONUNBUFFERED=1 OMPI_MCA_smsc=^cma
 USER dqn
-WORKDIR /work
+WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=1m CMD ["hvd-dqn", "doctor", "--node"]
 # `docker run … horovodrun …`, `… hvd-dqn train …` and `… train …` are all understood.
 ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; exec \"$@\"", "sh"]

@@ -78,9 +78,10 @@ chaos: $(READY_TO_TEST)
 
 # Hosts made of namespaces and a real Slurm on them, with the batch scripts for cores run for real.
 cluster-test: $(READY_TO_TEST)
-	@[ "$$(id -u)" = 0 ] && command -v slurmctld munged shellcheck > /dev/null || \
+	@[ "$$(id -u)" = 0 ] && for program in slurmctld munged sshd ip shellcheck; do \
+	    PATH=$$PATH:/usr/sbin:/sbin command -v $$program > /dev/null || exit 1; done || \
 	  { echo "as root, with Slurm and sshd (Debian: apt install slurm-wlm munge openssh-server iproute2 shellcheck)" >&2; exit 1; }
-	$(BIN)/python -m pytest -m cluster $(ARGS)
+	HVD_DQN_TEST_CLUSTER=1 $(BIN)/python -m pytest -m cluster $(ARGS)
 
 # The image for nodes without a GPU, built by buildah, and CartPole on two ranks in it.
 container-test:

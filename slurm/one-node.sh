@@ -29,7 +29,7 @@ export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
 # Before the time limit Slurm sends USR1 to this script, which passes it on; where another job takes
 # the nodes, the ranks get TERM. They save a checkpoint and exit 75.
-asked=0 heard=0 step='' code=75 bad=()
+asked=0 heard=0 step='' code=75 ill=()
 trap 'asked=1 heard=1; [ -z "$step" ] || kill -USR1 "$step"' USR1 TERM
 await() {  # a signal ends a wait, but not the process
   wait "$1"; code=$?
@@ -47,17 +47,19 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   # shellcheck disable=SC2016  # each node says its own name
   timeout -k 10 300 srun --overlap --immediate=60 --mpi=none --kill-on-bad-exit=0 \
     -w "$(join "${all[@]}")" --ntasks=${#all[@]} --ntasks-per-node=1 \
-    bash -c 'hvd-dqn doctor --node --gpus 4 >&2 && echo "$SLURMD_NODENAME"' > "$logs/nodes" &
+    bash -c 'hvd-dqn doctor --node --gpus 4 >&2 && state=well || state=ill; echo "$state $SLURMD_NODENAME"' \
+    > "$logs/nodes" &
   await $!
-  mapfile -t nodes < <(sort -V "$logs/nodes")
-  mapfile -t bad < <(printf '%s\n' "${all[@]}" | grep -vxFf "$logs/nodes")
-  before=$RUN_DIR/logs/$job.$((${SLURM_RESTART_COUNT:-0} - 1)).1/nodes
-  if ((${#nodes[@]} == 0)) && [ -e "$before" ] && [ ! -s "$before" ]; then
+  ((asked)) && { code=75; break; }
+  mapfile -t nodes < <(sed -n 's/^well //p' "$logs/nodes" | sort -V)
+  mapfile -t ill < <(sed -n 's/^ill //p' "$logs/nodes" | sort -V)
+  before=$(cat "$RUN_DIR/logs/well" 2> /dev/null)
+  echo "${nodes[*]:-none}" > "$RUN_DIR/logs/well"
+  if [ "${nodes[*]:-none} $before" = "none none" ]; then
     echo "no node is well, and none was before: ${all[*]}"; code=1; break
   elif ((${#nodes[@]} < SLURM_NNODES)); then
-    echo "well of ${all[*]}: ${nodes[*]:-none}; the queue may have others"; asked=1
+    echo "well of ${all[*]}: ${nodes[*]:-none}; the queue may have others"; code=75; break
   fi
-  ((asked)) && { code=75; break; }
 
   ranks=$((${#nodes[@]} * SLURM_NTASKS_PER_NODE))
   srun --overlap --mpi=pmix -w "$(join "${nodes[@]}")" --nodes=${#nodes[@]} \
@@ -77,22 +79,31 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   grep -h '^hvd-dqn: ' "$logs"/rank-*.txt | tail -n 3
 done
 
-# Back to the queue, unless it was cancelled; where a job may not be requeued, a new one goes on in
-# the same directory.
+# Back to the queue, unless it was cancelled, and away from nodes that are ill, where Slurm has others.
+# Where a job may not be requeued, a new one goes on in the same directory.
 if ((code == 75 || (asked && code != 0 && code != 2))); then
   trap '' TERM  # with which Slurm ends this script, and what it calls, once the job is requeued
   for _ in 1 2 3; do state=$(squeue -hj "$job" -o %T) && break; sleep 5; done
   REQUEUES=$((${REQUEUES:-0} + ${SLURM_RESTART_COUNT:-0}))
+  avoid=''
+  if ((${#ill[@]})); then
+    known=$(scontrol show job -o "$job" | sed -n 's/.* ExcNodeList=\([^ ]*\).*/\1/p' | grep -v null)
+    avoid=${known:+$known,}$(join "${ill[@]}")
+    sbatch --test-only --exclude="$avoid" "$0" || avoid=$known
+  fi
   if [ "$state" != RUNNING ]; then
     echo "not requeued: the job is ${state:-unknown to squeue}"
   elif ((REQUEUES >= 20)); then
     echo "not requeued: it came back $REQUEUES times already"
-  elif ! said=$(scontrol requeue "$job" 2>&1); then
-    echo "$said"
-    [[ $said != *disabled* ]] || REQUEUES=$((REQUEUES + 1)) sbatch "$0"
-  elif ((${#bad[@]})); then  # away from nodes that were not well, where there are others enough
-    left=$(sinfo -rhN -p "$SLURM_JOB_PARTITION" -o %N | grep -vxFf <(printf '%s\n' "${bad[@]}") | sort -u | wc -l)
-    ((left < SLURM_NNODES)) || scontrol update JobId="$job" ExcNodeList="$(join "${bad[@]}")"
+  else
+    if said=$(scontrol requeue "$job" 2>&1); then
+      [ -z "$avoid" ] || scontrol update JobId="$job" ExcNodeList="$avoid"
+    else
+      echo "$said"
+      [[ $said != *disabled* ]] || REQUEUES=$((REQUEUES + 1)) \
+        sbatch --begin=now+2minutes --partition="$SLURM_JOB_PARTITION" ${avoid:+--exclude="$avoid"} \
+        "$0"
+    fi
   fi
 fi
 exit "$code"

@@ -23,7 +23,9 @@ class LaunchOptions:
     hosts: str = ""
     """Where, as `a:4,b:4`; by default on this host."""
     launcher: str = "horovodrun"
-    """What starts the ranks, with its options: horovodrun, or another that takes -np and -H."""
+    """What starts the ranks, with its options: horovodrun, or another that takes -np and -H. Hosts
+    are asked by plain ssh first: a port or a key is best named in ~/.ssh/config.
+    """
     max_restarts: int = 3
     """Attempts after the first."""
     min_np: int | None = None
@@ -41,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     parse_train(command[1:])  # what is wrong with it is said here, once
     if options.np < 1 or options.max_restarts < 0:
         raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
-    if not option(command, "run-dir") and len(command) > 1:
+    if not option(command, "run-dir"):
         command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
     launcher = MpirunLauncher(
         options.launcher,

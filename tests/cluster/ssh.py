@@ -58,6 +58,7 @@ class SshHosts(Hosts):
         host.run("mount", "-t", "tmpfs", "tmpfs", "/run")
         host.run("mkdir", "/run/sshd")
         log = self.directory / f"sshd-{name}.log"
+        log.unlink(missing_ok=True)
         sshd = shutil.which("sshd", path=_path())
         assert sshd is not None
         host.start(sshd, "-D", "-e", env=self.environment, log=log)

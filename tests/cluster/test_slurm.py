@@ -20,7 +20,7 @@ from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site
 from tests.checkpoints import assert_equal, everything
-from tests.cluster.hosts import REPOSITORY, remove_bridges_of_the_dead
+from tests.cluster.hosts import REPOSITORY, remove_bridges_of_the_dead, skip_unless_possible
 from tests.cluster.slurm import Slurm, why_not
 from tests.distributed.workers import small_config
 from tests.launching import AS_ROOT, marked, started, wait_until
@@ -28,14 +28,12 @@ from tests.launching import AS_ROOT, marked, started, wait_until
 pytestmark = pytest.mark.cluster
 
 PROGRAMS = Path(sys.executable).parent
-_MARK = "HVD_DQN_TEST_CLUSTER"
+_MARK = "HVD_DQN_TEST_RANK"
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
+    skip_unless_possible(why_not())
     base = tmp_path_factory.getbasetemp()
     with Slurm(tmp_path_factory.mktemp("slurm"), 3, base) as cluster:
         cluster.environment |= {_MARK: "1", "PYTHONPATH": str(REPOSITORY)} | AS_ROOT
@@ -109,7 +107,8 @@ def test_two_nodes_by_srun(undisturbed):
     facts = json.loads((undisturbed.run_dir / "run.json").read_text())
     assert facts["hosts"] == ["node1", "node2"]
     assert "greedy episodes" in undisturbed.output, "the root's log, as it grew"
-    (logs,) = (undisturbed.run_dir / "logs").iterdir()
+    assert (undisturbed.run_dir / "logs/well").read_text() == "node1 node2\n"
+    (logs,) = (undisturbed.run_dir / "logs").glob("*.0.1")
     assert sorted(p.name for p in logs.iterdir()) == ["nodes", "rank-0.txt", "rank-1.txt"]
     assert left_behind() == []
 
@@ -137,6 +136,7 @@ def test_an_environment_that_every_node_unpacks(slurm, undisturbed, tmp_path):
     stage = str(tmp_path / "venv.tar")
     batch = Batch(slurm, tmp_path / "job", env_steps=4800, stage=stage, programs=not_these)
     batch.finish()
+    assert list(slurm.directory.glob("own-node?/tmp/hvd-dqn-*")) == [], "the copies are removed"
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
@@ -157,7 +157,9 @@ def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp
     wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     assert slurm.wait(batch.number) == "FAILED"
-    slurm.wait(str(int(batch.number) + 1))
+    another = str(int(batch.number) + 1)
+    slurm.run("scontrol", "update", f"JobId={another}", "StartTime=now")
+    slurm.wait(another)
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
@@ -311,7 +313,7 @@ def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, launch
     options = {"launcher": launcher, "min_nodes": int(spare)}
     batch = Batch(slurm, tmp_path / "job", env_steps=4800, **options)
     wait_until(batch.is_training, "a checkpoint", 60)
-    _, victim = slurm.hosts.hosts
+    victim = slurm.hosts.hosts[1]
     victim.fail()
     try:
         if spare:
@@ -346,7 +348,7 @@ def test_a_job_is_handed_in_by_one_command(slurm, tmp_path):
     assert slurm.wait(slurm.run(*submit, "2", *work).partition(":")[0][4:]) == "COMPLETED"
     other = slurm.run(*submit, "1", *work, check=False)
     assert other == "hvd-dqn: hvd-dqn.sh is there and differs: name another with --output"
-    too_many = slurm.run(*submit, "3", "--output", "b.sh", *work, check=False)
+    too_many = slurm.run(*submit, "4", "--output", "b.sh", *work, check=False)
     assert re.search(r"Slurm would not take b.sh: .*node", too_many), too_many
     assert len(too_many.splitlines()) == 1
 
@@ -375,8 +377,7 @@ def test_in_an_allocation_of_ones_own(slurm, tmp_path):
 
 
 def test_nothing_outlives_a_cluster_that_is_killed(tmp_path):
-    if why_not() is not None:
-        pytest.skip(why_not())
+    skip_unless_possible(why_not())
     command = ["-m", "tests.cluster.slurm", str(tmp_path / "slurm")]
     with started(command, launcher="none", cwd=REPOSITORY) as job:
         assert "SLURM_CONF" in job.process.stdout.readline()

@@ -93,7 +93,7 @@ def test_a_site_is_heeded(tmp_path):
         ({"time": "00:04:00"}, "no longer than --warning-seconds"),
         ({"array_seeds": "1..3"}, "write it as 0-4"),
         ({"container": "a.sif", "stage": "a.tar"}, "name one"),
-        ({"container": "a.sif", "launcher": "horovodrun"}, "these need srun or mpirun"),
+        ({"container": "a.sif", "launcher": "horovodrun"}, "it needs srun"),
         ({"words": ()}, "write what to run behind --"),
         ({"words": ("train", "nothing")}, "unknown preset"),
         ({"words": (*TRAIN, "--run-dir", "x")}, "is the script's to say"),

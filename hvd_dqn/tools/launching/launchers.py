@@ -22,6 +22,10 @@ _CALLS_AT_A_TIME = 32
 _KEEPALIVE = {"time": "10", "intvl": "5", "probes": "4"}
 
 
+class HostsGoneError(UserError):
+    """Too few hosts answer."""
+
+
 class Launcher(Protocol):
     """What stands before the command that every rank runs."""
 
@@ -44,8 +48,8 @@ class Launcher(Protocol):
         ...
 
     def regroup(self) -> None:
-        """Before an attempt: leave out the hosts that are gone. `UserError` where too few are left;
-        whoever is left out is said.
+        """Before an attempt: leave out the hosts that are gone, and take back those that are not.
+        `HostsGoneError` where too few are left; whoever is left out is said.
         """
         ...
 
@@ -74,10 +78,11 @@ class MpirunLauncher:
     def __init__(
         self, program: str, *, ranks: int, hosts: Sequence[Host] = (), min_ranks: int
     ) -> None:
-        self.ranks = ranks
+        self.ranks = self._all_ranks = ranks
         self._program = program.split()
-        self._hosts = list(hosts)
+        self._hosts = self._all_hosts = tuple(hosts)
         self._min_ranks = min_ranks
+        self._asks = bool(hosts) and _goes_by_plain_ssh(self._program)
         slots = sum(host.slots for host in hosts)
         if hosts and ranks > slots:
             raise UserError(f"{ranks} ranks, but -H has {slots} slots", "write it as -H a:4,b:4")
@@ -103,19 +108,22 @@ class MpirunLauncher:
 
     def regroup(self) -> None:
         """See `Launcher`."""
-        if not self._hosts:
+        if not self._asks:
             return
         with ThreadPoolExecutor(_CALLS_AT_A_TIME) as pool:
-            answers = list(pool.map(_is_reachable, [host.name for host in self._hosts]))
-        alive = [host for host, answers_us in zip(self._hosts, answers, strict=True) if answers_us]
-        gone = [host.name for host in self._hosts if host not in alive]
-        if not gone:
-            return
-        left = min(self.ranks, sum(host.slots for host in alive))
-        unreachable = f"{', '.join(gone)} cannot be reached by ssh"
+            answers = list(pool.map(_is_reachable, [host.name for host in self._all_hosts]))
+        found = list(zip(self._all_hosts, answers, strict=True))
+        alive = tuple(host for host, answered in found if answered)
+        left = min(self._all_ranks, sum(host.slots for host in alive))
+        gone = ", ".join(host.name for host, answered in found if not answered)
         if left < self._min_ranks:
-            raise UserError(f"{unreachable}: {left} of {self._min_ranks} ranks (--min-np) are left")
-        say(f"{unreachable}; ranks left: {left}")
+            raise HostsGoneError(
+                f"{gone} cannot be reached by ssh: {left} of {self._min_ranks} ranks (--min-np) "
+                "are "
+                "left"
+            )
+        if gone:
+            say(f"{gone} cannot be reached by ssh; ranks left: {left}")
         self._hosts, self.ranks = alive, left
 
 
@@ -123,14 +131,32 @@ def _is_this(host: str) -> bool:
     return host in ("localhost", "127.0.0.1") or host.partition(".")[0] == hostname()
 
 
+def _goes_by_plain_ssh(program: Sequence[str]) -> bool:
+    """Whether the launcher reaches its hosts as `ssh HOST` does: within a batch system mpirun asks
+    that, and its own options may name a port or a key.
+    """
+    if Path(program[0]).name != "horovodrun" and {"SLURM_JOB_ID", "PBS_JOBID"} & os.environ.keys():
+        return False
+    own = {"-p", "--ssh-port", "-i", "--ssh-identity-file"}
+    return not any(word in own or "rsh" in word or "plm" in word for word in program[1:])
+
+
 def _is_reachable(host: str) -> bool:
-    if _is_this(host):
-        return True
+    """At the second try at the latest."""
     wait = f"ConnectTimeout={_SECONDS_TO_REACH_A_HOST}"
     command = ["ssh", "-o", "BatchMode=yes", "-o", wait, host, "true"]
+    return _is_this(host) or any(_succeeds(command) for _ in range(2))
+
+
+def _succeeds(command: Sequence[str]) -> bool:
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=2 * _SECONDS_TO_REACH_A_HOST, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=2 * _SECONDS_TO_REACH_A_HOST,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for whoever asks
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

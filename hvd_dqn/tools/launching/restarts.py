@@ -27,7 +27,13 @@ from hvd_dqn.errors import (
     UserError,
 )
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.tools.launching.launchers import Launcher, environment, say, this_program
+from hvd_dqn.tools.launching.launchers import (
+    HostsGoneError,
+    Launcher,
+    environment,
+    say,
+    this_program,
+)
 from hvd_dqn.tools.runs import is_over
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
@@ -60,7 +66,15 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
     history: list[Attempt] = []
     with _Stop(launcher) as stop:
         while True:
-            launcher.regroup()
+            try:
+                launcher.regroup()
+            except HostsGoneError as error:
+                if not history:
+                    raise
+                say(f"given up: {error.found}; before: {_causes(history)}")
+                return EXIT_FAILED
+            if stop.is_asked():
+                return EXIT_STOPPED
             attempt = _run_once(command, launcher, stop)
             history.append(attempt)
             # A command that is wrong is so at once; later, another attempt may still be dying.
@@ -71,13 +85,16 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
                 f"{attempt.seconds:.0f} s: {attempt.cause}"
             )
             if len(history) > max_restarts:
-                causes = "; ".join(f"{n}. {a.cause}" for n, a in enumerate(history, 1))
-                say(f"given up after {len(history)} attempts: {causes}")
+                say(f"given up after {len(history)} attempts: {_causes(history)}")
                 return EXIT_FAILED
-            if stop.asked:
+            if stop.is_asked():
                 return EXIT_FAILED
             command = _going_on(command)
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+
+
+def _causes(history: Sequence[Attempt]) -> str:
+    return "; ".join(f"{n}. {attempt.cause}" for n, attempt in enumerate(history, 1))
 
 
 def _going_on(command: Sequence[str]) -> list[str]:
@@ -136,10 +153,15 @@ def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attemp
                 launcher.end(process)  # mpirun may wait for ever for a host that is gone
         output.join(5)
     launcher.end(process)
-    # A launcher that was killed, or mpirun that has lost a host, of which it says nothing.
-    if code < 0 or (code == EXIT_OK and not _is_over(command, launcher)):
+    ended = (
+        f"{words[0]} ended with {code}" if code >= 0 else f"{words[0]} was ended by signal {-code}"
+    )
+    # mpirun may end with 0 where it has lost a host.
+    if code == EXIT_OK and not _is_over(command, launcher):
+        code, ended = EXIT_FAILED, f"{ended}, but the run has no closing record"
+    elif code < 0:
         code = EXIT_FAILED
-    cause = output.cause() or f"{words[0]} ended with {code}"
+    cause = output.cause() or ended
     return Attempt(code, time.monotonic() - began, cause)
 
 
@@ -184,10 +206,14 @@ class _Stop:
     """Requests to stop, passed on to the launch that is going on."""
 
     def __init__(self, launcher: Launcher) -> None:
-        self.asked = False
+        self._asked = False
         self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[int, object] = {}
+
+    def is_asked(self) -> bool:
+        """Whether one has come."""
+        return self._asked
 
     def __enter__(self) -> _Stop:
         self._before = {number: signal.signal(number, self._heard) for number in _ASKING}
@@ -201,13 +227,13 @@ class _Stop:
     def watching(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """This is the launch to stop."""
         self._process = process
-        if self.asked:
+        if self._asked:
             self._launcher.ask_to_stop(process)
         yield
         self._process = None
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        again, self.asked = self.asked, True
+        again, self._asked = self._asked, True
         if self._process is None:
             return
         if again and number == signal.SIGINT:

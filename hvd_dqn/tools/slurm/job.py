@@ -85,9 +85,8 @@ class Job:
         if self.array_seeds and not _SEEDS.match(self.array_seeds):
             seeds = f"--array-seeds {self.array_seeds}"
             raise UserError(seeds, "write it as 0-4, or 0,3,7, or 0-9%2")
-        if self.launcher == "horovodrun" and (self.container or self.stage):
-            told = "--launcher horovodrun with --container or --stage"
-            raise UserError(told, "these need srun or mpirun")
+        if self.launcher != "srun" and self.container:
+            raise UserError(f"--container with --launcher {self.launcher}", "it needs srun")
         if self.container and self.stage:
             raise UserError("--container and --stage", "a container is one file already: name one")
 

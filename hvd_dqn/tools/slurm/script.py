@@ -33,6 +33,7 @@ def render(job: Job, work: Work, site: Site, written_by: str) -> str:
         written_by=written_by,
         summary=_summary(job),
         program=program,
+        unpack=_unpack(job),
         check=_check(job, work, program),
         command=_command(job, work),
     )
@@ -61,14 +62,17 @@ def _program(job: Job, site: Site) -> str:
 def _check(job: Job, work: Work, program: str) -> str:
     """What every node does to find out whether it is well; within single quotes."""
     parts = [program, "doctor --node"]
-    if job.stage:
-        place = f'mkdir -p "$STAGE" && tar -xf {shlex.quote(job.stage)} -C "$STAGE"'
-        parts.insert(0, f'{{ [ -x "$STAGE/bin/python" ] || {{ {place}; }}; }} &&')
     if job.gpus_per_node:
         parts.append(f"--gpus {job.gpus_per_node}")
     if work.backend != "horovod":
         parts.append(f"--backend {work.backend}")
     return " ".join(parts).replace("'", "'\\''")
+
+
+def _unpack(job: Job) -> str:
+    """What every node does to have its copy, whole or not at all; a word for the shell."""
+    tar = f'mkdir -p "$STAGE.part" && tar -xf {shlex.quote(job.stage)} -C "$STAGE.part"'
+    return shlex.quote(f'[ -d "$STAGE" ] || {{ {tar} && mv "$STAGE.part" "$STAGE"; }}')
 
 
 def _command(job: Job, work: Work) -> str:
