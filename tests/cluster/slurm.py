@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.cluster import ssh
 from tests.cluster.hosts import WITH_THIS, Host
-from tests.cluster.ssh import SshHosts
+from tests.cluster.ssh import SshHosts, system_path
 from tests.launching import clean_environment, wait_until
 
 CPUS = 4
@@ -27,13 +27,9 @@ CPUS = 4
 def why_not() -> str | None:
     """The reason why this machine cannot have one."""
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
-        if shutil.which(program, path=_path()) is None:
+        if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install slurm-wlm munge)"
     return ssh.why_not()
-
-
-def _path() -> str:
-    return f"{clean_environment()['PATH']}:/usr/sbin:/sbin"
 
 
 class Slurm:
@@ -43,7 +39,7 @@ class Slurm:
         self.directory = directory
         self.hosts = SshHosts(directory, nodes, *shared)
         self.environment = clean_environment() | {
-            "PATH": _path(),
+            "PATH": system_path(),
             "SLURM_CONF": str(directory / "slurm.conf"),
         }
         self._port = 20_000 + 2 * (os.getpid() % 5000)

@@ -30,12 +30,13 @@ UsePAM no
 def why_not() -> str | None:
     """The reason why this machine cannot have such hosts."""
     for program in ("ssh", "sshd", "ssh-keygen"):
-        if shutil.which(program, path=_path()) is None:
+        if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install openssh-client openssh-server)"
     return virtual.why_not()
 
 
-def _path() -> str:
+def system_path() -> str:
+    """Where Debian keeps what root runs, too."""
     return f"{clean_environment()['PATH']}:/usr/sbin:/sbin"
 
 
@@ -59,7 +60,7 @@ class SshHosts(Hosts):
         host.run("mkdir", "/run/sshd")
         log = self.directory / f"sshd-{name}.log"
         log.unlink(missing_ok=True)
-        sshd = shutil.which("sshd", path=_path())
+        sshd = shutil.which("sshd", path=system_path())
         assert sshd is not None
         host.start(sshd, "-D", "-e", env=self.environment, log=log)
         wait_until(lambda: b"listening on" in log.read_bytes(), f"sshd on {name}: {log}", 10)

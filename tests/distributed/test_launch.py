@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.launching.launchers import Host, parse_hosts
+from hvd_dqn.tools.launching.launchers import Host, _goes_by_plain_ssh, parse_hosts
 from hvd_dqn.tools.launching.restarts import _going_on, option
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train
@@ -23,6 +23,17 @@ def test_hosts():
     for text in ("a:x", ":3", "a:0"):
         with pytest.raises(UserError, match="is no HOST:SLOTS"):
             parse_hosts(text)
+
+
+def test_hosts_are_asked_only_where_the_launcher_goes_by_plain_ssh(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for program in ("horovodrun", "mpirun --bind-to core"):
+        assert _goes_by_plain_ssh(program.split())
+    for program in ("horovodrun -p 2222", "mpirun --mca plm_ssh_args -p2222"):
+        assert not _goes_by_plain_ssh(program.split())
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert not _goes_by_plain_ssh(["mpirun"])
+    assert _goes_by_plain_ssh(["horovodrun"])
 
 
 def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):

@@ -118,9 +118,8 @@ class MpirunLauncher:
         gone = ", ".join(host.name for host, answered in found if not answered)
         if left < self._min_ranks:
             raise HostsGoneError(
-                f"{gone} cannot be reached by ssh: {left} of {self._min_ranks} ranks (--min-np) "
-                "are "
-                "left"
+                f"{gone} cannot be reached by ssh: {left} of {self._min_ranks} ranks "
+                "(--min-np) are left"
             )
         if gone:
             say(f"{gone} cannot be reached by ssh; ranks left: {left}")
