@@ -11,6 +11,7 @@ import torch
 from hvd_dqn.envs import EpisodesLostError, VectorEnvironment
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import ReplayBuffer
+from hvd_dqn.stages import StageClock
 from hvd_dqn.structs import Episode
 
 
@@ -116,7 +117,9 @@ class Actor:
         policy: GreedyPolicy,
         exploration: Exploration,
         replay: ReplayBuffer,
+        clock: StageClock,
     ) -> None:
+        self._clock = clock
         self._envs = envs
         self._policy = policy
         self._exploration = exploration
@@ -133,8 +136,10 @@ class Actor:
         """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
         while True:
             action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
+            self._clock.lap("acting")
             try:
                 step = self._envs.step(action)
+                self._clock.lap("envs")
                 break
             except EpisodesLostError:
                 self._lose_episodes(np.ones(len(action), dtype=np.bool_))
@@ -150,6 +155,7 @@ class Actor:
         if step.episodes:
             self._exploration.end_episodes(step.ended)
         self._obs = step.obs
+        self._clock.lap("replay")
         return step.episodes
 
     def state_dict(self) -> dict[str, Any]:

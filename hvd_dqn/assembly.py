@@ -19,6 +19,7 @@ from hvd_dqn.observer import Observer
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
 from hvd_dqn.resources import Resources
 from hvd_dqn.seeding import Stream
+from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState
 from hvd_dqn.structs import Progress
 
@@ -32,6 +33,7 @@ class Parts:
     replay: ReplayBuffer
     actor: Actor
     observer: Observer
+    clock: StageClock
 
     def is_stopping(self, config: Config, comm: Communicator) -> bool:
         """Whether a rank was asked to stop; the same on all. While there are no updates,
@@ -80,14 +82,17 @@ class Parts:
 
 def assemble(config: Config, comm: Communicator, resources: Resources, progress: Progress) -> Parts:
     """Every part of this rank, at the start of a run. Collective."""
-    learner = assemble_learner(config, comm, resources)
+    clock = StageClock()
+    learner = assemble_learner(config, comm, resources, clock)
     replay = assemble_replay(config, comm, resources)
-    actor = assemble_actor(config, comm, resources, learner.online, replay)
-    observer = Observer(config, comm, resources, learner, progress)
-    return Parts(progress, learner, replay, actor, observer)
+    actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
+    observer = Observer(config, comm, resources, learner, progress, clock)
+    return Parts(progress, learner, replay, actor, observer, clock)
 
 
-def assemble_learner(config: Config, comm: Communicator, resources: Resources) -> Learner:
+def assemble_learner(
+    config: Config, comm: Communicator, resources: Resources, clock: StageClock
+) -> Learner:
     """The learner, its networks alike on every rank. Collective."""
 
     def network() -> QNetwork:
@@ -117,6 +122,7 @@ def assemble_learner(config: Config, comm: Communicator, resources: Resources) -
         communicator=comm,
         generator=generator,
         wants_stop=resources.stop,
+        clock=clock,
     )
 
 
@@ -155,6 +161,7 @@ def assemble_actor(
     resources: Resources,
     online: QNetwork,
     replay: ReplayBuffer,
+    clock: StageClock,
 ) -> Actor:
     """What steps this rank's environments by the online network."""
     exploration = Exploration(
@@ -165,7 +172,7 @@ def assemble_actor(
     )
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
     policy = GreedyPolicy(online, resources.device, generator)
-    return Actor(resources.envs, policy, exploration, replay)
+    return Actor(resources.envs, policy, exploration, replay, clock)
 
 
 def epsilon(config: Config, comm: Communicator, env_steps: int) -> np.ndarray:

@@ -192,7 +192,7 @@ def _facts(metrics: Metrics, loss_name: str) -> list[tuple[str, str]]:
         ("ε", "exploration/epsilon", "{:.2f}"),
         ("env steps/s", "speed/env_steps_per_second", "{:,.0f}"),
         ("updates/s", "speed/updates_per_second", "{:,.0f}"),
-        ("waiting for ranks", "distributed/wait_share", "{:.0%}"),
+        ("waiting for ranks", "time/averaging", "{:.0%}"),
     )
     return [(label, form.format(metrics[name])) for label, name, form in shown if name in metrics]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import LearnerStatistics
+from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
 
 Metrics = dict[str, float]
@@ -119,7 +120,8 @@ class Meter:
     each.
     """
 
-    def __init__(self, communicator: Communicator, *, loss_name: str) -> None:
+    def __init__(self, communicator: Communicator, clock: StageClock, *, loss_name: str) -> None:
+        self._clock = clock
         self._comm = communicator
         self._loss_name = loss_name
         self._episodes: list[Episode] = []
@@ -147,6 +149,7 @@ class Meter:
             "seconds": now - self._started,
             "period_seconds": now - self._last_time,
             "last_env_steps": self._last_env_steps,
+            "stages": self._clock.seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any], *, mine: bool = True) -> None:
@@ -158,6 +161,7 @@ class Meter:
         self._started = now - state["seconds"]
         self._last_time = now - state["period_seconds"]
         self._last_env_steps = state["last_env_steps"]
+        self._clock.put_back(state["stages"])
 
     def record(
         self,
@@ -171,7 +175,8 @@ class Meter:
         elapsed = max(time.perf_counter() - self._last_time, 1e-9)
         mine = {
             "episodes": [list(episode) for episode in self._episodes],
-            "waited": learner.waited_seconds / elapsed,
+            "stages": self._clock.take(),
+            "on_its_way": learner.on_its_way_seconds,
             "drift": learner.drift,
         }
         ranks = self._comm.gather(mine)
@@ -180,10 +185,12 @@ class Meter:
             "exploration/epsilon": epsilon,
             "speed/env_steps_per_second": (progress.env_steps - self._last_env_steps) / elapsed,
             "speed/updates_per_second": learner.updates / elapsed,
-            "distributed/wait_share": statistics.fmean(rank["waited"] for rank in ranks),
+            "distributed/hidden_share": statistics.fmean(r["on_its_way"] for r in ranks) / elapsed,
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,
         }
+        for stage in STAGES:
+            metrics[f"time/{stage}"] = statistics.fmean(r["stages"][stage] for r in ranks) / elapsed
         if episodes:
             metrics |= episode_metrics(episodes)
         if learner.updates:

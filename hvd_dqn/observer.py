@@ -17,6 +17,7 @@ from hvd_dqn.metrics import Meter
 from hvd_dqn.resources import Resources
 from hvd_dqn.saved_networks import Judged
 from hvd_dqn.schedules import period_ended
+from hvd_dqn.stages import StageClock
 from hvd_dqn.start import Start
 from hvd_dqn.state_files import HalvedState
 from hvd_dqn.structs import Episode, Progress
@@ -41,14 +42,16 @@ class Observer:
         resources: Resources,
         learner: Learner,
         progress: Progress,
+        clock: StageClock,
     ) -> None:
+        self._clock = clock
         self._config = config
         self._comm = communicator
         self._resources = resources
         self._learner = learner
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
-        self._meter = Meter(communicator, loss_name=config.objective.loss_name)
+        self._meter = Meter(communicator, clock, loss_name=config.objective.loss_name)
         self._best: Judged | None = None
         self._last_mean = float("nan")
         self._evaluation_is_due = False
@@ -94,6 +97,7 @@ class Observer:
         last = progress.env_steps >= config.total_env_steps
         if last or period_ended(progress.env_steps, env_steps, config.logging.period_env_steps):
             self._log()
+        self._clock.lap("records")
         evaluates = period_ended(progress.env_steps, env_steps, config.evaluation.period_env_steps)
         self._evaluation_is_due = last or (evaluates and progress.updates > 0)
         return not stopping and not self.evaluate_if_due()
@@ -195,6 +199,7 @@ class Observer:
         )
         self._save(judged)
         self._meter.leave_out(time.perf_counter() - began)
+        self._clock.restart()
         return True
 
     def _write_evaluation(self, section: str, result: EvaluationResult) -> None:

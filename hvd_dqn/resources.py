@@ -242,6 +242,7 @@ def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
         frame_shape=envs.frame_shape,
         obs_dtype=envs.obs_dtype,
         frame_stack=envs.frame_stack,
+        n_step=config.replay.n_step,
     )
     if config.replay.sampling == "uniform":
         return frames, 0

@@ -25,7 +25,8 @@ class Batch(NamedTuple):
 
     obs, next_obs [B, *shape]; action [B] int64; reward [B] = Σ γᵏ·r over the m steps; discount [B]
     = γᵐ·(1 − terminated); weight [B], each sample's share in the loss; slot [B] int64 on the host,
-    its place in the replay; share, the rank's part in the replay of all ranks.
+    its place in the replay; share, the rank's part in the replay of all ranks. Where discount is 0,
+    next_obs is whatever came later.
     """
 
     obs: torch.Tensor

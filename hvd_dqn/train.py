@@ -26,6 +26,7 @@ from hvd_dqn.resources import acquire
 from hvd_dqn.resume import resume as resume_parts
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
+from hvd_dqn.stages import StageClock
 from hvd_dqn.start import plan
 from hvd_dqn.structs import Progress
 from hvd_dqn.watchdog import Watchdog
@@ -64,6 +65,7 @@ def train(
         observer.begin(start, episodes_lost=lost)
         steps = config.env_steps_per_iteration(comm.world_size)
         try:
+            parts.clock.restart()
             interrupted = not observer.evaluate_if_due()
             checkpoints.after_iteration(0, stopping=interrupted)
             while progress.env_steps < config.total_env_steps:
@@ -71,6 +73,7 @@ def train(
                 stopping = parts.is_stopping(config, comm)
                 interrupted = observer.after_iteration(steps, stopping=stopping)
                 checkpoints.after_iteration(steps, stopping=stopping or interrupted)
+                parts.clock.lap("checkpoints")
         except NonFiniteError:
             progress.updates = parts.learner.updates
             observer.save_last_good()
@@ -93,15 +96,26 @@ def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
         beta = schedules.importance_exponent(
             config.replay, progress.env_steps / config.total_env_steps
         )
-        update(parts.learner, parts.replay, config.updates_per_iteration, beta)
+        update(parts.learner, parts.replay, config.updates_per_iteration, beta, parts.clock)
     progress.updates = parts.learner.updates
 
 
-def update(learner: Learner, replay: ReplayBuffer, count: int, importance_exponent: float) -> None:
+def update(
+    learner: Learner,
+    replay: ReplayBuffer,
+    count: int,
+    importance_exponent: float,
+    clock: StageClock,
+) -> None:
     """`count` updates; the next batch is sampled while the ranks' gradients are on their way."""
-    batch = replay.sample(importance_exponent)
-    for remaining in reversed(range(count)):
-        replay.update_priorities(batch.slot, learner.start(batch))
-        if remaining:
-            batch = replay.sample(importance_exponent)
+    batches = replay.batches(count, importance_exponent)
+    batch = next(batches)
+    clock.lap("replay")
+    for _ in range(count):
+        priority = learner.start(batch)
+        clock.lap("gradients")
+        replay.update_priorities(batch.slot, priority)
+        batch = next(batches, batch)
+        clock.lap("replay")
         learner.finish()
+        clock.lap("step")

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-_TIMES = ("seconds", "period_seconds", "waited_seconds")
+_TIMES = ("seconds", "period_seconds", "on_its_way_seconds", "stages")
 
 
 def everything(root: Path, back: int = 0) -> dict[str, Any]:

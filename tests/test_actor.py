@@ -11,6 +11,7 @@ from hvd_dqn.config import Config, NetworkConfig, ObjectiveConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.networks import make_network
+from hvd_dqn.stages import StageClock
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
@@ -88,7 +89,7 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
         ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
     )
     replay, exploration = Recorder(), make(num_envs=2, zeta_exponent=1.01)
-    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay)
+    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay, StageClock())
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
     episodes = [actor.step(0.5), actor.step(0.5)]

@@ -12,7 +12,7 @@ METRICS = {
     "exploration/epsilon": 0.04,
     "speed/env_steps_per_second": 5912.3,
     "speed/updates_per_second": 2956.0,
-    "distributed/wait_share": 0.123,
+    "time/averaging": 0.123,
 }
 
 

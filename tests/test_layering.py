@@ -8,7 +8,7 @@ import hvd_dqn
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
     ["__init__", "errors"],
-    ["config", "structs", "seeding", "memory", "state_files", "files", "signals"],
+    ["config", "structs", "stages", "seeding", "memory", "state_files", "files", "signals"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
     ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],

@@ -44,6 +44,38 @@ def test_the_flat_update_is_torchs_adam_with_clipping():
     )
 
 
+def test_a_delayed_gradient_is_that_of_the_update_before():
+    late = {"average": "delayed_gradients"}
+    learner = workers.make_learner(LocalCommunicator(), seed=3, target_period=7, distributed=late)
+    online, target = copy.deepcopy(learner.online), copy.deepcopy(learner.online)
+    for parameter in online.parameters():
+        parameter.grad = None
+    optimizer = torch.optim.Adam(online.parameters(), lr=1e-3)
+    objective = ExpectedObjective(workers.ObjectiveConfig())
+    before = None
+    for number, batch in enumerate(workers.batches(30, 32), start=1):
+        learner.start(batch)
+        learner.finish()
+        loss = objective(online, target, batch).loss.mean()
+        gradients = torch.autograd.grad(loss, list(online.parameters()))
+        if before is not None:
+            for parameter, gradient in zip(online.parameters(), before, strict=True):
+                parameter.grad = gradient
+            torch.nn.utils.clip_grad_norm_(online.parameters(), 0.1)
+            optimizer.step()
+        before = [gradient.clone() for gradient in gradients]
+        if number % 7 == 0:
+            target.load_state_dict(online.state_dict())
+        assert learner.updates == number
+    for flat, network in (
+        (learner.online_parameters.values, online),
+        (learner.target_parameters.values, target),
+    ):
+        theirs = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+        torch.testing.assert_close(flat, theirs, rtol=1e-4, atol=1e-6)
+    assert learner.statistics.agreed == 29, "the last one is still on its way"
+
+
 def test_target_network_changes_at_its_period_alone():
     learner = workers.make_learner(LocalCommunicator(), seed=0, target_period=5)
     before = learner.target_parameters.values.clone()

@@ -7,7 +7,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import LearnerStatistics
 from hvd_dqn.metrics import FileSink, Meter, episode_metrics
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
+from hvd_dqn.train import train
+from tests.distributed.workers import small_config
 
 
 class TwoRanks(LocalCommunicator):
@@ -23,8 +27,9 @@ class TwoRanks(LocalCommunicator):
 
 
 def test_episode_metrics_are_over_all_ranks():
-    other = {"episodes": [[10.0, 3], [30.0, 5]], "waited": 0.5, "drift": 2.0}
-    meter = Meter(TwoRanks(other), loss_name="loss/td_huber")
+    waited = dict.fromkeys(STAGES, 0.0) | {"averaging": 1e6}
+    other = {"episodes": [[10.0, 3], [30.0, 5]], "stages": waited, "on_its_way": 0.0, "drift": 2.0}
+    meter = Meter(TwoRanks(other), StageClock(), loss_name="loss/td_huber")
     meter.add_episodes([Episode(20.0, 4)])
     statistics = LearnerStatistics(
         updates=4, agreed=4, loss=2.0, abs_td_error=8.0, value=40.0, grad_norm=1.0, drift=1.0
@@ -43,10 +48,26 @@ def test_episode_metrics_are_over_all_ranks():
     assert metrics["q/taken_mean"] == 10.0
     assert metrics["exploration/epsilon"] == 0.0
     assert metrics["speed/env_steps_per_second"] > 0
+    assert metrics["time/averaging"] > 1e4, "the mean of both ranks' shares"
+    assert metrics["time/envs"] == 0
+
+
+def test_every_second_of_a_period_is_in_one_of_its_stages(tmp_path):
+    run_dir = RunDirectory(tmp_path / "run")
+    config = small_config().changed({"evaluation.episodes": 50})
+    train(config, LocalCommunicator(), run_dir)
+    lines = [json.loads(line) for line in run_dir.metrics_file.read_text().splitlines()]
+    shares = [
+        {stage: line[f"time/{stage}"] for stage in STAGES} for line in lines if "time/envs" in line
+    ]
+    for share in shares[2:]:  # the first have the evaluation's start, and no updates
+        assert sum(share.values()) == pytest.approx(1, abs=0.05)
+        assert all(share[stage] > 0 for stage in STAGES)
+        assert share["gradients"] > share["acting"], "many updates, few steps"
 
 
 def test_a_period_without_episode_or_update_says_nothing_of_them():
-    metrics = Meter(LocalCommunicator(), loss_name="loss/td_huber").record(
+    metrics = Meter(LocalCommunicator(), StageClock(), loss_name="loss/td_huber").record(
         Progress(), LearnerStatistics(), epsilon=1.0, learning_rate=0.1
     )
     assert not [name for name in metrics if name.startswith(("episode/", "loss/", "q/"))]

@@ -31,6 +31,11 @@ CASES = {
         "target_period_updates": 1,
         "target_step": 0.1,
     },
+    "gradients applied one update late": {"distributed.average": "delayed_gradients"},
+    "prioritised, one update late": {
+        "distributed.average": "delayed_gradients",
+        "replay.sampling": "prioritized",
+    },
     "parameter averaging": {
         "distributed.average": "parameters",
         "distributed.average_period_updates": 25,
@@ -68,7 +73,7 @@ class StopAfter(StopRequest):
 def records(run_dir):
     """What the run said of itself, but for how long it took."""
     lines = map(json.loads, run_dir.metrics_file.read_text().splitlines())
-    timed = ("seconds", "speed/", "distributed/wait_share")
+    timed = ("seconds", "speed/", "distributed/hidden_share", "time/")
     return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
+from hvd_dqn.replay import PrioritizedSampler
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.train import train
 from tests.distributed.workers import small_config
@@ -14,11 +14,12 @@ def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back
     tmp_path, monkeypatch
 ):
     exponents, errors = [], []
-    sample, update = ReplayBuffer.sample, PrioritizedSampler.update_priorities
+    draw, update = PrioritizedSampler.draw, PrioritizedSampler.update_priorities
 
-    def sampling(self, importance_exponent):
+    def drawing(self, count, importance_exponent):
+        assert len(errors) == len(exponents), "after the priorities of the batch before"
         exponents.append(importance_exponent)
-        return sample(self, importance_exponent)
+        return draw(self, count, importance_exponent)
 
     def updating(self, slot, priority):
         errors.append(float(priority.mean()))
@@ -27,7 +28,7 @@ def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back
         last = {int(s): leaf for s, leaf in zip(slot, leaves, strict=True)}
         assert self._tree.leaves[list(last)] == pytest.approx(list(last.values()))
 
-    monkeypatch.setattr(ReplayBuffer, "sample", sampling)
+    monkeypatch.setattr(PrioritizedSampler, "draw", drawing)
     monkeypatch.setattr(PrioritizedSampler, "update_priorities", updating)
     config = small_config().changed(
         {

@@ -22,10 +22,11 @@ class DistributedConfig(Section):
     """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
     work for them.
     """
-    average: Literal["gradients", "parameters"] = "gradients"
+    average: Literal["gradients", "delayed_gradients", "parameters"] = "gradients"
     """What ranks average: every update's gradients, so that N ranks do what one rank does on N
-    times the batch; or, after every `average_period_updates` updates of its own on each rank, the
-    parameters (local SGD, Stich 2019).
+    times the batch; the same, each average applied one update late, which hides the time that it
+    takes (Li et al. 2018); or, after every `average_period_updates` updates of its own on each
+    rank, the parameters (local SGD, Stich 2019).
     """
     average_period_updates: int = positive(10)
     """`parameters`: updates between averages (H)."""

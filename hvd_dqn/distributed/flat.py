@@ -92,6 +92,12 @@ class SumBuffer:
             self._shares[self._rank] = share.mass
             self._shares[self._world_size + self._rank] = share.weight_floor
 
+    def without_stops(self) -> Tensor:
+        """A copy of the whole tensor in which nobody was asked to stop."""
+        copy = self.tensor.clone()
+        copy[len(self.payload)] = 0.0
+        return copy
+
     def read_control(self) -> Agreement:
         """What all ranks wrote, after the sum. On a GPU this waits for it."""
         ranks = self._world_size
@@ -119,9 +125,11 @@ class SumBuffer:
 
 class Digest:
     """A hash of a tensor's bits in four pieces of six bits: each word times an odd number of its
-    place, so that every bit and every exchange of two words counts; then mixed, so that the bits
-    shifted out of it depend on all of them.
+    place, so that every bit and every exchange of two words counts, and summed by pairs; then
+    mixed, so that the bits shifted out of it depend on all of them.
     """
+
+    pieces = _PIECES
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
@@ -129,9 +137,12 @@ class Digest:
         generator = torch.Generator().manual_seed(len(values))
         odd = 2 * torch.randint(2**30, (len(values),), generator=generator, dtype=torch.int32) + 1
         self._multipliers = odd.to(values.device)
+        even = len(values) + len(values) % 2
+        self._products = torch.zeros(even, dtype=torch.int32, device=values.device)
 
     def __call__(self) -> Tensor:
         """The pieces [4], float32, of the values as they are now."""
         words = self._values.view(torch.int32)
-        mixed = (words * self._multipliers).sum() * _DIGEST_MIXER
+        torch.mul(words, self._multipliers, out=self._products[: len(words)])
+        mixed = self._products.view(torch.int64).sum() * _DIGEST_MIXER
         return ((mixed >> self._shifts) & _DIGEST_MASK).float()

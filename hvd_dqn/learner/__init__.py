@@ -6,10 +6,11 @@ from typing import Any
 
 from hvd_dqn.config import DistributedConfig
 from hvd_dqn.learner.base import Learner, LearnerStatistics, NonFiniteError, TargetUpdate
-from hvd_dqn.learner.gradients import GradientAveragingLearner
+from hvd_dqn.learner.gradients import DelayedGradientsLearner, GradientAveragingLearner
 from hvd_dqn.learner.parameters import ParameterAveragingLearner
 
 __all__ = [
+    "DelayedGradientsLearner",
     "GradientAveragingLearner",
     "Learner",
     "LearnerStatistics",
@@ -22,8 +23,10 @@ __all__ = [
 
 def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:
     """The learner that averages what the configuration says."""
-    if distributed.average == "gradients":
-        return GradientAveragingLearner(prioritized=prioritized, **common)
+    if distributed.average != "parameters":
+        is_late = distributed.average == "delayed_gradients"
+        kind = DelayedGradientsLearner if is_late else GradientAveragingLearner
+        return kind(prioritized=prioritized, **common)
     return ParameterAveragingLearner(
         period_updates=distributed.average_period_updates,
         optimizer_state=distributed.average_optimizer_state,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from torch import Generator, Tensor
 
 from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters
+from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import LossTerms, Objective
 from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
 
@@ -30,7 +32,8 @@ class NonFiniteError(RunError):
 @dataclass
 class LearnerStatistics:
     """Sums since the last report. Losses and values are means over all ranks, over the updates that
-    `agreed` counts; the rest is this rank's.
+    `agreed` counts; the rest is this rank's. on_its_way_seconds: how long sums had been under way
+    when the rank began to wait for them, at most.
     """
 
     updates: int = 0
@@ -39,7 +42,7 @@ class LearnerStatistics:
     abs_td_error: float = 0.0
     value: float = 0.0
     grad_norm: float = 0.0
-    waited_seconds: float = 0.0
+    on_its_way_seconds: float = 0.0
     drift: float = 0.0
     resyncs: int = 0
 
@@ -82,6 +85,7 @@ class Learner(ABC):
         communicator: Communicator,
         generator: Generator,
         wants_stop: Callable[[], bool] = lambda: False,
+        clock: StageClock | None = None,
     ) -> None:
         self.online = online
         self._target = target
@@ -92,10 +96,12 @@ class Learner(ABC):
         self._comm = communicator
         self._generator = generator
         self._wants_stop = wants_stop
+        self._clock = clock or StageClock()
+        self._sent = 0.0
         self.stop_agreed = False
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
-        self._digest = Digest(self.online_parameters.values)
+        self._digest = self._make_digest()
         self._whole = torch.nn.Parameter(self.online_parameters.values)
         self._optimizer = make_optimizer(config, self._whole, learning_rate=rate(0))
         self.updates = 0
@@ -103,6 +109,13 @@ class Learner(ABC):
         self._take_roots_parameters()
         self._copy_to_target()
         self.statistics.drift = 0.0  # what ranks drew before they met is no drift
+
+    def _make_digest(self) -> Callable[[], Tensor]:
+        """What makes the parameters' digest [4]; a rank alone has nobody to compare it with."""
+        if self._comm.world_size > 1:
+            return Digest(self.online_parameters.values)
+        none = self.online_parameters.values.new_zeros(Digest.pieces)
+        return lambda: none
 
     @abstractmethod
     def start(self, batch: Batch) -> Tensor:
@@ -128,6 +141,17 @@ class Learner(ABC):
     def parameters_are_finite(self) -> bool:
         """Whether every parameter of the online network is a number."""
         return bool(torch.isfinite(self.online_parameters.values).all())
+
+    def _send(self, buffer: SumBuffer) -> None:
+        self._comm.start_sum(buffer.tensor, buffer.name)
+        self._sent = time.perf_counter()
+
+    def _wait(self) -> None:
+        """Until the sum that was sent has come."""
+        self.statistics.on_its_way_seconds += time.perf_counter() - self._sent
+        self._clock.lap("step")
+        self._comm.finish_sum()
+        self._clock.lap("averaging")
 
     @abstractmethod
     def state_dict(self) -> HalvedState:
@@ -174,10 +198,12 @@ class Learner(ABC):
             self._generator.set_state(state["generator"])
         self.statistics = LearnerStatistics(**state["statistics"])
 
-    def _use_gradients(self, gradients: Tensor) -> None:
-        """From now on `_backward` adds to `gradients` [P] and `_step` reads them."""
+    def _use_gradients(self, gradients: Tensor, averaged: Tensor | None = None) -> None:
+        """From now on `_backward` adds to `gradients` [P], and the optimizer reads `averaged` [P],
+        or these.
+        """
         self.online_parameters.put_gradients_into(gradients)
-        self._whole.grad = gradients
+        self._whole.grad = gradients if averaged is None else averaged
         self._prime_optimizer()
 
     def _prime_optimizer(self) -> None:
@@ -208,17 +234,21 @@ class Learner(ABC):
         terms = self._objective(self.online, self._target, batch)
         loss = (batch.weight * terms.loss).mean()
         torch.autograd.backward(loss if scale == 1.0 else scale * loss)
-        means = (terms.loss.detach().mean(), terms.abs_td_error.mean(), terms.value.mean())
-        return terms, torch.stack(means)
+        each = torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value))
+        return terms, each.mean(dim=1)
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         if self._max_grad_norm is not None and norm > self._max_grad_norm:
             gradients.mul_(self._max_grad_norm / norm)
         self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
         self._optimizer.step()
+        self._count()
+        self.statistics.grad_norm += norm
+
+    def _count(self) -> None:
+        """An update is done, with a step or without."""
         self.updates += 1
         self.statistics.updates += 1
-        self.statistics.grad_norm += norm
 
     def _update_target(self) -> None:
         """Change the target network where its time has come. A copy is the root's network on every

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from hvd_dqn.distributed.flat import SumBuffer
 from hvd_dqn.learner.base import Learner
-from hvd_dqn.state_files import HalvedState
+from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
 
 
@@ -25,14 +24,18 @@ class GradientAveragingLearner(Learner):
 
     def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
         super().__init__(**common)
-        self._buffer = SumBuffer(
+        self._prioritized = prioritized
+        self._buffer = self._new_buffer()
+        self._use_gradients(self._buffer.payload)
+
+    def _new_buffer(self) -> SumBuffer:
+        return SumBuffer(
             self.online_parameters.values,
             len(self.online_parameters.values),
             rank=self._comm.rank,
             world_size=self._comm.world_size,
-            shares=prioritized,
+            shares=self._prioritized,
         )
-        self._use_gradients(self._buffer.payload)
 
     def state_dict(self) -> HalvedState:
         """See `Learner`."""
@@ -45,6 +48,22 @@ class GradientAveragingLearner(Learner):
 
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, on their way to the others."""
+        priority = self._differentiate(batch)
+        self._send(self._buffer)
+        return priority
+
+    def finish(self) -> None:
+        """Wait for the sum and take the step that every rank takes; parameters are as before the
+        update where it raises.
+        """
+        self._wait()
+        self._take_step(self._buffer)
+        self._update_target()
+
+    def _differentiate(self, batch: Batch) -> Tensor:
+        """Put the gradients of this rank's batch into the buffer, and what the others must know
+        behind them; the priorities [B] that its samples earn.
+        """
         gradients = self._buffer.payload
         gradients.zero_()
         terms, means = self._backward(batch, scale=batch.share.mass / batch.share.weight_floor)
@@ -52,18 +71,11 @@ class GradientAveragingLearner(Learner):
         self._buffer.write_control(
             means, nonfinite, self._digest(), batch.share, stop=self._wants_stop()
         )
-        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
         return terms.priority
 
-    def finish(self) -> None:
-        """Wait for the sum and take the step that every rank takes; parameters are as before the
-        update where it raises.
-        """
-        waiting = time.perf_counter()
-        self._comm.finish_sum()
-        agreement = self._buffer.read_control()
-        self.statistics.waited_seconds += time.perf_counter() - waiting
-        gradients = self._buffer.payload
+    def _take_step(self, sums: SumBuffer) -> None:
+        agreement = sums.read_control()
+        gradients = sums.payload
         divisor = agreement.mass / agreement.weight_floor
         if divisor != 1.0:
             gradients.div_(divisor)
@@ -73,4 +85,50 @@ class GradientAveragingLearner(Learner):
         self._record(agreement)
         if not agreement.parameters_equal:
             self._resynchronise()
+
+
+class DelayedGradientsLearner(GradientAveragingLearner):
+    """The same sums, each applied one update late (Li et al. 2018, "Pipe-SGD"): it is on its way
+    while the next batch is sampled and differentiated. Deterministic, and the same on every rank;
+    but the parameters that a gradient belongs to are those of the update before.
+    """
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self._sums = self._new_buffer()
+        self._use_gradients(self._buffer.payload, averaged=self._sums.payload)
+        self._is_on_its_way = False
+
+    def state_dict(self) -> HalvedState:
+        """See `Learner`; with the sum that is still to be applied, but for a wish to stop, which
+        the run that goes on does not have.
+        """
+        self._land()
+        shared: State = self._steps_state() | {"sums": self._sums.without_stops()}
+        return HalvedState(shared, own=self._own_state())
+
+    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+        """See `Learner`."""
+        super().load_state_dict(state, mine=mine)
+        self._sums.tensor.copy_(state.shared["sums"])
+
+    def start(self, batch: Batch) -> Tensor:
+        """Gradients of this rank's batch, while the sum of those before is on its way."""
+        return self._differentiate(batch)
+
+    def finish(self) -> None:
+        """Take the step of the update before, where there was one, and send this one's."""
+        if self.updates > 0:
+            self._land()
+            self._take_step(self._sums)
+        else:
+            self._count()
         self._update_target()
+        self._sums.tensor.copy_(self._buffer.tensor)
+        self._send(self._sums)
+        self._is_on_its_way = True
+
+    def _land(self) -> None:
+        if self._is_on_its_way:
+            self._wait()
+            self._is_on_its_way = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,8 +53,7 @@ class ParameterAveragingLearner(Learner):
         norm = float(torch.linalg.vector_norm(self._gradients))
         self._nonfinite.clamp_(min=0.0 if norm < float("inf") else 1.0)
         if self._nonfinite:
-            self.updates += 1
-            self.statistics.updates += 1
+            self._count()
         else:
             self._step(self._gradients, norm)
         if self.updates % self._period_updates == 0:
@@ -107,11 +105,9 @@ class ParameterAveragingLearner(Learner):
             ReplayShare(),
             stop=self._wants_stop(),
         )
-        waiting = time.perf_counter()
-        self._comm.start_sum(self._buffer.tensor, self._buffer.name)
-        self._comm.finish_sum()
+        self._send(self._buffer)
+        self._wait()
         agreement = self._buffer.read_control()
-        self.statistics.waited_seconds += time.perf_counter() - waiting
         self._require_finite(agreement, 0.0)
         self._record(agreement, self._period_updates)
         sums_of_parts = torch.split(self._buffer.payload, [len(part) for part in self._averaged])

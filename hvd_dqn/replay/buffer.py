@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import cuda
 
-from hvd_dqn.replay.ring import Ring
+from hvd_dqn.replay.ring import Ring, Windows
 from hvd_dqn.replay.samplers import Sampler
 from hvd_dqn.structs import Batch, ReplayShare
 
@@ -39,7 +39,9 @@ class ReplayBuffer:
         self._batch_size = batch_size
         self._rng = rng
         self.before_rewriting: Callable[[], None] = lambda: None
-        self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(2)])
+        # A GPU takes one batch while the next is put together; a learner on the host is done.
+        turns = 2 if device.type == "cuda" else 1
+        self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(turns)])
 
     @property
     def ring(self) -> Ring:
@@ -68,22 +70,37 @@ class ReplayBuffer:
     def sample(self, importance_exponent: float = 0.0) -> Batch:
         """`batch_size` transitions, drawn by the sampler with replacement.
 
-        The second sample after it overwrites it. Raises `ValueError` while there is
-        no valid start.
+        The next sample overwrites it. Raises `ValueError` while there is no valid start.
         """
-        slot, windows, weight, share = self._sampler.draw(self._batch_size, importance_exponent)
-        length, depth = windows.length, windows.depth
-        staging = next(self._staging)
-        staging.wait()
-        self._ring.observations(slot, 0, depth, out=staging.obs)
-        self._ring.observations(slot, length, depth, out=staging.next_obs)
-        inside = self._window < length[:, None]
-        rewards = self._ring.rewards(slot, len(self._window))
-        reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
-        discount = np.where(windows.terminated, 0.0, self._gamma_powers[length])
-        staging.action.numpy()[:] = self._ring.actions(slot)
-        staging.scalars.numpy()[:] = reward, discount, weight
-        return staging.batch(slot, share)
+        return next(self.batches(1, importance_exponent))
+
+    def batches(self, count: int, importance_exponent: float = 0.0) -> Iterator[Batch]:
+        """As many samples, one at a time, with nothing added in between. What can be drawn for all
+        of them at once is: most of the time of a small batch goes into calls, not into numbers.
+        """
+        at_once = count if self._sampler.draws_alike else 1
+        for _ in range(count // at_once):
+            draw = self._sampler.draw(at_once * self._batch_size, importance_exponent)
+            slot, windows, weight, share = draw
+            inside = self._window < windows.length[:, None]
+            rewards = self._ring.rewards(slot, len(self._window))
+            reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
+            discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
+            action = self._ring.actions(slot)
+            scalars = np.stack((reward, discount, weight)).astype(np.float32)
+            for start in range(0, len(slot), self._batch_size):
+                part = slice(start, start + self._batch_size)
+                staging = next(self._staging)
+                staging.wait()
+                stacks = self._ring.read(
+                    slot[part],
+                    Windows(*(values[part] for values in windows)),
+                    staging.memory,
+                    staging.move,
+                )
+                staging.action.numpy()[:] = action[part]
+                staging.scalars.numpy()[:] = scalars[:, part]
+                yield staging.batch(*stacks, slot[part], share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """Priorities [B] ≥ 0 of a batch's slots, before the next `add`."""
@@ -115,16 +132,14 @@ class ReplayBuffer:
 class _Staging:
     """Where one batch is put together, and where a GPU takes it from.
 
-    Large memory asked for anew costs more, page by page, than the copying into it: batches take
-    turns in two of these.
+    Large memory asked for anew costs more, page by page, than the copying into it.
     """
 
     def __init__(self, ring: Ring, batch_size: int, device: torch.device) -> None:
         self._device = device
         pinned = device.type == "cuda"
         self._taken: Any = cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's
-        self.obs = ring.new_observations(batch_size, pinned=pinned)
-        self.next_obs = ring.new_observations(batch_size, pinned=pinned)
+        self.memory = ring.new_memory(batch_size, pinned=pinned)
         self.action = torch.empty(batch_size, dtype=torch.int64, pin_memory=pinned)
         self.scalars = torch.empty(3, batch_size, pin_memory=pinned)
 
@@ -133,15 +148,17 @@ class _Staging:
         if self._taken is not None:
             self._taken.synchronize()
 
-    def batch(self, slot: np.ndarray, share: ReplayShare) -> Batch:
+    def batch(
+        self, obs: torch.Tensor, next_obs: torch.Tensor, slot: np.ndarray, share: ReplayShare
+    ) -> Batch:
         """The batch on the learner's device."""
-        reward, discount, weight = self._move(self.scalars)
+        reward, discount, weight = self.move(self.scalars)
         batch = Batch(
-            obs=self._move(self.obs),
-            action=self._move(self.action),
+            obs=obs,
+            action=self.move(self.action),
             reward=reward,
             discount=discount,
-            next_obs=self._move(self.next_obs),
+            next_obs=next_obs,
             weight=weight,
             slot=slot,
             share=share,
@@ -150,5 +167,6 @@ class _Staging:
             self._taken.record()
         return batch
 
-    def _move(self, values: torch.Tensor) -> torch.Tensor:
+    def move(self, values: torch.Tensor) -> torch.Tensor:
+        """To the learner's device."""
         return values.to(self._device, non_blocking=True)

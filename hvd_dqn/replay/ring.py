@@ -9,7 +9,7 @@ transition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,16 @@ class Windows(NamedTuple):
     length: np.ndarray
     terminated: np.ndarray
     depth: np.ndarray
+
+
+class SampleMemory(NamedTuple):
+    """Where B samples' observations are put: two stacks each, [B, K, *frame], or where a stack
+    reaches beyond the window's n steps, one stretch of both, [B, K + n, *frame].
+    """
+
+    obs: torch.Tensor
+    next_obs: torch.Tensor
+    both: torch.Tensor | None
 
 
 class Ring:
@@ -66,7 +76,7 @@ class Ring:
             rows=self.rows,
             frame_shape=frame_shape,
             dtype=obs_dtype,
-            frame_stack=frame_stack,
+            span=self.span(frame_stack, n_step),
             device=device,
         )
         self._actions = np.zeros((num_envs, self.rows), dtype=np.int32)
@@ -78,6 +88,12 @@ class Ring:
         self._columns = np.arange(num_envs)
         self._ahead = np.arange(n_step)
         self._behind = np.arange(frame_stack)
+        self._positions = np.arange(self.span(frame_stack, n_step))
+
+    @staticmethod
+    def span(frame_stack: int, n_step: int) -> int:
+        """The most frames that one read takes: a stack, or a sample's two where they overlap."""
+        return frame_stack + (n_step if n_step < frame_stack else 0)
 
     @staticmethod
     def slots_needed(*, capacity: int, num_envs: int) -> int:
@@ -92,6 +108,7 @@ class Ring:
         frame_shape: tuple[int, ...],
         obs_dtype: np.dtype,
         frame_stack: int,
+        n_step: int,
     ) -> int:
         """What a ring of these settings takes when it is full, in bytes."""
         rows = capacity // num_envs + 1
@@ -100,7 +117,7 @@ class Ring:
             rows=rows,
             frame_shape=frame_shape,
             dtype=obs_dtype,
-            frame_stack=frame_stack,
+            span=Ring.span(frame_stack, n_step),
         )
         return frames + num_envs * rows * _ROW_BYTES
 
@@ -203,20 +220,57 @@ class Ring:
         actions: np.ndarray = self._actions.reshape(-1)[slot].astype(np.int64)
         return actions
 
-    def new_observations(self, count: int, *, pinned: bool = False) -> torch.Tensor:
-        """Memory for `count` observations, [count, K·C, …], where frames are kept."""
-        return self._frames.new_stacks(count, pinned=pinned)
+    def new_memory(self, count: int, *, pinned: bool = False) -> SampleMemory:
+        """Memory for the observations of `count` samples, where frames are kept."""
+        stacks = [self._frames.new_memory(count, self._stack, pinned=pinned) for _ in range(2)]
+        span = len(self._positions)
+        joint = span > self._stack
+        both = self._frames.new_memory(count, span, pinned=pinned) if joint else None
+        return SampleMemory(stacks[0], stacks[1], both)
 
-    def observations(
-        self, slot: np.ndarray, steps: np.ndarray | int, depth: np.ndarray, *, out: torch.Tensor
-    ) -> torch.Tensor:
-        """Observations [B, K·C, …] `steps` after each slot, whose own frames reach back `depth`;
-        put into `out`.
+    def read(
+        self,
+        slot: np.ndarray,
+        windows: Windows,
+        memory: SampleMemory,
+        move: Callable[[torch.Tensor], torch.Tensor] = lambda frames: frames,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Observations [B, K·C, …] at these slots [B], and those at the ends of their windows; both
+        are the memory's, or where `move` brings it, and may overlap there. Frames from before an
+        episode's first are zeros.
+
+        Where a window is terminated, what comes after may be anything finite: nothing is
+        bootstrapped from it.
         """
         column, row = np.divmod(slot, self.rows)
-        missing = np.maximum(self._stack - 1 - depth - steps, 0)
-        self._frames.read(column, (row + steps) % self.rows, missing, out=out)
-        return out
+        first = row - (self._stack - 1)
+        missing = self._stack - 1 - windows.depth
+        if memory.both is not None and self._all_end_alike(windows):
+            self._read(column, first, missing, memory.both)
+            both = move(memory.both)
+            obs, next_obs = both[:, : self._stack], both[:, self._n_step :]
+        else:
+            self._read(column, first, missing, memory.obs)
+            self._read(column, first + windows.length, missing - windows.length, memory.next_obs)
+            obs, next_obs = move(memory.obs), move(memory.next_obs)
+        return obs.flatten(1, 2), next_obs.flatten(1, 2)
+
+    def _all_end_alike(self, windows: Windows) -> bool:
+        """Whether what is bootstrapped from stands n steps after the start, in every sample."""
+        return bool(((windows.length == self._n_step) | windows.terminated).all())
+
+    def _read(
+        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, out: torch.Tensor
+    ) -> None:
+        """Put the frames from `row` [B] on into `out` [B, F, *frame]; the first `missing` [B] of
+        each are zeros.
+        """
+        self._frames.read(column, row % self.rows, out=out)
+        if self._stack > 1:
+            blank = np.flatnonzero(self._positions[: out.shape[1]] < missing[:, None])
+            if blank.size:
+                places = torch.from_numpy(blank).to(out.device)
+                out.flatten(0, 1).index_fill_(0, places, 0)
 
     @property
     def moved(self) -> np.ndarray:

@@ -28,7 +28,12 @@ class Draw(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Draws starts of complete windows."""
+    """Draws starts of complete windows.
+
+    `draws_alike`: what is drawn does not depend on what was drawn before.
+    """
+
+    draws_alike: bool
 
     def follow(self) -> None:
         """Take note of the step that the ring has just taken."""
@@ -59,6 +64,8 @@ class Sampler(Protocol):
 
 class UniformSampler:
     """Every valid start with the same probability."""
+
+    draws_alike = True
 
     def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
         self._ring = ring
@@ -127,6 +134,8 @@ class PrioritizedSampler:
     of all ranks' batches, and this rank's part that of its priorities in the sum over all ranks
     (`ReplayShare`).
     """
+
+    draws_alike = False
 
     def __init__(self, ring: Ring, rng: np.random.Generator, *, priority_exponent: float) -> None:
         self._ring = ring

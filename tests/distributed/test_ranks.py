@@ -27,13 +27,16 @@ def run_job(tmp_path, job, *, ranks=2, launcher="horovodrun", **options):
     return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
 
 
+@pytest.mark.parametrize("average", ["gradients", "delayed_gradients"])
 @pytest.mark.parametrize(("ranks", "backend"), [(2, "horovod"), (3, "horovod"), (2, "mpi")])
-def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend):
+def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend, average):
     size, updates = 16, 60
+    how = {"average": average}
     results = run_job(
-        tmp_path, "equivalence", ranks=ranks, backend=backend, size=size, updates=updates
-    )
-    single = workers.make_learner(LocalCommunicator(), seed=0)
+        *(tmp_path, "equivalence"), ranks=ranks, backend=backend, size=size, updates=updates,
+        distributed=how,
+    )  # fmt: skip
+    single = workers.make_learner(LocalCommunicator(), seed=0, distributed=how)
     start = single.online_parameters.values.clone()
     for batch in workers.batches(updates, size * ranks):
         single.start(batch)

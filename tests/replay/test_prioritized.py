@@ -18,9 +18,8 @@ def newest_frames(world: World, slots: np.ndarray) -> np.ndarray:
     """The newest frame of the observation at each slot."""
     if not len(slots):
         return np.empty(0)
-    depth = world.ring.windows(slots).depth
-    out = world.ring.new_observations(len(slots))
-    return world.ring.observations(slots, 0, depth, out=out)[:, -1].numpy()
+    obs, _ = world.ring.read(slots, world.ring.windows(slots), world.ring.new_memory(len(slots)))
+    return obs[:, -1].numpy()
 
 
 def prioritized_world(**options) -> World:

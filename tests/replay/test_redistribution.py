@@ -54,8 +54,8 @@ def starts(world: World) -> dict[float, float]:
     slots = np.arange(world.ring.num_slots)
     slots = slots[world.ring.windows(slots).valid]
     windows = world.ring.windows(slots)
-    out = world.ring.new_observations(len(slots))
-    newest = world.ring.observations(slots, 0, windows.depth, out=out)[:, -1].tolist()
+    obs, _ = world.ring.read(slots, windows, world.ring.new_memory(len(slots)))
+    newest = obs[:, -1].tolist()
     leaves = world.sampler.state_dict()["priorities"].numpy()
     assert (leaves > 0).sum() == len(slots), "what can be drawn has a priority, and nothing else"
     return dict(zip(newest, leaves[slots].tolist(), strict=True))
