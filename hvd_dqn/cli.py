@@ -22,6 +22,7 @@ _COMMANDS = {
     "summary": "several runs in one table",
     "presets": "list the presets, or one preset's settings",
     "doctor": "check torch, MPI, Horovod and GPUs",
+    "bench": "measure how fast it is here",
     "slurm": "write a batch script for Slurm, or hand it in",
     "build-horovod": "build Horovod against this torch and this MPI",
 }

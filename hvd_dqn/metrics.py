@@ -185,6 +185,7 @@ class Meter:
             "exploration/epsilon": epsilon,
             "speed/env_steps_per_second": (progress.env_steps - self._last_env_steps) / elapsed,
             "speed/updates_per_second": learner.updates / elapsed,
+            "distributed/transfer_share": min(r["stages"]["averaging"] for r in ranks) / elapsed,
             "distributed/hidden_share": statistics.fmean(r["on_its_way"] for r in ranks) / elapsed,
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,

@@ -186,10 +186,10 @@ def run_facts(
     return {
         "hvd_dqn": hvd_dqn.__version__,
         "command": sys.argv,
-        "commit": _commit(),
+        "commit": commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
         "world_size": len(hosts),
         "hosts": hosts,
@@ -201,6 +201,11 @@ def run_facts(
     }
 
 
+def versions() -> dict[str, str | None]:
+    """Of the packages that the numbers may depend on; `None` where one is not there."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -208,7 +213,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout this package runs from, if it is one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:

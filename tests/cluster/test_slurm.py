@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from hvd_dqn.tools.slurm.job import Job, Work
-from hvd_dqn.tools.slurm.script import render
-from hvd_dqn.tools.slurm.site import Site
-from tests.checkpoints import assert_equal, everything
+from tests.checkpoints import assert_equal
+from tests.cluster.batch import Batch
 from tests.cluster.hosts import REPOSITORY, remove_bridges_of_the_dead, skip_unless_possible
 from tests.cluster.slurm import Slurm, why_not
 from tests.distributed.workers import small_config
@@ -38,52 +36,6 @@ def slurm(tmp_path_factory):
     with Slurm(tmp_path_factory.mktemp("slurm"), 3, base) as cluster:
         cluster.environment |= {_MARK: "1", "PYTHONPATH": str(REPOSITORY)} | AS_ROOT
         yield cluster
-
-
-class Batch:
-    """A job that was handed in, in a directory of its own."""
-
-    def __init__(
-        self, slurm: Slurm, place: Path, *options: str, env_steps=1200, programs="", **job
-    ) -> None:
-        self.slurm = slurm
-        place.mkdir()
-        config = small_config().changed(
-            {"total_env_steps": env_steps, "checkpoint.period_env_steps": 300}
-        )
-        (place / "config.json").write_text(config.to_json())
-        geometry = Job(**{"nodes": 2, "time": "00:10:00"} | job)
-        work = Work(["train", "--config", str(place / "config.json")], geometry)
-        site = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
-        (place / "job.sh").write_text(render(geometry, work, site, "a test"))
-        self.place = place
-        said = slurm.run(
-            "sbatch", "--parsable", f"--chdir={place}", *options, str(place / "job.sh")
-        )
-        self.number = said.splitlines()[-1]
-
-    @property
-    def run_dir(self) -> Path:
-        return self.place / "runs" / f"hvd-dqn-{self.number}"
-
-    @property
-    def output(self) -> str:
-        return "".join(path.read_text() for path in self.place.glob("*.out"))
-
-    def finish(self) -> None:
-        state = self.slurm.wait(self.number)
-        assert state == "COMPLETED", f"{state}: {self.output}"
-
-    def is_training(self) -> bool:
-        return bool(list(self.run_dir.glob("checkpoints/step-*/manifest.json")))
-
-    def come_back(self) -> None:
-        """Wait until it is in the queue again, and let it run at once."""
-        self.slurm.wait(self.number, "PENDING")
-        self.slurm.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
-
-    def checkpoints(self):
-        return everything(self.run_dir / "checkpoints")
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +105,25 @@ def test_a_warning_before_the_time_limit_costs_nothing(slurm, undisturbed, tmp_p
 
 @pytest.mark.long
 def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp_path):
-    batch = Batch(slurm, tmp_path / "job", "--no-requeue", env_steps=4800)
+    batch = Batch(slurm, tmp_path / "job", "--no-requeue", "--partition=high", env_steps=4800)
     wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     assert slurm.wait(batch.number) == "FAILED"
     another = str(int(batch.number) + 1)
+    shown = slurm.run("scontrol", "show", "job", another)
+    assert "Partition=high" in shown
+    assert "Reason=BeginTime" in shown, "not before the first one is gone"
     slurm.run("scontrol", "update", f"JobId={another}", "StartTime=now")
     slurm.wait(another)
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
-def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path):
-    batch = Batch(slurm, tmp_path / "job", env_steps=4800, partition="main")
+@pytest.mark.parametrize(
+    "launcher",
+    ["srun", *(pytest.param(name, marks=pytest.mark.long) for name in ("mpirun", "horovodrun"))],
+)
+def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path, launcher):
+    batch = Batch(slurm, tmp_path / "job", env_steps=4800, partition="main", launcher=launcher)
     wait_until(batch.is_training, "a checkpoint", 60)
     urgent = ["sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", f"--chdir={tmp_path}"]
     number = slurm.run(*urgent, "--wrap", "sleep 1")
@@ -269,6 +228,17 @@ def test_a_job_does_not_come_back_to_a_bad_node(slurm, tmp_path):
     batch.finish()
     assert "well of node1 node2: node1; the queue may have others" in batch.output
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1", "node3"]
+
+
+@pytest.mark.long
+def test_a_job_keeps_away_from_what_it_was_kept_from_before(slurm, tmp_path):
+    not_here = ill(tmp_path, "node1")
+    batch = Batch(slurm, tmp_path / "job", "--exclude=node3", programs=not_here, nodes=1)
+    batch.come_back()
+    batch.finish()
+    assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node2"]
+    shown = slurm.run("scontrol", "show", "job", batch.number)
+    assert re.search(r"ExcNodeList=node\[1,3\]", shown), shown
 
 
 def test_the_doctor_of_all_ranks(slurm, tmp_path):

@@ -1,0 +1,171 @@
+"""`hvd-dqn bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hvd_dqn.command_line import parse, parse_train
+from hvd_dqn.commands.together import together
+from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.distributed.connect import connect
+from hvd_dqn.errors import EXIT_OK, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench:
+    """How fast a preset trains, and on what the time is spent, on every rank of this launch:
+    horovodrun -np 2 hvd-dqn bench train -- cartpole --replay.batch_size 128
+    """
+
+    records: int = 15
+    """How many of the run's records to measure; one is of logging.period_env_steps."""
+    json: Path | None = None
+    """Write every measurement here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayBench:
+    """How fast Atari batches are drawn from a full replay, beside a plain copy of as many bytes."""
+
+    capacity: tuple[int, ...] = (100_000,)
+    """Rows: a million take 7.1 GB."""
+    rounds: int = 200
+    """Samples of each kind."""
+    json: Path | None = None
+    """Write every measurement here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllreduceBench:
+    """How long sums over the ranks of this launch take, beside plain MPI and a ring's bound."""
+
+    seconds: float = 1.0
+    """How long to measure every size."""
+    json: Path | None = None
+    """Write every measurement here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingBench:
+    """One rank and several, in turn: hvd-dqn bench scaling --ranks 1 2 4 -- cartpole"""
+
+    ranks: tuple[int, ...] = (1, 2)
+    """Numbers of ranks; one is always among them."""
+    rounds: int = 3
+    """How often each is run."""
+    records: int = 15
+    """How many of a run's records to measure."""
+    launcher: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "horovodrun"
+    """What starts several ranks, with its options."""
+    json: Path | None = None
+    """Write every measurement here."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure, and print."""
+    if not arguments or arguments[0] not in _BENCHES:
+        names = ", ".join(_BENCHES)
+        if arguments[:1] in (["-h"], ["--help"]):
+            print(f"usage: hvd-dqn bench {{{names}}} …\n\nhvd-dqn bench NAME --help says more.")
+            return EXIT_OK
+        wanted = f" {arguments[0]}" if arguments else ""
+        raise UserError(f"hvd-dqn bench{wanted}", f"the benches are {names}")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return _BENCHES[arguments[0]](arguments[1:split], arguments[split + 1 :])
+
+
+def _train(flags: Sequence[str], words: Sequence[str]) -> int:
+    problem: UserError | None = None
+    options, config = TrainBench(), parse_train(["cartpole"]).config
+    try:
+        options = parse(TrainBench, flags, program="hvd-dqn bench train")
+        _at_least(options.records, "records")
+        config = parse_train(words or ["cartpole"]).config
+    except UserError as error:
+        problem = error
+    comm = connect(config.distributed.backend, problem)
+
+    def work() -> None:
+        from hvd_dqn.tools.bench.report import finish
+        from hvd_dqn.tools.bench.training import measure_training, print_training
+
+        result = measure_training(config, comm, records=options.records)
+        if comm.is_root:
+            print_training(result)
+            finish("train", result, options.json)
+
+    return together(comm, work)
+
+
+def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
+    from hvd_dqn.tools.bench.replay import measure_replay, print_replay
+    from hvd_dqn.tools.bench.report import finish
+
+    _no_words(words)
+    options = parse(ReplayBench, flags, program="hvd-dqn bench replay")
+    _at_least(options.rounds, "rounds")
+    _at_least(min(options.capacity, default=0), "capacity", 1000)
+    rows = measure_replay(options.capacity, options.rounds)
+    print_replay(rows)
+    finish("replay", {"rows": rows}, options.json)
+    return EXIT_OK
+
+
+def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
+    _no_words(words)
+    options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
+    comm = connect("auto")
+    if comm.world_size == 1:
+        raise UserError("hvd-dqn bench allreduce: there is one rank", "horovodrun -np 2 hvd-dqn …")
+
+    def work(comm: Communicator = comm) -> None:
+        from hvd_dqn.tools.bench.allreduce import measure_allreduce, print_allreduce
+        from hvd_dqn.tools.bench.report import finish
+
+        result = measure_allreduce(comm, seconds=options.seconds)
+        if comm.is_root:
+            print_allreduce(result)
+            finish("allreduce", result, options.json)
+
+    return together(comm, work)
+
+
+def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
+    from hvd_dqn.tools.bench.report import finish
+    from hvd_dqn.tools.bench.scaling import measure_scaling, print_scaling
+
+    options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
+    _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
+    result = measure_scaling(
+        words or ["cartpole"],
+        sorted({1, *options.ranks}),
+        rounds=options.rounds,
+        records=options.records,
+        launcher=options.launcher,
+    )
+    print_scaling(result)
+    finish("scaling", result, options.json)
+    return EXIT_OK
+
+
+def _at_least(value: int, name: str, least: int = 1) -> None:
+    if value < least:
+        raise UserError(f"--{name} {value}", f"must be {least} or more")
+
+
+def _no_words(words: Sequence[str]) -> None:
+    if words:
+        raise UserError(f"hvd-dqn bench: {' '.join(words)} behind --", "this bench takes no preset")
+
+
+_BENCHES: dict[str, Callable[[Sequence[str], Sequence[str]], int]] = {
+    "train": _train,
+    "replay": _replay,
+    "allreduce": _allreduce,
+    "scaling": _scaling,
+}

@@ -1,0 +1,150 @@
+"""One rank and several: how much faster N are, and what the rest of the time is spent on."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hvd_dqn.command_line import parse_train
+from hvd_dqn.errors import RunError, UserError
+from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
+from hvd_dqn.tools.bench.report import number, print_table
+from hvd_dqn.tools.launching.launchers import environment, this_program
+
+_PREDICTED = (8, 16, 64, 256, 1024)
+
+
+def measure_scaling(
+    words: Sequence[str], ranks: Sequence[int], *, rounds: int, records: int, launcher: str
+) -> dict[str, Any]:
+    """Every number of ranks, in turn, `rounds` times: weakly (each rank as much as one alone), and
+    strongly (all ranks together as much, where that can be divided).
+    """
+    config = parse_train(words).config
+    whole = {"env.num_envs": config.env.num_envs, "replay.batch_size": config.replay.batch_size}
+    runs: list[dict[str, Any]] = []
+    for _ in range(rounds):
+        for count in ranks:
+            runs.append(_train(words, count, records, launcher) | {"mode": "weak"})
+            if count > 1 and not any(value % count for value in whole.values()):
+                share = [f"--{name}={value // count}" for name, value in whole.items()]
+                run = _train([*words, *share], count, records, launcher)
+                runs.append(run | {"mode": "strong"})
+    most = max(ranks)
+    allreduce = _run(["allreduce", "--seconds", "0.3"], most, launcher) if most > 1 else None
+    return {"runs": runs, "allreduce": allreduce}
+
+
+def _train(words: Sequence[str], ranks: int, records: int, launcher: str) -> dict[str, Any]:
+    return _run(["train", "--records", str(records), "--", *words], ranks, launcher)
+
+
+def _run(words: Sequence[str], ranks: int, launcher: str) -> dict[str, Any]:
+    """What `hvd-dqn bench` measures on so many ranks."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "bench.json"
+        program = [*this_program(), "bench", words[0], "--json", str(path), *words[1:]]
+        before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
+        try:
+            done = subprocess.run(
+                [*before, *program],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment(),
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise UserError(f"there is no {launcher.split()[0]} here") from error
+        if done.returncode != 0 or not path.exists():
+            print(done.stdout, file=sys.stderr)
+            raise RunError(f"{ranks} ranks ended in {done.returncode}: their output is above")
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
+
+
+def rate(runs: Sequence[dict[str, Any]], ranks: int, mode: str) -> float:
+    """The median of all records' env steps a second; not a number where there are none."""
+    values = [
+        value
+        for run in runs
+        if (run["ranks"], run["mode"]) == (ranks, mode)
+        for value in run["env_steps_per_second"]
+    ]
+    return statistics.median(values) if values else float("nan")
+
+
+def print_scaling(result: dict[str, Any]) -> None:
+    """What was measured, and what larger numbers of ranks would do on this network at best."""
+    runs = result["runs"]
+    alone = rate(runs, 1, "weak")
+    rows = []
+    for mode in ("weak", "strong"):
+        for ranks in sorted({run["ranks"] for run in runs if run["mode"] == mode}):
+            these = [r for r in runs if (r["ranks"], r["mode"]) == (ranks, mode)]
+            speed = rate(runs, ranks, mode)
+
+            def share(name: str, these: Sequence[dict[str, Any]] = these) -> str:
+                return f"{statistics.fmean(run[name] for run in these):.1%}"
+
+            waiting = statistics.fmean(run["shares"]["averaging"] for run in these)
+            transfer = statistics.fmean(run["transfer_share"] for run in these)
+            rows.append(
+                [
+                    mode,
+                    str(ranks),
+                    number(speed),
+                    f"{speed / (ranks * alone):.2f}" if ranks > 1 else "1",
+                    f"{waiting - transfer:.1%}",
+                    share("transfer_share"),
+                    share("hidden_share"),
+                ]
+            )
+    print_table(
+        f"{runs[0]['preset']} by {runs[-1]['backend']}, {runs[0]['average']} averaged",
+        [
+            "scaling",
+            "ranks",
+            "env steps/s",
+            "efficiency",
+            "waiting for slower ranks",
+            "for the sum",
+            "sum hidden",
+        ],
+        rows,
+    )
+    if result["allreduce"] is not None:
+        _print_predictions(result)
+
+
+def _print_predictions(result: dict[str, Any]) -> None:
+    """An update on one rank, beside the sum that a ring of N would need with the α and β found."""
+    alpha, beta = fit(result["allreduce"])
+    first = next(run for run in result["runs"] if run["ranks"] == 1)
+    update = 1 / statistics.median(first["updates_per_second"])
+    size = first["parameter_bytes"]
+    rows = []
+    for ranks in _PREDICTED:
+        seconds = predicted_seconds(alpha, beta, ranks, size)
+        hidden = max(seconds - update, 0.0)
+        rows.append(
+            [
+                f"{ranks:,}",
+                number(1e3 * seconds),
+                f"{update / (update + seconds):.2f}",
+                f"{update / (update + hidden):.2f}",
+            ]
+        )
+    print_table(
+        f"predicted for a ring on this network: {size:,} bytes, updates of {number(1e3 * update)} "
+        "ms",
+        ["ranks", "sum, ms", "efficiency, exact", "one update late"],
+        rows,
+    )
