@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import hvd_dqn
 from hvd_dqn.distributed.launcher import detect_launch
-from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, AgreedError, UserError
+from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, AgreedError, RunError, UserError
 
 _COMMANDS = {
     "train": "train PRESET, on every rank of this launch",
@@ -55,6 +55,9 @@ def run(arguments: Sequence[str]) -> int:
         if _is_root():
             print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
+    except RunError as error:
+        print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
     except UserError as error:
         _let_root_speak_first()
         print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)

@@ -13,7 +13,8 @@ from hvd_dqn.command_line import parse, parse_train
 from hvd_dqn.commands.together import together
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.errors import EXIT_OK, AgreedError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,30 @@ class ScalingBench:
     """Write every measurement here."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareBench:
+    """The same work beside other libraries on one core, and beside other ways of averaging on two
+    ranks: make peers, then hvd-dqn bench compare --python .venv-peers/bin/python
+    """
+
+    python: Path | None = None
+    """The Python of an environment with the other libraries; without it, only the ways of averaging
+    are compared.
+    """
+    num_envs: tuple[int, ...] = (1, 8)
+    """Environments of one process."""
+    ranks: int = 2
+    """Ranks to average over; 0: only the libraries are compared."""
+    rounds: int = 3
+    """How often each is run."""
+    records: int = 8
+    """How many of a run's records to measure."""
+    launcher: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "horovodrun"
+    """What starts several ranks, with its options."""
+    json: Path | None = None
+    """Write every measurement here."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     if not arguments or arguments[0] not in _BENCHES:
@@ -85,6 +110,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
     try:
         options = parse(TrainBench, flags, program="hvd-dqn bench train")
         _at_least(options.records, "records")
+        _room_for(options.json)
         config = parse_train(words or ["cartpole"]).config
     except UserError as error:
         problem = error
@@ -110,6 +136,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
     options = parse(ReplayBench, flags, program="hvd-dqn bench replay")
     _at_least(options.rounds, "rounds")
     _at_least(min(options.capacity, default=0), "capacity", 1000)
+    _room_for(options.json)
     rows = measure_replay(options.capacity, options.rounds)
     print_replay(rows)
     finish("replay", {"rows": rows}, options.json)
@@ -119,6 +146,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
 def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
     _no_words(words)
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
+    _room_for(options.json)
     comm = connect("auto")
     if comm.world_size == 1:
         raise UserError("hvd-dqn bench allreduce: there is one rank", "horovodrun -np 2 hvd-dqn …")
@@ -139,8 +167,10 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     from hvd_dqn.tools.bench.report import finish
     from hvd_dqn.tools.bench.scaling import measure_scaling, print_scaling
 
+    _not_in_a_launch("scaling")
     options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
     _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
+    _room_for(options.json)
     result = measure_scaling(
         words or ["cartpole"],
         sorted({1, *options.ranks}),
@@ -151,6 +181,59 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     print_scaling(result)
     finish("scaling", result, options.json)
     return EXIT_OK
+
+
+def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
+    from hvd_dqn.tools.bench.compare import measure_peers, measure_ways, print_peers, print_ways
+    from hvd_dqn.tools.bench.report import finish
+
+    _not_in_a_launch("compare")
+    options = parse(CompareBench, flags, program="hvd-dqn bench compare")
+    _at_least(min(options.rounds, *options.num_envs), "rounds and num-envs")
+    _at_least(options.records, "records", 3)
+    _room_for(options.json)
+    results: dict[str, object] = {}
+    if options.python is not None:
+        peers = measure_peers(
+            options.python,
+            rounds=options.rounds,
+            records=options.records,
+            num_envs=options.num_envs,
+        )
+        print_peers(peers)
+        results["peers"] = peers
+    if options.ranks:
+        _at_least(options.ranks, "ranks", 2)
+        ways = measure_ways(
+            words or ["cartpole", "--distributed.threads_per_rank=1"],
+            ranks=options.ranks,
+            rounds=options.rounds,
+            records=options.records,
+            launcher=options.launcher,
+        )
+        print_ways(ways, options.ranks)
+        results["ways"] = ways
+    finish("compare", results, options.json)
+    return EXIT_OK
+
+
+def _room_for(path: Path | None) -> None:
+    """Before it is measured, the place for it is there."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"--json {path} cannot be written: {error.strerror}") from error
+
+
+def _not_in_a_launch(name: str) -> None:
+    launch = detect_launch()
+    if launch is not None and launch.world_size > 1:
+        raise AgreedError(
+            f"hvd-dqn bench {name} starts its ranks itself: run it without a launcher"
+        )
 
 
 def _at_least(value: int, name: str, least: int = 1) -> None:
@@ -168,4 +251,5 @@ _BENCHES: dict[str, Callable[[Sequence[str], Sequence[str]], int]] = {
     "replay": _replay,
     "allreduce": _allreduce,
     "scaling": _scaling,
+    "compare": _compare,
 }

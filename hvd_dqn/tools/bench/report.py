@@ -82,7 +82,6 @@ def finish(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
     print(f"\n{facts['cpu']} · {facts['cores']} cores{gpus} · {facts['date']}", flush=True)
     if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"kind": kind, **facts, **results}, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from error

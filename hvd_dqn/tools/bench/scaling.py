@@ -15,7 +15,7 @@ from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
 from hvd_dqn.tools.bench.report import number, print_table
-from hvd_dqn.tools.launching.launchers import environment, this_program
+from hvd_dqn.tools.launching.launchers import environment
 
 _PREDICTED = (8, 16, 64, 256, 1024)
 
@@ -37,23 +37,30 @@ def measure_scaling(
                 run = _train([*words, *share], count, records, launcher)
                 runs.append(run | {"mode": "strong"})
     most = max(ranks)
-    allreduce = _run(["allreduce", "--seconds", "0.3"], most, launcher) if most > 1 else None
+    allreduce = run_bench(["allreduce", "--seconds", "0.3"], most, launcher) if most > 1 else None
     return {"runs": runs, "allreduce": allreduce}
 
 
 def _train(words: Sequence[str], ranks: int, records: int, launcher: str) -> dict[str, Any]:
-    return _run(["train", "--records", str(records), "--", *words], ranks, launcher)
+    return run_bench(["train", "--records", str(records), "--", *words], ranks, launcher)
 
 
-def _run(words: Sequence[str], ranks: int, launcher: str) -> dict[str, Any]:
+def run_bench(words: Sequence[str], ranks: int, launcher: str) -> dict[str, Any]:
     """What `hvd-dqn bench` measures on so many ranks."""
+    return run_program(["-m", "hvd_dqn", "bench", words[0], "--json"], words[1:], ranks, launcher)
+
+
+def run_program(
+    program: Sequence[str], words: Sequence[str], ranks: int, launcher: str
+) -> dict[str, Any]:
+    """What Python, called with `program`, a file's name and `words`, writes into that file."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "bench.json"
-        program = [*this_program(), "bench", words[0], "--json", str(path), *words[1:]]
+        command = [sys.executable, *program, str(path), *words]
         before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
         try:
             done = subprocess.run(
-                [*before, *program],
+                [*before, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

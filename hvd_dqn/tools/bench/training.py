@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import statistics
@@ -15,7 +16,7 @@ from hvd_dqn.stages import STAGES
 from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.train import train
 
-_WARM_UP = 3
+WARM_UP = 3
 """Records that do not count: caches are cold, and the first of them began before the updates."""
 
 
@@ -26,7 +27,7 @@ def shortened(config: Config, *, records: int, world_size: int) -> Config:
     period = config.logging.period_env_steps
     starts = min(config.learning_starts_env_steps, max(1_000, 2 * config.replay.batch_size))
     begins = config.changed({"learning_starts_env_steps": starts})
-    total = begins.updates_start_env_steps(world_size) + (records + _WARM_UP) * period
+    total = begins.updates_start_env_steps(world_size) + (records + WARM_UP) * period
     return config.changed(
         {
             "learning_starts_env_steps": starts,
@@ -55,8 +56,10 @@ def measure_training(config: Config, comm: Communicator, *, records: int) -> dic
     finally:
         if comm.is_root:
             shutil.rmtree(path, ignore_errors=True)
-    timed = [r for r in shown if "gradient/norm_mean" in r and "time/envs" in r][_WARM_UP:]
-    timed = [r for r in timed if r["speed/env_steps_per_second"]]
+            with contextlib.suppress(OSError):  # others' runs are in there
+                path.parent.rmdir()
+    timed = [r for r in shown if "gradient/norm_mean" in r and "time/envs" in r]
+    timed = timed[-records:]
 
     def of(name: str) -> list[float]:
         return [record[name] for record in timed]

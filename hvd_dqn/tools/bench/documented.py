@@ -1,0 +1,129 @@
+"""Data parallelism as the documentation of Horovod and of torch shows it, in this project's loop:
+
+    horovodrun -np 2 python -m hvd_dqn.tools.bench.documented {horovod,ddp} RECORDS FILE PRESET …
+
+Environments, replay, network and loss are this project's; gradients go parameter by parameter
+through `horovod.torch.DistributedOptimizer`, or through `DistributedDataParallel` over Gloo. Writes
+what `hvd-dqn bench train` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hvd_dqn.assembly import assemble
+from hvd_dqn.command_line import parse_train
+from hvd_dqn.config import Config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.connect import connect
+from hvd_dqn.learner import Learner
+from hvd_dqn.resources import acquire
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.signals import StopRequest
+from hvd_dqn.start import plan
+from hvd_dqn.structs import Batch, Progress
+from hvd_dqn.tools.bench.training import WARM_UP, shortened
+from hvd_dqn.train import iterate
+from hvd_dqn.watchdog import Watchdog
+
+
+class DocumentedLearner:
+    """In the place of ours: what `iterate` calls."""
+
+    def __init__(self, ours: Learner, config: Config, kind: str, comm: Communicator) -> None:
+        self._online, self._target = ours.online, ours._target
+        self._objective = ours._objective
+        for network in (self._online, self._target):
+            for parameter in network.parameters():  # memory of its own, as torch makes it
+                parameter.data = parameter.detach().clone()
+                parameter.grad = None
+        self._forward: Any = self._online
+        self._optimizer: Any = torch.optim.Adam(
+            self._online.parameters(), lr=config.optimizer.learning_rate
+        )
+        if kind == "horovod":
+            import horovod.torch as hvd
+
+            hvd.broadcast_parameters(self._online.state_dict(), root_rank=0)
+            self._optimizer = hvd.DistributedOptimizer(
+                self._optimizer, named_parameters=self._online.named_parameters()
+            )
+        elif comm.world_size > 1:
+            self._forward = torch.nn.parallel.DistributedDataParallel(self._online)
+        self._period = config.target_period_updates
+        self.updates = 0
+        self.stop_agreed = False
+
+    def start(self, batch: Batch) -> Tensor:
+        """Both passes; the hooks of either library send the gradients."""
+        self._optimizer.zero_grad()
+        terms = self._objective(self._forward, self._target, batch)
+        torch.autograd.backward((batch.weight * terms.loss).mean())
+        return terms.priority
+
+    def finish(self) -> None:
+        """Wait and step."""
+        self._optimizer.step()
+        self.updates += 1
+        if self.updates % self._period == 0:
+            self._target.load_state_dict(self._online.state_dict())
+
+
+def main() -> None:
+    """Measure on every rank of this launch; the root writes."""
+    kind, records, file, *words = sys.argv[1:]
+    config = parse_train(words).config
+    comm = connect("horovod" if kind == "horovod" else "auto")
+    config = shortened(config, records=int(records), world_size=comm.world_size)
+    scratch = tempfile.mkdtemp() if comm.is_root else ""
+    place = Path(comm.gather(scratch)[0])
+    if kind == "ddp":
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{place}/store",
+            rank=comm.rank,
+            world_size=comm.world_size,
+            timeout=timedelta(seconds=60),
+        )
+    rates = measure(config, comm, RunDirectory(place / "run"), kind)
+    if comm.is_root:
+        result = {"ranks": comm.world_size, "env_steps_per_second": rates}
+        Path(file).write_text(json.dumps(result))
+    comm.close()
+
+
+def measure(config: Config, comm: Communicator, run_dir: RunDirectory, kind: str) -> list[float]:
+    """Env steps a second, record by record."""
+    progress, stop = Progress(), StopRequest()
+    watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)
+    start = plan(config, comm, run_dir, resume="never", changes=frozenset())
+    resources = acquire(config, comm, run_dir, start, stop, watchdog)
+    times: list[tuple[int, float]] = []
+    try:
+        parts = assemble(config, comm, resources, progress)
+        learner: Any = DocumentedLearner(parts.learner, config, kind, comm)
+        parts.learner = learner
+        while progress.env_steps < config.total_env_steps:
+            iterate(config, comm, parts)
+            watchdog.beat()
+            begun = progress.updates > 0
+            if begun and progress.env_steps // config.logging.period_env_steps > len(times):
+                times += [(progress.env_steps, time.perf_counter())]
+    finally:
+        resources.close()
+    marks = times[WARM_UP:]
+    return [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(marks)]
+
+
+if __name__ == "__main__":
+    main()
