@@ -19,84 +19,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # in the peers' Python, which has only theirs
+
+from hvd_dqn.tools.bench.replay import (
+    BATCH,
+    EPISODE,
+    FRAME,
+    GAMMA,
+    N_STEP,
+    NUM_ENVS,
+    STACK,
+    Experience,
+    filled,
+    time_samples,
+)
+
 RESULTS = Path(__file__).parent / "results" / "replay.json"
-NUM_ENVS, STACK, N_STEP, BATCH, GAMMA = 8, 4, 3, 256, 0.99
-FRAME = (84, 84)
-EPISODE = 700
-
-
-class Experience:
-    """Steps of `NUM_ENVS` environments whose frames come from a pool of random ones."""
-
-    def __init__(self) -> None:
-        """Draw the pool."""
-        self.rng = np.random.default_rng(0)
-        self.pool = self.rng.integers(0, 255, (4096, *FRAME), dtype=np.uint8)
-        self.number = 0
-
-    def step(self) -> dict[str, np.ndarray]:
-        """One step: newest frames, stacks, actions, rewards and ends."""
-        self.number += 1
-        start = self.number * 37 % (len(self.pool) - 2 * STACK - NUM_ENVS)
-        stacks = [self.pool[start + i : start + i + STACK + 1] for i in range(NUM_ENVS)]
-        ended = (self.number + 89 * np.arange(NUM_ENVS)) % EPISODE == 0
-        return {
-            "obs": np.stack([stack[:-1] for stack in stacks]),
-            "next_obs": np.stack([stack[1:] for stack in stacks]),
-            "action": self.rng.integers(0, 6, NUM_ENVS),
-            "reward": self.rng.random(NUM_ENVS, dtype=np.float32),
-            "ended": ended,
-        }
-
-
-def ours(capacity: int, prioritized: bool) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """hvd_dqn."""
-    import torch
-
-    from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSampler
-
-    rng, device = np.random.default_rng(0), torch.device("cpu")
-    ring = Ring(
-        capacity=capacity,
-        num_envs=NUM_ENVS,
-        frame_shape=(1, *FRAME),
-        obs_dtype=np.dtype(np.uint8),
-        frame_stack=STACK,
-        n_step=N_STEP,
-        device=device,
-    )
-    sampler = (
-        PrioritizedSampler(ring, rng, priority_exponent=0.6)
-        if prioritized
-        else UniformSampler(ring, rng)
-    )
-    replay = ReplayBuffer(
-        ring, sampler, gamma=GAMMA, n_step=N_STEP, batch_size=BATCH, rng=rng, device=device
-    )
-    experience = Experience()
-    replay.start(experience.step()["obs"])
-    for _ in range(capacity // NUM_ENVS):
-        step = experience.step()
-        replay.add(
-            action=step["action"],
-            reward=step["reward"],
-            terminated=step["ended"],
-            truncated=np.zeros_like(step["ended"]),
-            ended=step["ended"],
-            next_obs=step["next_obs"],
-            obs=step["obs"],
-        )
-    priority = torch.rand(BATCH)
-    return (
-        lambda: replay.sample(0.5),
-        lambda batch: replay.update_priorities(batch.slot, priority),
-    )
 
 
 def stable_baselines3(capacity: int, prioritized: bool) -> Any:
@@ -240,7 +183,7 @@ def cpprb(capacity: int, prioritized: bool) -> Any:
 
 
 CONTESTANTS = {
-    "hvd_dqn": (ours, None),
+    "hvd_dqn": (filled, None),
     "Stable-Baselines3": (stable_baselines3, "stable-baselines3"),
     "Tianshou": (tianshou, "tianshou"),
     "TorchRL": (torchrl, "torchrl"),
@@ -261,22 +204,7 @@ def measure(name: str, capacity: int, prioritized: bool, rounds: int) -> dict[st
         return {"remark": "has none"}
     sample, update = made
     held = resident_bytes() - before
-    source = np.ones(BATCH * BYTES_IF_STACKS_ARE_KEPT, dtype=np.uint8)
-    goal = np.empty_like(source)
-    seconds: dict[str, list[float]] = {"sample": [], "update": [], "copy": []}
-    for number in range(rounds + 10):
-        began = time.perf_counter()
-        batch = sample()
-        sampled = time.perf_counter()
-        if prioritized:
-            update(batch)
-        updated = time.perf_counter()
-        goal[:] = source
-        copied = time.perf_counter()
-        if number >= 10:
-            seconds["sample"].append(sampled - began)
-            seconds["update"].append(updated - sampled)
-            seconds["copy"].append(copied - updated)
+    seconds = time_samples(sample, update if prioritized else None, rounds)
     median = {key: statistics.median(values) for key, values in seconds.items()}
     whole = median["sample"] + median["update"]
     return {

@@ -7,28 +7,25 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def td_error(
-    q: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_value: Tensor
-) -> Tensor:
-    """n-step TD error, [B], for q [B, A]; every other argument is [B].
+def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
+    """What n steps and a bootstrap say of an action's value, [B] like every argument.
 
     `discount` is γᵐ·(1 − terminated), so termination and n-step need no case here (Watkins 1989;
     Sutton & Barto 7.1).
     """
-    target = (reward + discount * next_value).detach()
-    return target - taken(q, action)
+    return torch.addcmul(reward, discount, next_value)
 
 
-def huber(error: Tensor) -> Tensor:
-    """½·e² within |e| ≤ 1 and |e| − ½ beyond, [B]: the loss form of the clipped error of Mnih et
-    al. 2015.
+def huber(value: Tensor, target: Tensor) -> Tensor:
+    """Of e = target − value: ½·e² within |e| ≤ 1 and |e| − ½ beyond, the loss form of the clipped
+    error of Mnih et al. 2015; element by element.
     """
-    return functional.huber_loss(error, error.new_zeros(()).expand_as(error), reduction="none")
+    return functional.huber_loss(value, target, reduction="none")
 
 
-def squared(error: Tensor) -> Tensor:
-    """½·e², [B]."""
-    return 0.5 * error.square()
+def squared(value: Tensor, target: Tensor) -> Tensor:
+    """½·(target − value)², element by element."""
+    return 0.5 * functional.mse_loss(value, target, reduction="none")
 
 
 def max_value(next_q_target: Tensor) -> Tensor:
@@ -104,5 +101,5 @@ def quantile_huber(quantiles: Tensor, taus: Tensor, target: Tensor) -> tuple[Ten
     """
     error = target.detach().unsqueeze(1) - quantiles.unsqueeze(2)  # [B, M, M′]
     asymmetry = (taus.unsqueeze(-1) - (error.detach() < 0).float()).abs()
-    loss = (asymmetry * huber(error)).mean(dim=2).sum(dim=1)
+    loss = (asymmetry * huber(error, torch.zeros_like(error))).mean(dim=2).sum(dim=1)
     return loss, error.detach().abs().mean(dim=(1, 2))

@@ -92,11 +92,11 @@ class ExpectedObjective:
         """See `Objective`."""
         with torch.no_grad():
             reward, next_value = self._goal(online, target, batch)
-        q = online(batch.obs)
-        error = losses.td_error(q, batch.action, reward, batch.discount, next_value)
-        absolute = error.detach().abs()
-        value = losses.taken(q.detach(), batch.action)
-        return LossTerms(self._loss(error), absolute, value, priority=absolute)
+            goal = losses.td_target(reward, batch.discount, next_value)
+        chosen = losses.taken(online(batch.obs), batch.action)
+        value = chosen.detach()
+        error = (goal - value).abs()
+        return LossTerms(self._loss(chosen, goal), error, value, priority=error)
 
     def _goal(self, online: QNetwork, target: QNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rewards [B] and next values [B]."""

@@ -38,6 +38,19 @@ class Batch(NamedTuple):
     slot: np.ndarray
     share: ReplayShare
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the transitions, in the same memory."""
+        return Batch(
+            obs=self.obs[rows],
+            action=self.action[rows],
+            reward=self.reward[rows],
+            discount=self.discount[rows],
+            next_obs=self.next_obs[rows],
+            weight=self.weight[rows],
+            slot=self.slot[rows],
+            share=self.share,
+        )
+
 
 class Episode(NamedTuple):
     """A finished episode of one environment: its undiscounted, unclipped return and its number of

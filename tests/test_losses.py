@@ -6,26 +6,19 @@ import torch
 from hvd_dqn import losses
 
 
-def test_td_error_by_hand():
-    q = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    error = losses.td_error(
-        q,
-        action=torch.tensor([1, 0, 1]),
+def test_td_target_by_hand():
+    target = losses.td_target(
         reward=torch.tensor([0.5, -1.0, 2.0]),
         discount=torch.tensor([0.9, 0.0, 0.81]),
         next_value=torch.tensor([10.0, 99.0, -1.0]),
     )
-    # 0.5 + 0.9·10 − 2; −1 + 0 − 3 (terminated: 99 must not leak in); 2 − 0.81 − 6
-    torch.testing.assert_close(error, torch.tensor([7.5, -4.0, -4.81]))
+    # terminated: 99 must not leak in
+    torch.testing.assert_close(target, torch.tensor([9.5, -1.0, 1.19]))
 
 
-def test_td_error_does_not_differentiate_the_target():
-    q = torch.zeros(1, 2, requires_grad=True)
-    value = torch.ones(1, requires_grad=True)
-    error = losses.td_error(q, torch.tensor([0]), torch.ones(1), torch.ones(1), value)
-    error.sum().backward()
-    assert value.grad is None
-    torch.testing.assert_close(q.grad, torch.tensor([[-1.0, 0.0]]))
+def test_the_values_taken():
+    q = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert losses.taken(q, torch.tensor([1, 0, 1])).tolist() == [2.0, 3.0, 6.0]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +26,14 @@ def test_td_error_does_not_differentiate_the_target():
     [(0.0, 0.0, 0.0), (0.5, 0.125, 0.125), (-1.0, 0.5, 0.5), (3.0, 2.5, 4.5), (-4.0, 3.5, 8.0)],
 )
 def test_huber_and_squared_by_hand(error, huber, squared):
-    tensor = torch.tensor([error])
-    assert losses.huber(tensor).item() == pytest.approx(huber)
-    assert losses.squared(tensor).item() == pytest.approx(squared)
+    value, target = torch.tensor([1.5]), torch.tensor([1.5 + error])
+    assert losses.huber(value, target).item() == pytest.approx(huber)
+    assert losses.squared(value, target).item() == pytest.approx(squared)
 
 
 def test_huber_gradient_is_the_clipped_error():
     error = torch.tensor([-5.0, -0.3, 0.0, 0.7, 9.0], requires_grad=True)
-    losses.huber(error).sum().backward()
+    losses.huber(error, torch.zeros(5)).sum().backward()
     torch.testing.assert_close(error.grad, error.detach().clamp(-1, 1))
 
 

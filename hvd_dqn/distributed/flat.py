@@ -71,11 +71,13 @@ class SumBuffer:
         self, like: Tensor, size: int, *, rank: int, world_size: int, shares: bool
     ) -> None:
         self._rank = rank
+        self._marks = like.new_tensor([1.0, rank])
         self._world_size = world_size
         places = 2 * world_size if shares else 0
         sizes = [size, 1 + 5 + 2 * _PIECES, places]
         self.tensor = like.new_zeros(sum(sizes))
         self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
+        self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
 
     def write_control(
         self, means: Tensor, nonfinite: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
@@ -84,9 +86,8 @@ class SumBuffer:
         whether anything is not finite (0 or 1), the digest of its parameters, its replay's share,
         whether it was asked to stop.
         """
-        flags = torch.stack((nonfinite, nonfinite * self._rank))
-        torch.cat((means, flags, digest, digest * digest), out=self._control[1:])
-        self._control[0].fill_(float(stop))
+        torch.cat((means, nonfinite * self._marks, digest), out=self._rest)
+        self._stop.fill_(float(stop))
         if len(self._shares):
             self._shares.zero_()
             self._shares[self._rank] = share.mass
@@ -129,7 +130,7 @@ class Digest:
     mixed, so that the bits shifted out of it depend on all of them.
     """
 
-    pieces = _PIECES
+    size = 2 * _PIECES
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
@@ -141,8 +142,9 @@ class Digest:
         self._products = torch.zeros(even, dtype=torch.int32, device=values.device)
 
     def __call__(self) -> Tensor:
-        """The pieces [4], float32, of the values as they are now."""
+        """Of the values as they are now: the pieces, and their squares, [8] float32."""
         words = self._values.view(torch.int32)
         torch.mul(words, self._multipliers, out=self._products[: len(words)])
         mixed = self._products.view(torch.int64).sum() * _DIGEST_MIXER
-        return ((mixed >> self._shifts) & _DIGEST_MASK).float()
+        pieces = ((mixed >> self._shifts) & _DIGEST_MASK).float()
+        return torch.cat((pieces, pieces * pieces))

@@ -111,10 +111,10 @@ class Learner(ABC):
         self.statistics.drift = 0.0  # what ranks drew before they met is no drift
 
     def _make_digest(self) -> Callable[[], Tensor]:
-        """What makes the parameters' digest [4]; a rank alone has nobody to compare it with."""
+        """What makes the parameters' digest [8]; a rank alone has nobody to compare it with."""
         if self._comm.world_size > 1:
             return Digest(self.online_parameters.values)
-        none = self.online_parameters.values.new_zeros(Digest.pieces)
+        none = self.online_parameters.values.new_zeros(Digest.size)
         return lambda: none
 
     @abstractmethod

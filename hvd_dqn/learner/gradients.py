@@ -67,7 +67,8 @@ class GradientAveragingLearner(Learner):
         gradients = self._buffer.payload
         gradients.zero_()
         terms, means = self._backward(batch, scale=batch.share.mass / batch.share.weight_floor)
-        nonfinite = (~torch.isfinite(means[0] + gradients.sum())).float()
+        total = means[0] + gradients.sum()
+        nonfinite = (total - total).ne(0).float()  # x − x is 0, or no number
         self._buffer.write_control(
             means, nonfinite, self._digest(), batch.share, stop=self._wants_stop()
         )

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import cuda
 
-from hvd_dqn.replay.ring import Ring, Windows
+from hvd_dqn.replay.ring import Ring
 from hvd_dqn.replay.samplers import Sampler
-from hvd_dqn.structs import Batch, ReplayShare
+from hvd_dqn.structs import Batch
+
+_BYTES_TOGETHER = 2**18
+"""Observations that are read at once, where a batch has fewer: they stay in a core's cache."""
 
 
 class ReplayBuffer:
@@ -39,9 +42,11 @@ class ReplayBuffer:
         self._batch_size = batch_size
         self._rng = rng
         self.before_rewriting: Callable[[], None] = lambda: None
+        self._most_together = max(1, _BYTES_TOGETHER // (2 * batch_size * ring.observation_bytes))
+        count = self._most_together * batch_size if sampler.draws_alike else batch_size
         # A GPU takes one batch while the next is put together; a learner on the host is done.
         turns = 2 if device.type == "cuda" else 1
-        self._staging = itertools.cycle([_Staging(ring, batch_size, device) for _ in range(turns)])
+        self._staging = itertools.cycle([_Staging(ring, count, device) for _ in range(turns)])
 
     @property
     def ring(self) -> Ring:
@@ -75,32 +80,46 @@ class ReplayBuffer:
         return next(self.batches(1, importance_exponent))
 
     def batches(self, count: int, importance_exponent: float = 0.0) -> Iterator[Batch]:
-        """As many samples, one at a time, with nothing added in between. What can be drawn for all
-        of them at once is: most of the time of a small batch goes into calls, not into numbers.
+        """As many samples, one at a time, with nothing added in between. Small ones that do not
+        depend on each other are drawn together: their time goes into calls, not into numbers.
         """
-        at_once = count if self._sampler.draws_alike else 1
-        for _ in range(count // at_once):
-            draw = self._sampler.draw(at_once * self._batch_size, importance_exponent)
-            slot, windows, weight, share = draw
-            inside = self._window < windows.length[:, None]
-            rewards = self._ring.rewards(slot, len(self._window))
-            reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
-            discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
-            action = self._ring.actions(slot)
-            scalars = np.stack((reward, discount, weight)).astype(np.float32)
-            for start in range(0, len(slot), self._batch_size):
-                part = slice(start, start + self._batch_size)
-                staging = next(self._staging)
-                staging.wait()
-                stacks = self._ring.read(
-                    slot[part],
-                    Windows(*(values[part] for values in windows)),
-                    staging.memory,
-                    staging.move,
-                )
-                staging.action.numpy()[:] = action[part]
-                staging.scalars.numpy()[:] = scalars[:, part]
-                yield staging.batch(*stacks, slot[part], share)
+        while count > 0:
+            together = min(count, self._most_together) if self._sampler.draws_alike else 1
+            batches = self._draw(together, importance_exponent)
+            size = self._batch_size
+            for start in range(0, together * size, size):
+                yield batches.part(slice(start, start + size))
+            count -= together
+
+    def _draw(self, together: int, importance_exponent: float) -> Batch:
+        """So many batches, as one."""
+        slot, windows, weight, share = self._sampler.draw(
+            together * self._batch_size, importance_exponent
+        )
+        inside = self._window < windows.length[:, None]
+        rewards = self._ring.rewards(slot, len(self._window))
+        reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
+        discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
+        staging = next(self._staging)
+        staging.wait()
+        memory = staging.memory.first(len(slot))
+        obs, next_obs = self._ring.read(slot, windows, memory, staging.move)
+        action, scalars = staging.action[: len(slot)], staging.scalars[:, : len(slot)]
+        action.numpy()[:] = self._ring.actions(slot)
+        scalars.numpy()[:] = reward, discount, weight
+        numbers = staging.move(scalars)
+        batch = Batch(
+            obs=obs,
+            action=staging.move(action),
+            reward=numbers[0],
+            discount=numbers[1],
+            next_obs=next_obs,
+            weight=numbers[2],
+            slot=slot,
+            share=share,
+        )
+        staging.is_taken()
+        return batch
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """Priorities [B] ≥ 0 of a batch's slots, before the next `add`."""
@@ -130,42 +149,28 @@ class ReplayBuffer:
 
 
 class _Staging:
-    """Where one batch is put together, and where a GPU takes it from.
+    """Where `count` samples are put together, and where a GPU takes them from.
 
     Large memory asked for anew costs more, page by page, than the copying into it.
     """
 
-    def __init__(self, ring: Ring, batch_size: int, device: torch.device) -> None:
+    def __init__(self, ring: Ring, count: int, device: torch.device) -> None:
         self._device = device
         pinned = device.type == "cuda"
         self._taken: Any = cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's
-        self.memory = ring.new_memory(batch_size, pinned=pinned)
-        self.action = torch.empty(batch_size, dtype=torch.int64, pin_memory=pinned)
-        self.scalars = torch.empty(3, batch_size, pin_memory=pinned)
+        self.memory = ring.new_memory(count, pinned=pinned)
+        self.action = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
+        self.scalars = torch.empty(3, count, pin_memory=pinned)
 
     def wait(self) -> None:
         """Until the GPU has taken the batch before."""
         if self._taken is not None:
             self._taken.synchronize()
 
-    def batch(
-        self, obs: torch.Tensor, next_obs: torch.Tensor, slot: np.ndarray, share: ReplayShare
-    ) -> Batch:
-        """The batch on the learner's device."""
-        reward, discount, weight = self.move(self.scalars)
-        batch = Batch(
-            obs=obs,
-            action=self.move(self.action),
-            reward=reward,
-            discount=discount,
-            next_obs=next_obs,
-            weight=weight,
-            slot=slot,
-            share=share,
-        )
+    def is_taken(self) -> None:
+        """All of it is on its way to the GPU."""
         if self._taken is not None:
             self._taken.record()
-        return batch
 
     def move(self, values: torch.Tensor) -> torch.Tensor:
         """To the learner's device."""

@@ -46,6 +46,11 @@ class SampleMemory(NamedTuple):
     next_obs: torch.Tensor
     both: torch.Tensor | None
 
+    def first(self, count: int) -> SampleMemory:
+        """The part of it for the first `count` samples."""
+        both = None if self.both is None else self.both[:count]
+        return SampleMemory(self.obs[:count], self.next_obs[:count], both)
+
 
 class Ring:
     """The last `capacity` rows of `num_envs` environments.
@@ -271,6 +276,11 @@ class Ring:
             if blank.size:
                 places = torch.from_numpy(blank).to(out.device)
                 out.flatten(0, 1).index_fill_(0, places, 0)
+
+    @property
+    def observation_bytes(self) -> int:
+        """Of one observation, with all frames of its stack."""
+        return self._stack * self.frame.nbytes
 
     @property
     def moved(self) -> np.ndarray:
