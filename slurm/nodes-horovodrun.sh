@@ -61,6 +61,20 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
 
   ranks=$((${#nodes[@]} * SLURM_NTASKS_PER_NODE))
   hosts=$(join "${nodes[@]/%/:$SLURM_NTASKS_PER_NODE}")
+  start=(horovodrun -np "$ranks" -H "$hosts")
+
+  # All ranks together, for some seconds: where each is, whether they see one directory, and a sum.
+  if ((ranks > 1)); then
+    timeout -k 10 300 "${start[@]}" hvd-dqn doctor --shared "$RUN_DIR" > "$logs/doctor.txt" 2>&1 &
+    await $!
+    ((asked)) && { code=75; break; }
+    if ((code)); then
+      cat "$logs/doctor.txt"
+      echo "attempt $attempt: the ranks on ${nodes[*]} are not well together ($code)"
+      continue
+    fi
+  fi
+
   hvd-dqn launch -np $ranks -H "$hosts" --max-restarts 0 \
     -- train rainbow --run-dir "$RUN_DIR" &
   step=$!

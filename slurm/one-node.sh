@@ -62,10 +62,22 @@ for ((attempt = 1; attempt <= 4 && !asked; attempt++)); do
   fi
 
   ranks=$((${#nodes[@]} * SLURM_NTASKS_PER_NODE))
-  srun --overlap --mpi=pmix -w "$(join "${nodes[@]}")" --nodes=${#nodes[@]} \
-    --ntasks=$ranks --threads-per-core=1 --cpu-bind=cores --kill-on-bad-exit=1 --wait=60 \
-    --output="$logs/rank-%t.txt" \
-    hvd-dqn train rainbow --run-dir "$RUN_DIR" &
+  start=(srun --overlap --mpi=pmix -w "$(join "${nodes[@]}")" --nodes=${#nodes[@]}
+    --ntasks="$ranks" --threads-per-core=1 --cpu-bind=cores --kill-on-bad-exit=1 --wait=60)
+
+  # All ranks together, for some seconds: where each is, whether they see one directory, and a sum.
+  if ((ranks > 1)); then
+    timeout -k 10 300 "${start[@]}" hvd-dqn doctor --shared "$RUN_DIR" > "$logs/doctor.txt" 2>&1 &
+    await $!
+    ((asked)) && { code=75; break; }
+    if ((code)); then
+      cat "$logs/doctor.txt"
+      echo "attempt $attempt: the ranks on ${nodes[*]} are not well together ($code)"
+      continue
+    fi
+  fi
+
+  "${start[@]}" --output="$logs/rank-%t.txt" hvd-dqn train rainbow --run-dir "$RUN_DIR" &
   step=$!
   ((heard)) && kill -USR1 "$step"
   tail -qn+1 -F "$logs/rank-0.txt" --pid=$step 2> /dev/null &

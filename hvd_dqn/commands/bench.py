@@ -63,6 +63,8 @@ class ScalingBench:
     """How many of a run's records to measure."""
     launcher: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "horovodrun"
     """What starts several ranks, with its options."""
+    plot: Path | None = None
+    """Draw the efficiencies into this file, as PNG, SVG or PDF."""
     json: Path | None = None
     """Write every measurement here."""
 
@@ -165,12 +167,15 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
 
 def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     from hvd_dqn.tools.bench.report import finish
-    from hvd_dqn.tools.bench.scaling import measure_scaling, print_scaling
+    from hvd_dqn.tools.bench.scaling import measure_scaling, plot_scaling, print_scaling
 
     _not_in_a_launch("scaling")
     options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
     _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
     _room_for(options.json)
+    if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {options.plot}", "name it .png, .svg or .pdf")
+    _room_for(options.plot)
     result = measure_scaling(
         words or ["cartpole"],
         sorted({1, *options.ranks}),
@@ -179,6 +184,8 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
         launcher=options.launcher,
     )
     print_scaling(result)
+    if options.plot is not None:
+        plot_scaling(result, options.plot)
     finish("scaling", result, options.json)
     return EXIT_OK
 
@@ -225,7 +232,7 @@ def _room_for(path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise UserError(f"--json {path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _not_in_a_launch(name: str) -> None:

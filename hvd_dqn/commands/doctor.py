@@ -30,7 +30,7 @@ class DoctorOptions:
     gpus: int = 0
     """With --node: how many GPUs it should have."""
     backend: Literal["horovod", "mpi", "local"] = "horovod"
-    """With --node: what the job averages by; for mpi, Horovod may be missing, for local both."""
+    """What the job averages by; for mpi, Horovod may be missing, for local both."""
     shared: Path | None = None
     """Within a launch: a directory that all ranks should see."""
 
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     if launch is None or launch.world_size == 1:
         checks = diagnose()
         return _tell([*checks, two_ranks(checks)], options)
-    comm = connect("auto")
+    comm = connect("mpi" if options.backend == "mpi" else "auto")
     return together(comm, lambda: _examine(comm, options))
 
 
@@ -71,7 +71,7 @@ def _examine(comm: Communicator, options: DoctorOptions) -> None:
     from hvd_dqn.tools.doctor.ranks import examine, find_places, print_places
 
     speaks = comm.is_root and not options.json
-    checks = diagnose()
+    checks = [check for check in diagnose() if check.name not in _SPARED[options.backend]]
     bad = [[check.name, check.found] for check in checks if check.state == "fail"]
     for rank, (host, found) in enumerate(comm.gather([hostname(), bad])):
         for name, text in found if rank > 0 else []:

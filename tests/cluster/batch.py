@@ -24,6 +24,7 @@ class Batch:
         env_steps=1200,
         programs="",
         changes=None,
+        site=None,
         **job,
     ) -> None:
         self.slurm = slurm
@@ -34,8 +35,8 @@ class Batch:
         (place / "config.json").write_text(config.to_json())
         geometry = Job(**{"nodes": 2, "time": "00:10:00"} | job)
         work = Work(["train", "--config", str(place / "config.json")], geometry)
-        site = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
-        (place / "job.sh").write_text(render(geometry, work, site, "a test"))
+        own = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
+        (place / "job.sh").write_text(render(geometry, work, site or own, "a test"))
         self.place = place
         said = slurm.run(
             "sbatch", "--parsable", f"--chdir={place}", *options, str(place / "job.sh")

@@ -61,7 +61,12 @@ def test_two_nodes_by_srun(undisturbed):
     assert "greedy episodes" in undisturbed.output, "the root's log, as it grew"
     assert (undisturbed.run_dir / "logs/well").read_text() == "node1 node2\n"
     (logs,) = (undisturbed.run_dir / "logs").glob("*.0.1")
-    assert sorted(p.name for p in logs.iterdir()) == ["nodes", "rank-0.txt", "rank-1.txt"]
+    assert sorted(p.name for p in logs.iterdir()) == [
+        "doctor.txt",
+        "nodes",
+        "rank-0.txt",
+        "rank-1.txt",
+    ]
     assert left_behind() == []
 
 
@@ -239,6 +244,25 @@ def test_a_job_keeps_away_from_what_it_was_kept_from_before(slurm, tmp_path):
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node2"]
     shown = slurm.run("scontrol", "show", "job", batch.number)
     assert re.search(r"ExcNodeList=node\[1,3\]", shown), shown
+
+
+@pytest.mark.long
+def test_ranks_that_are_not_well_together_are_not_started(slurm, tmp_path):
+    fake = tmp_path / "hvd-dqn"
+    fake.write_text(
+        f"#!/bin/bash\n[[ $* == 'doctor --shared '* ]] && ! [ -e {tmp_path}/mended ] && "
+        "{ echo 'no sum came'; exit 1; }\n"
+        f'exec {Path(sys.executable).parent}/hvd-dqn "$@"\n'
+    )
+    fake.chmod(0o755)
+    batch = Batch(slurm, tmp_path / "job", programs=str(tmp_path))
+    wait_until(lambda: "not well together (1)" in batch.output, "the first attempt", 60)
+    assert "no sum came" in batch.output
+    assert not list(batch.run_dir.glob("logs/*/rank-*.txt")), "no rank was started"
+    (tmp_path / "mended").touch()
+    batch.finish()
+    (told,) = batch.run_dir.glob("logs/*.2/doctor.txt")
+    assert "allreduce" in told.read_text()
 
 
 def test_the_doctor_of_all_ranks(slurm, tmp_path):

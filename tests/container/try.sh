@@ -66,4 +66,10 @@ step "CartPole on two ranks"
 run "${entry[@]}" horovodrun -np 2 hvd-dqn train cartpole --run-dir runs/a | tee "$work/train"
 grep -q "closing evaluation" "$work/train"
 run "${entry[@]}" summary runs/a
+
+if (($#)); then
+  step "its files, for tests/cluster/test_container.py"
+  rm -rf "$work/tree"
+  cp -a "$(image mount "$container")" "$work/tree"
+fi
 step "done"

@@ -77,7 +77,8 @@ def test_sums(tmp_path, launcher):
 def test_scaling(tmp_path):
     file = tmp_path / "scaling.json"
     done = hvd_dqn(
-        *("bench", "scaling", "--rounds", "1", "--records", "2", "--json", str(file), "--", *TINY),
+        *("bench", "scaling", "--rounds", "1", "--records", "2", "--json", str(file)),
+        *("--plot", str(tmp_path / "scaling.png"), "--", *TINY),
         launcher="none", cwd=tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.output
@@ -85,6 +86,7 @@ def test_scaling(tmp_path):
     what = [(run["mode"], run["ranks"], run["num_envs"], run["batch_size"]) for run in runs]
     assert what == [("weak", 1, 8, 64), ("weak", 2, 8, 64), ("strong", 2, 4, 32)]
     assert "| 1,024 |" in done.output, "predictions"
+    assert (tmp_path / "scaling.png").read_bytes()[1:4] == b"PNG"
 
 
 @pytest.mark.multirank
@@ -130,6 +132,7 @@ def test_predictions_are_those_of_a_ring():
         (["bench", "train", "--json", "/proc/x/y.json", "--", *TINY], "/proc/x/y.json"),
         (["bench", "allreduce"], "there is one rank"),
         (["bench", "scaling", "--launcher", "no-such-launcher"], "no-such-launcher"),
+        (["bench", "scaling", "--plot", "a.gif"], "name it .png, .svg or .pdf"),
         (["bench", "compare", "--python", "/no/python", "--ranks", "0"], "make peers"),
     ],
 )

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import RunError, UserError
@@ -131,27 +131,73 @@ def print_scaling(result: dict[str, Any]) -> None:
         _print_predictions(result)
 
 
-def _print_predictions(result: dict[str, Any]) -> None:
-    """An update on one rank, beside the sum that a ring of N would need with the α and β found."""
+class Prediction(NamedTuple):
+    """A ring of `ranks`: the seconds of its sum, and the efficiency where every update waits for
+    it, and where it has the next update's time.
+    """
+
+    ranks: int
+    seconds: float
+    exact: float
+    late: float
+
+
+def predict(result: dict[str, Any], ranks: Sequence[int]) -> list[Prediction]:
+    """From an update on one rank, and the α and β found."""
     alpha, beta = fit(result["allreduce"])
     first = next(run for run in result["runs"] if run["ranks"] == 1)
     update = 1 / statistics.median(first["updates_per_second"])
+    found = []
+    for count in ranks:
+        seconds = predicted_seconds(alpha, beta, count, first["parameter_bytes"])
+        late = update / max(update, seconds)
+        found.append(Prediction(count, seconds, update / (update + seconds), late))
+    return found
+
+
+def _print_predictions(result: dict[str, Any]) -> None:
+    first = next(run for run in result["runs"] if run["ranks"] == 1)
+    update = 1 / statistics.median(first["updates_per_second"])
     size = first["parameter_bytes"]
-    rows = []
-    for ranks in _PREDICTED:
-        seconds = predicted_seconds(alpha, beta, ranks, size)
-        hidden = max(seconds - update, 0.0)
-        rows.append(
-            [
-                f"{ranks:,}",
-                number(1e3 * seconds),
-                f"{update / (update + seconds):.2f}",
-                f"{update / (update + hidden):.2f}",
-            ]
-        )
+    rows = [
+        [f"{p.ranks:,}", number(1e3 * p.seconds), f"{p.exact:.2f}", f"{p.late:.2f}"]
+        for p in predict(result, _PREDICTED)
+    ]
     print_table(
         f"predicted for a ring on this network: {size:,} bytes, updates of {number(1e3 * update)} "
         "ms",
         ["ranks", "sum, ms", "efficiency, exact", "one update late"],
         rows,
     )
+
+
+def plot_scaling(result: dict[str, Any], path: Path) -> None:
+    """Efficiency over ranks: what was measured, and what is predicted."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = result["runs"]
+    alone = rate(runs, 1, "weak")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for mode in ("weak", "strong"):
+        counts = sorted({run["ranks"] for run in runs if run["mode"] == mode} | {1})
+        shares = [rate(runs, n, mode) / (n * alone) if n > 1 else 1.0 for n in counts]
+        if len(counts) > 1:
+            axes.plot(counts, shares, "o-", label=f"{mode} scaling, measured")
+    if result["allreduce"] is not None:
+        ahead = predict(result, [2**power for power in range(1, 11)])
+        axes.plot([p.ranks for p in ahead], [p.exact for p in ahead], ":", label="weak, predicted")
+        axes.plot(
+            [p.ranks for p in ahead],
+            [p.late for p in ahead],
+            "--",
+            label="the same, one update late",
+        )
+    axes.set(xscale="log", xlabel="ranks", ylabel="efficiency", ylim=(0, 1.05))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_title(f"{runs[0]['preset']} by {runs[-1]['backend']}")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

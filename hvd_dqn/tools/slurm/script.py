@@ -35,6 +35,7 @@ def render(job: Job, work: Work, site: Site, written_by: str) -> str:
         program=program,
         unpack=_unpack(job),
         check=_check(job, work, program),
+        doctor=_doctor(work, program),
         command=_command(job, work),
     )
 
@@ -67,6 +68,11 @@ def _check(job: Job, work: Work, program: str) -> str:
     if work.backend != "horovod":
         parts.append(f"--backend {work.backend}")
     return " ".join(parts).replace("'", "'\\''")
+
+
+def _doctor(work: Work, program: str) -> str:
+    """What all ranks do to find out whether they are well together."""
+    return f"{program} doctor" + ("" if work.backend == "horovod" else f" --backend {work.backend}")
 
 
 def _unpack(job: Job) -> str:
