@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parallel", type=int, default=2, help="one-rank runs side by side")
+    parser.add_argument("--label", default="", help="behind the preset's name: what options change")
     parser.add_argument("options", nargs="*", help="further options of hvd-dqn train, after --")
     arguments = parser.parse_args()
     for ranks in arguments.ranks:
@@ -113,14 +114,15 @@ def report(arguments: argparse.Namespace, ranks: int, runs: list[dict[str, Any]]
         "threshold": arguments.threshold,
         "runs": runs,
     }
-    name = f"{arguments.preset}-{ranks}ranks.json"
+    label = f"-{arguments.label}" if arguments.label else ""
+    name = f"{arguments.preset}{label}-{ranks}ranks.json"
     (RESULTS / name).write_text(json.dumps(facts, indent=2) + "\n")
 
     def median(name: str) -> str:
         return f"{statistics.median(run[name] for run in reached):,.0f}" if reached else "never"
 
     print(
-        f"| {arguments.preset} | {ranks} | {len(good)} of {len(runs)} "
+        f"| {arguments.preset}{label} | {ranks} | {len(good)} of {len(runs)} "
         f"| {statistics.fmean(scores):.1f} ({min(scores):.1f} … {max(scores):.1f}) "
         f"| {statistics.fmean(run['last_evaluation_mean'] for run in runs):.1f} "
         f"| {median('reached_env_steps')} / {median('reached_updates')} "
