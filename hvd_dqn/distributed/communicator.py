@@ -52,7 +52,7 @@ class Communicator(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave in good order; every rank does."""
+        """Leave in good order, when a sum that is under way has come; every rank does."""
         ...
 
 

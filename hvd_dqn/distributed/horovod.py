@@ -70,6 +70,7 @@ class HorovodCommunicator(MpiCommunicator):
 
     def close(self) -> None:
         """See `Communicator`."""
+        self._settle()
         self._comm.Barrier()
         self._hvd.shutdown()
         super().close()

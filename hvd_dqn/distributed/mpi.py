@@ -81,8 +81,14 @@ class MpiCommunicator:
 
     def close(self) -> None:
         """See `Communicator`."""
+        self._settle()
         self._comm.Barrier()
         self._comm.Free()
+
+    def _settle(self) -> None:
+        """MPI must not be left while a sum is under way."""
+        if self._summed is not None:
+            self.finish_sum()
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor itself where it is on the host, else its copy in pinned memory kept for
