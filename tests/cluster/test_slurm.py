@@ -243,7 +243,7 @@ def test_a_job_keeps_away_from_what_it_was_kept_from_before(slurm, tmp_path):
     batch.finish()
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node2"]
     shown = slurm.run("scontrol", "show", "job", batch.number)
-    assert re.search(r"ExcNodeList=node\[1,3\]", shown), shown
+    assert re.search(r"ExcNodeList=(node\[1,3\]|node3,node1)", shown), shown
 
 
 @pytest.mark.long
@@ -313,12 +313,14 @@ def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, launch
         if spare:
             batch.finish()
         else:
-            slurm.wait(batch.number, "PENDING", seconds=120)
+            # on the third node, if Slurm sees at once that the second is gone
+            slurm.wait(batch.number, "PENDING", "COMPLETED", seconds=120)
     finally:
         slurm.start_node(slurm.hosts.restart(victim))
         wait_until(slurm.all_idle, "the node to come back", 60)
     if not spare:
-        batch.come_back()
+        if slurm.state(batch.number) == "PENDING":
+            batch.come_back()
         batch.finish()
         assert_equal(batch.checkpoints(), undisturbed.checkpoints())
     assert "going on from" in batch.output
