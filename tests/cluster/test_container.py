@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -39,9 +40,9 @@ def test_two_nodes_in_a_container(tmp_path, tmp_path_factory):
     run.write_text(_RUN)
     run.chmod(0o755)
     base = tmp_path_factory.getbasetemp()
-    with Slurm(tmp_path / "slurm", 2, base) as slurm:
+    image = os.environ["HVD_DQN_TEST_IMAGE"]
+    with Slurm(tmp_path / "slurm", 2, base, Path(image)) as slurm:
         site = Site(container_command=str(run))
-        image = os.environ["HVD_DQN_TEST_IMAGE"]
         batch = Batch(slurm, tmp_path / "job", env_steps=4800, container=image, site=site)
         batch.finish()
         facts = json.loads((batch.run_dir / "run.json").read_text())
