@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.batch import Batch
+from tests.cluster.hosts import REPOSITORY
 from tests.cluster.slurm import Slurm, why_not
 from tests.launching import AS_ROOT, wait_until
 
@@ -28,15 +29,17 @@ def main() -> None:
         raise SystemExit(reason)
     print("| launcher | the job starts | its nodes are found well | first update |")
     print("|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as scratch, Slurm(Path(scratch) / "slurm") as slurm:
-        slurm.environment |= AS_ROOT
-        for launcher in ("srun", "mpirun", "horovodrun"):
-            rounds = [
-                measure(slurm, Path(scratch) / f"{launcher}-{number}", launcher)
-                for number in range(ROUNDS)
-            ]
-            cells = [f"{statistics.median(times):.1f} s" for times in zip(*rounds, strict=True)]
-            print(f"| {launcher} | {' | '.join(cells)} |", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        with Slurm(place / "slurm", 2, place) as slurm:
+            slurm.environment |= AS_ROOT | {"PYTHONPATH": str(REPOSITORY)}
+            for launcher in ("srun", "mpirun", "horovodrun"):
+                rounds = [
+                    measure(slurm, place / f"{launcher}-{number}", launcher)
+                    for number in range(ROUNDS)
+                ]
+                cells = [f"{statistics.median(times):.1f} s" for times in zip(*rounds, strict=True)]
+                print(f"| {launcher} | {' | '.join(cells)} |", flush=True)
 
 
 def measure(slurm: Slurm, place: Path, launcher: str) -> list[float]:
