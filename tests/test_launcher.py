@@ -38,19 +38,15 @@ def test_a_launch_is_read_from_the_environment(environ, expected):
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
+CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "10"}
 
 
 @pytest.mark.parametrize(
     ("cores", "ranks_here", "given", "expected"),
     [
-        (2, 2, {}, {"HOROVOD_CYCLE_TIME": "0.1", YIELD: "1"}),
-        (
-            4,
-            2,
-            {},
-            {"HOROVOD_CYCLE_TIME": "0.1"},
-        ),  # a core for Horovod's thread: spinning is quicker
-        (64, 0, {}, {"HOROVOD_CYCLE_TIME": "0.1", YIELD: "1"}),  # the launcher does not tell
+        (2, 2, {}, {**CYCLES, YIELD: "1"}),
+        (4, 2, {}, CYCLES),  # a core for Horovod's thread: spinning is quicker
+        (64, 0, {}, {**CYCLES, YIELD: "1"}),  # the launcher does not tell
         (1, 1, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}),
     ],
 )

@@ -15,6 +15,7 @@ _DIGEST_SHIFTS = (58, 52, 46, 40)
 _DIGEST_MASK = 63
 _DIGEST_MIXER = -7046029254386353131  # 2⁶⁴ / golden ratio, odd, as a signed integer
 _PIECES = len(_DIGEST_SHIFTS)
+_COLUMNS = 128
 
 
 class FlatParameters:
@@ -125,26 +126,29 @@ class SumBuffer:
 
 
 class Digest:
-    """A hash of a tensor's bits in four pieces of six bits: each word times an odd number of its
-    place, so that every bit and every exchange of two words counts, and summed by pairs; then
-    mixed, so that the bits shifted out of it depend on all of them.
+    """A hash of a tensor's bits in four pieces of six bits: sums of its 64-bit words over columns,
+    times an odd number each, and mixed, so that the bits shifted out of it depend on all of them.
+
+    Every changed bit counts; changes that undo each other do so within one column alone. A number
+    of its own for each word would cost three times as much: they would have to be read as well.
     """
 
     size = 2 * _PIECES
 
     def __init__(self, values: Tensor) -> None:
-        self._values = values
+        words = values.view(torch.int32)
+        whole = len(words) // (2 * _COLUMNS) * 2 * _COLUMNS
+        self._columns = words[:whole].view(torch.int64).view(-1, _COLUMNS)
+        self._rest = words[whole:]
         self._shifts = torch.tensor(_DIGEST_SHIFTS, device=values.device)
-        generator = torch.Generator().manual_seed(len(values))
-        odd = 2 * torch.randint(2**30, (len(values),), generator=generator, dtype=torch.int32) + 1
+        generator = torch.Generator().manual_seed(_COLUMNS)
+        places = _COLUMNS + len(self._rest)
+        odd = 2 * torch.randint(2**62, (places,), generator=generator) + 1
         self._multipliers = odd.to(values.device)
-        even = len(values) + len(values) % 2
-        self._products = torch.zeros(even, dtype=torch.int32, device=values.device)
 
     def __call__(self) -> Tensor:
         """Of the values as they are now: the pieces, and their squares, [8] float32."""
-        words = self._values.view(torch.int32)
-        torch.mul(words, self._multipliers, out=self._products[: len(words)])
-        mixed = self._products.view(torch.int64).sum() * _DIGEST_MIXER
+        sums = torch.cat((self._columns.sum(dim=0), self._rest))
+        mixed = sums.mul_(self._multipliers).sum() * _DIGEST_MIXER
         pieces = ((mixed >> self._shifts) & _DIGEST_MASK).float()
         return torch.cat((pieces, pieces * pieces))

@@ -101,6 +101,7 @@ class Learner(ABC):
         self.stop_agreed = False
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
+        self._no_digest = self.online_parameters.values.new_zeros(Digest.size)
         self._digest = self._make_digest()
         self._whole = torch.nn.Parameter(self.online_parameters.values)
         self._optimizer = make_optimizer(config, self._whole, learning_rate=rate(0))
@@ -114,8 +115,7 @@ class Learner(ABC):
         """What makes the parameters' digest [8]; a rank alone has nobody to compare it with."""
         if self._comm.world_size > 1:
             return Digest(self.online_parameters.values)
-        none = self.online_parameters.values.new_zeros(Digest.size)
-        return lambda: none
+        return lambda: self._no_digest
 
     @abstractmethod
     def start(self, batch: Batch) -> Tensor:

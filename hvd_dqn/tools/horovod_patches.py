@@ -1,5 +1,5 @@
 """Our changes to Horovod 0.28.1's sources: what keeps it from building and running with today's
-torch, gcc, Python and Open MPI.
+torch, gcc, Python and Open MPI, and what keeps its thread off a core that it shares with a learner.
 """
 
 from __future__ import annotations
@@ -77,6 +77,110 @@ def apply_patches(
     # CUDA 13, and CUDA 12 with gcc 14 (horovod#4313), no longer take C++11.
     cuda = source / "horovod/common/ops/cuda/CMakeLists.txt"
     _replace(cuda, "set(CMAKE_CUDA_STANDARD 11)", "set(CMAKE_CUDA_STANDARD 17)")
+
+    _begin_a_cycle_with_its_tensor(source / "horovod/common")
+    _sleep_until_done(source / "horovod/torch")
+
+
+def _begin_a_cycle_with_its_tensor(common: Path) -> None:
+    """Where `HOROVOD_IDLE_CYCLE_TIME` (ms) is set, Horovod's thread sleeps so long, or until there
+    is a tensor: every cycle is a small collective of all ranks, and a short `HOROVOD_CYCLE_TIME`
+    takes a tenth of a core from a learner that shares it, a long one makes every sum wait.
+    """
+    queue = common / "tensor_queue.h"
+    _replace(
+        queue,
+        "#include <iostream>\n",
+        "#include <chrono>\n#include <condition_variable>\n#include <iostream>\n",
+    )
+    _replace(
+        queue,
+        "  void FinalizeTensorQueue(",
+        "  void WaitForTensor(std::chrono::steady_clock::duration at_most);\n\n"
+        "  void FinalizeTensorQueue(",
+    )
+    _replace(
+        queue,
+        "  mutable std::mutex mutex_;\n",
+        "  mutable std::mutex mutex_;\n\n  std::condition_variable added_;\n",
+    )
+    added = "  message_queue_.push(std::move(message));\n"
+    several = "    message_queue_.push(std::move(messages[i]));\n  }\n"
+    notify = "  added_.notify_one();\n"
+    queue = common / "tensor_queue.cc"
+    _replace(queue, added + "  return Status::OK();\n", added + notify + "  return Status::OK();\n")
+    _replace(queue, several, several + notify)
+    _replace(
+        queue,
+        "// Execute callback for each tensor and clear tensor queue\n",
+        """\
+void TensorQueue::WaitForTensor(std::chrono::steady_clock::duration at_most) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  added_.wait_for(lock, at_most, [this] { return !tensor_table_.empty(); });
+}
+
+// Execute callback for each tensor and clear tensor queue
+""",
+    )
+    operations = common / "operations.cc"
+    _replace(operations, "#include <cassert>\n", "#include <cassert>\n#include <cstdlib>\n")
+    _replace(
+        operations,
+        """\
+  if (sleep_duration > std::chrono::steady_clock::duration::zero()) {
+    std::this_thread::sleep_for(sleep_duration);
+  }
+""",
+        """\
+  static const char* idle_ms = std::getenv("HOROVOD_IDLE_CYCLE_TIME");
+  if (idle_ms != nullptr && state.process_set_table.Ids().size() == 1) {
+    state.process_set_table.Get(0).tensor_queue.WaitForTensor(
+        std::chrono::microseconds(long(std::atof(idle_ms) * 1000.)));
+  } else if (sleep_duration > std::chrono::steady_clock::duration::zero()) {
+    std::this_thread::sleep_for(sleep_duration);
+  }
+""",
+    )
+
+
+def _sleep_until_done(torch: Path) -> None:
+    """`synchronize` sleeps until the tensor is done, where it took the core, and the GIL again and
+    again, from the thread that it waits for.
+    """
+    handles = torch / "handle_manager.h"
+    _replace(handles, "#include <memory>\n", "#include <condition_variable>\n#include <memory>\n")
+    _replace(
+        handles,
+        "  bool PollHandle(int handle);\n",
+        "  bool PollHandle(int handle);\n  void WaitForHandle(int handle);\n",
+    )
+    _replace(
+        handles,
+        "  std::mutex mutex_;\n",
+        "  std::mutex mutex_;\n  std::condition_variable done_;\n",
+    )
+    handles = torch / "handle_manager.cc"
+    done = "  results_[handle] = std::make_shared<Status>(status);\n"
+    _replace(handles, done, done + "  done_.notify_all();\n")
+    _replace(
+        handles,
+        "std::shared_ptr<Status> HandleManager::ReleaseHandle(",
+        """\
+void HandleManager::WaitForHandle(int handle) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [this, handle] {
+    auto result = results_.find(handle);
+    return result == results_.end() || result->second != nullptr;
+  });
+}
+
+std::shared_ptr<Status> HandleManager::ReleaseHandle(""",
+    )
+    _replace(
+        torch / "mpi_ops_v2.cc",
+        "      std::this_thread::yield();\n",
+        "      handle_manager.WaitForHandle(handle);\n",
+    )
 
 
 def cxx_standard(torch_version: Version) -> int:

@@ -197,13 +197,14 @@ def test_horovod_and_mpi_agree_bit_for_bit_on_two_ranks(tmp_path):
 
 
 @pytest.mark.parametrize("target_period", [10, 1000])
-def test_a_rank_that_drifts_is_noticed_healed_and_reported(tmp_path, target_period):
-    results = run_job(tmp_path, "drift", ranks=3, target_period=target_period)
+@pytest.mark.parametrize(("drift_at", "healed_at"), [(24, 24), (31, 32)])
+def test_a_rank_that_drifts_is_noticed_healed_and_reported(
+    tmp_path, target_period, drift_at, healed_at
+):
+    results = run_job(tmp_path, "drift", ranks=3, target_period=target_period, drift_at=drift_at)
     digests = [result["digests"] for result in results]
-    assert digests[0][:25] == digests[1][:25] == digests[2][:25]
-    assert digests[0][25:] == digests[1][25:] == digests[2][25:], (
-        "healed at the update that noticed it"
-    )
+    for number, (one, two, three) in enumerate(zip(*digests, strict=True)):
+        assert (one == two == three) == (not drift_at <= number < healed_at)
     assert [result["resyncs"] for result in results] == [1, 1, 1]
     assert results[0]["drift"] == results[1]["drift"] == 0
     assert results[2]["drift"] == pytest.approx(1e-3, rel=0.05)

@@ -159,7 +159,7 @@ def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     learner = make_learner(comm, seed=0, target_period=options["target_period"])
     digests = []
     for number, batch in enumerate(batches(40, 8 * comm.world_size)):
-        if number == 25 and comm.rank == comm.world_size - 1:
+        if number == options["drift_at"] and comm.rank == comm.world_size - 1:
             learner.online_parameters.values[5] += 1e-3
         learner.start(part(batch, comm.rank, 8))
         learner.finish()
