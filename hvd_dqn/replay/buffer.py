@@ -38,7 +38,6 @@ class ReplayBuffer:
         self._ring = ring
         self._sampler = sampler
         self._gamma_powers = gamma ** np.arange(n_step + 1, dtype=np.float64)
-        self._window = np.arange(n_step)
         self._batch_size = batch_size
         self._rng = rng
         self.before_rewriting: Callable[[], None] = lambda: None
@@ -96,9 +95,7 @@ class ReplayBuffer:
         slot, windows, weight, share = self._sampler.draw(
             together * self._batch_size, importance_exponent
         )
-        inside = self._window < windows.length[:, None]
-        rewards = self._ring.rewards(slot, len(self._window))
-        reward = (rewards * self._gamma_powers[:-1] * inside).sum(axis=1)
+        reward = self._ring.returns(slot, windows, self._gamma_powers)
         discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
         staging = next(self._staging)
         staging.wait()

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hvd_dqn.replay import kernels
+
 _DTYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.float32): torch.float32}
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -17,7 +19,7 @@ class FrameStore:
 
     Behind the last row of each environment its first `span` − 1 rows stand once more, so that as
     many frames are always neighbours in memory and one read brings them. They are kept as words,
-    the longest that a frame is made of: that halves the time of a read.
+    the longest that a frame is made of.
     """
 
     def __init__(
@@ -73,14 +75,25 @@ class FrameStore:
         shape = (count, frames, *self._frame_shape)
         return torch.empty(shape, dtype=self._dtype, device=self._frames.device, pin_memory=pin)
 
-    def read(self, column: np.ndarray, row: np.ndarray, *, out: Tensor) -> None:
-        """Put into `out` [B, F, *frame] the F ≤ span frames from `row` [B] on."""
+    def read(
+        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, *, out: Tensor
+    ) -> None:
+        """Put into `out` [B, F, *frame] the F ≤ span frames from `row` [B] on; the first `missing`
+        [B] of each are zeros.
+        """
+        place = column * self._pitch + row
+        if self._frames.device.type == "cpu":
+            unit = self._frames.shape[1] * self._word.itemsize
+            kernels.copy_stretches(self._frames.numpy(), place, missing, unit, out.numpy())
+            return
         count, frames = out.shape[:2]
         words = out.view(count, -1).view(self._word)
         places, width = self._frames.shape
         stretches = self._frames.as_strided((places - frames + 1, frames * width), (width, 1))
-        index = torch.from_numpy(column * self._pitch + row).to(self._frames.device)
+        index = torch.from_numpy(place).to(self._frames.device)
         torch.index_select(stretches, 0, index, out=words)
+        blank = np.flatnonzero(np.arange(frames) < missing[:, None])
+        out.flatten(0, 1).index_fill_(0, torch.from_numpy(blank).to(out.device), 0)
 
     def stretch(self, column: int, row: int, count: int) -> np.ndarray:
         """Frames [count, size] of neighbouring rows of one environment; on the host, the store's

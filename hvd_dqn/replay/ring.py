@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hvd_dqn.replay import kernels
 from hvd_dqn.replay.frames import FrameStore
 
-# Bits of a row's kind.
+# Bits of a row's kind, as in kernels.c.
 TERMINATED, TRUNCATED = np.uint8(1), np.uint8(2)
 FINAL_OBS, FIRST_OBS = np.uint8(4), np.uint8(8)
-_ENDED = TERMINATED | TRUNCATED
 _ROW_BYTES = 4 + 4 + 1  # action, reward, kind
 
 
@@ -91,9 +91,7 @@ class Ring:
         self._cursor = np.zeros(num_envs, dtype=np.int64)
         self._filled = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
-        self._ahead = np.arange(n_step)
-        self._behind = np.arange(frame_stack)
-        self._positions = np.arange(self.span(frame_stack, n_step))
+        self._span = self.span(frame_stack, n_step)
 
     @staticmethod
     def span(frame_stack: int, n_step: int) -> int:
@@ -197,28 +195,30 @@ class Ring:
 
     def windows(self, slot: np.ndarray) -> Windows:
         """What can be read from these slots [B]."""
-        column, row = np.divmod(slot, self.rows)
-        age = (self._cursor[column] - row) % self.rows
-        first = column * self.rows
-        kinds = self._kinds.reshape(-1)
-        ahead = kinds[first[:, None] + (row[:, None] + self._ahead) % self.rows]
-        ends = ((ahead & _ENDED) != 0) & (self._ahead < age[:, None])
-        ended = ends.any(axis=1)
-        last = ends.argmax(axis=1)
-        length = np.where(ended, last + 1, self._n_step)
-        terminated = ended & ((ahead[np.arange(len(slot)), last] & TERMINATED) != 0)
-        older = self._filled[column] - age
-        depth, whole = self._look_back(first, row, older)
-        valid = (ahead[:, 0] & FINAL_OBS) == 0
-        valid &= (age > 0) & (length <= age) & (older >= 0) & whole
-        return Windows(valid, length, terminated, depth)
+        count = len(slot)
+        windows = Windows(
+            valid=np.empty(count, dtype=np.bool_),
+            length=np.empty(count, dtype=np.int64),
+            terminated=np.empty(count, dtype=np.bool_),
+            depth=np.empty(count, dtype=np.int64),
+        )
+        kernels.find_windows(
+            self._kinds,
+            self._cursor,
+            self._filled,
+            slot,
+            self.rows,
+            self._n_step,
+            self._stack,
+            *windows,
+        )
+        return windows
 
-    def rewards(self, slot: np.ndarray, count: int) -> np.ndarray:
-        """Rewards [B, count] of the rows from each slot on."""
-        column, row = np.divmod(slot, self.rows)
-        places = column[:, None] * self.rows + (row[:, None] + np.arange(count)) % self.rows
-        rewards: np.ndarray = self._rewards.reshape(-1)[places]
-        return rewards
+    def returns(self, slot: np.ndarray, windows: Windows, powers: np.ndarray) -> np.ndarray:
+        """Σ powers[k]·reward over the windows that begin at these slots, [B] float32."""
+        sums = np.empty(len(slot), dtype=np.float32)
+        kernels.sum_rewards(self._rewards, slot, windows.length, self.rows, powers, sums)
+        return sums
 
     def actions(self, slot: np.ndarray) -> np.ndarray:
         """Actions [B] int64."""
@@ -228,9 +228,8 @@ class Ring:
     def new_memory(self, count: int, *, pinned: bool = False) -> SampleMemory:
         """Memory for the observations of `count` samples, where frames are kept."""
         stacks = [self._frames.new_memory(count, self._stack, pinned=pinned) for _ in range(2)]
-        span = len(self._positions)
-        joint = span > self._stack
-        both = self._frames.new_memory(count, span, pinned=pinned) if joint else None
+        joint = self._span > self._stack
+        both = self._frames.new_memory(count, self._span, pinned=pinned) if joint else None
         return SampleMemory(stacks[0], stacks[1], both)
 
     def read(
@@ -251,31 +250,19 @@ class Ring:
         first = row - (self._stack - 1)
         missing = self._stack - 1 - windows.depth
         if memory.both is not None and self._all_end_alike(windows):
-            self._read(column, first, missing, memory.both)
+            self._frames.read(column, first % self.rows, missing, out=memory.both)
             both = move(memory.both)
             obs, next_obs = both[:, : self._stack], both[:, self._n_step :]
         else:
-            self._read(column, first, missing, memory.obs)
-            self._read(column, first + windows.length, missing - windows.length, memory.next_obs)
+            self._frames.read(column, first % self.rows, missing, out=memory.obs)
+            later, missing = (first + windows.length) % self.rows, missing - windows.length
+            self._frames.read(column, later, missing, out=memory.next_obs)
             obs, next_obs = move(memory.obs), move(memory.next_obs)
         return obs.flatten(1, 2), next_obs.flatten(1, 2)
 
     def _all_end_alike(self, windows: Windows) -> bool:
         """Whether what is bootstrapped from stands n steps after the start, in every sample."""
         return bool(((windows.length == self._n_step) | windows.terminated).all())
-
-    def _read(
-        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, out: torch.Tensor
-    ) -> None:
-        """Put the frames from `row` [B] on into `out` [B, F, *frame]; the first `missing` [B] of
-        each are zeros.
-        """
-        self._frames.read(column, row % self.rows, out=out)
-        if self._stack > 1:
-            blank = np.flatnonzero(self._positions[: out.shape[1]] < missing[:, None])
-            if blank.size:
-                places = torch.from_numpy(blank).to(out.device)
-                out.flatten(0, 1).index_fill_(0, places, 0)
 
     @property
     def observation_bytes(self) -> int:
@@ -369,15 +356,3 @@ class Ring:
         self._cursor[columns] = self._moved[columns] % self.rows
         self._kinds[columns, self._cursor[columns]] = kind
         self._filled[columns] = np.minimum(self._moved[columns], self.rows - 1)
-
-    def _look_back(
-        self, first: np.ndarray, row: np.ndarray, older: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray | bool]:
-        """Depth [B], and whether all that the stack needs is still there [B]."""
-        if self._stack == 1:
-            return np.zeros_like(row), True
-        behind = self._kinds.reshape(-1)[first[:, None] + (row[:, None] - self._behind) % self.rows]
-        starts = ((behind & FIRST_OBS) != 0) & (self._behind <= older[:, None])
-        found = starts.any(axis=1)
-        depth = np.where(found, starts.argmax(axis=1), self._stack - 1)
-        return depth, found | (older >= self._stack - 1)

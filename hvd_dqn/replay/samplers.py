@@ -160,10 +160,6 @@ class PrioritizedSampler:
             )
         slot = self._tree.search((np.arange(count) + self._rng.random(count)) / count)
         leaf = self._tree.leaves[slot]
-        while not leaf.all():  # a search whose rounding ended beside its leaf
-            missed = np.flatnonzero(leaf == 0)
-            slot[missed] = self._tree.search(self._rng.random(len(missed)))
-            leaf = self._tree.leaves[slot]
         smallest = float(leaf.min())
         weight = (smallest / leaf) ** importance_exponent
         share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)

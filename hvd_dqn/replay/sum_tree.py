@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-_TOP = 4096
+from hvd_dqn.replay import kernels
 
 
 class SumTree:
     """Leaves ≥ 0, [size] float64; zero stands for a leaf that cannot be drawn.
 
-    A binary tree whose upper levels are one row of at most 4,096 sums: a search starts with one
-    bisection there (10 µs for 256 searches) in place of twelve levels. Every sum is made anew from
-    its two parts, so nothing drifts over a run.
+    A binary tree. Every sum is made anew from its two parts, so nothing drifts over a run.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._leaves = 1 << max((size - 1).bit_length(), 1)
-        self._top = min(_TOP, self._leaves)
         self._tree = np.zeros(2 * self._leaves)
 
     @staticmethod
@@ -34,41 +31,21 @@ class SumTree:
     @property
     def total(self) -> float:
         """Sum of the leaves."""
-        return float(self._tree[self._top : 2 * self._top].sum())
+        return float(self._tree[1])
 
     def set(self, index: np.ndarray, value: np.ndarray) -> None:
         """Give leaves `index` [B] the values [B]; of an index that comes twice, the last one
         counts.
         """
-        if not len(index):
-            return
-        tree = self._tree
-        node = index + self._leaves
-        tree[node] = value
-        for _ in range((self._leaves // self._top).bit_length() - 1):
-            node = node >> 1
-            tree[node] = tree[2 * node] + tree[2 * node + 1]
+        kernels.set_leaves(self._tree, index, value)
 
     def search(self, share: np.ndarray) -> np.ndarray:
         """For each share [B] in [0, 1), the leaf [B] at which the running sum of leaves passes that
-        share of the total.
-
-        A leaf is found with probability proportional to its value when shares are uniform. Rounding
-        may end on a leaf of zero beside it: the caller asks again for that one.
+        share of the total, never one of zero: each is found with probability proportional to its
+        value when shares are uniform. `ValueError` where all are zero.
         """
-        sums = np.cumsum(self._tree[self._top : 2 * self._top])
-        wanted = share * sums[-1]
-        place = np.minimum(np.searchsorted(sums, wanted, side="right"), self._top - 1)
-        rest = wanted - np.where(place > 0, sums[place - 1], 0.0)
-        node = place + self._top
-        tree = self._tree
-        for _ in range((self._leaves // self._top).bit_length() - 1):
-            node = 2 * node
-            left = tree[node]
-            right = rest >= left
-            rest = rest - left * right
-            node = node + right
-        found: np.ndarray = np.minimum(node - self._leaves, self._size - 1)
+        found = np.empty(len(share), dtype=np.int64)
+        kernels.find_leaves(self._tree, share * self._tree[1], found)
         return found
 
     def load(self, leaves: np.ndarray) -> None:

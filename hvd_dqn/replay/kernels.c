@@ -1,0 +1,215 @@
+/* The replay's loops over a batch. NumPy takes dozens of calls for each, and most of a small
+ * batch's time goes into calls. What the functions do is said in kernels.pyi. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Bits of a row's kind, as in ring.py. */
+enum { TERMINATED = 1, TRUNCATED = 2, FINAL_OBS = 4, FIRST_OBS = 8 };
+
+/* The numbers of `view`, if it holds a whole number of them. */
+static Py_ssize_t count_of(const Py_buffer *view, size_t itemsize) {
+  if (view->len % (Py_ssize_t)itemsize) {
+    PyErr_SetString(PyExc_ValueError, "an array is of another type");
+    return -1;
+  }
+  return view->len / (Py_ssize_t)itemsize;
+}
+
+static int require(int condition, PyObject *error, const char *message) {
+  if (!condition && !PyErr_Occurred()) PyErr_SetString(error, message);
+  return condition;
+}
+
+/* None where an error is set, NULL then; every buffer is given back. */
+static PyObject *finish(Py_buffer *views, int count) {
+  for (int i = 0; i < count; i++) PyBuffer_Release(&views[i]);
+  if (PyErr_Occurred()) return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *set_leaves(PyObject *self, PyObject *args) {
+  Py_buffer views[3] = {0};
+  if (!PyArg_ParseTuple(args, "w*y*y*", &views[0], &views[1], &views[2])) return NULL;
+  double *tree = views[0].buf;
+  const int64_t *index = views[1].buf;
+  const double *value = views[2].buf;
+  const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
+  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
+  if (!require(count_of(&views[2], sizeof(double)) == batch, PyExc_ValueError,
+               "as many values as leaves are needed"))
+    return finish(views, 3);
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= index[i] && index[i] < leaves, PyExc_IndexError, "no such leaf"))
+      return finish(views, 3);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i++) tree[leaves + index[i]] = value[i];
+  int level = 1;
+  for (int64_t first = leaves / 2; first > 0; first /= 2, level++)
+    for (Py_ssize_t i = 0; i < batch; i++) {
+      const int64_t node = (leaves + index[i]) >> level;
+      tree[node] = tree[2 * node] + tree[2 * node + 1];
+    }
+  Py_END_ALLOW_THREADS
+  return finish(views, 3);
+}
+
+static PyObject *find_leaves(PyObject *self, PyObject *args) {
+  Py_buffer views[3] = {0};
+  if (!PyArg_ParseTuple(args, "y*w*w*", &views[0], &views[1], &views[2])) return NULL;
+  const double *tree = views[0].buf;
+  double *rest = views[1].buf;
+  int64_t *node = views[2].buf;
+  const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
+  const Py_ssize_t batch = count_of(&views[1], sizeof(double));
+  if (!require(count_of(&views[2], sizeof(int64_t)) == batch, PyExc_ValueError,
+               "as many places as sums are needed") ||
+      !require(leaves > 0 && tree[1] > 0, PyExc_ValueError, "no leaf is greater than zero"))
+    return finish(views, 3);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i++) node[i] = 1;
+  /* All searches go down a level together: the processor waits for many of their leaves at once. */
+  for (int64_t first = 1; first < leaves; first *= 2)
+    for (Py_ssize_t i = 0; i < batch; i++) {
+      const int64_t left = 2 * node[i];
+      const int right = rest[i] >= tree[left] && tree[left + 1] > 0;
+      rest[i] -= right ? tree[left] : 0;
+      node[i] = left + right;
+    }
+  for (Py_ssize_t i = 0; i < batch; i++) node[i] -= leaves;
+  Py_END_ALLOW_THREADS
+  return finish(views, 3);
+}
+
+static PyObject *find_windows(PyObject *self, PyObject *args) {
+  Py_buffer views[8] = {0};
+  Py_ssize_t rows, n_step, stack;
+  if (!PyArg_ParseTuple(args, "y*y*y*y*nnnw*w*w*w*", &views[0], &views[1], &views[2], &views[3],
+                        &rows, &n_step, &stack, &views[4], &views[5], &views[6], &views[7]))
+    return NULL;
+  const uint8_t *kinds = views[0].buf;
+  const int64_t *cursor = views[1].buf, *filled = views[2].buf, *slot = views[3].buf;
+  uint8_t *valid = views[4].buf, *terminated = views[6].buf;
+  int64_t *length = views[5].buf, *depth = views[7].buf;
+  const Py_ssize_t slots = count_of(&views[0], 1), batch = count_of(&views[3], sizeof(int64_t));
+  const Py_ssize_t num_envs = count_of(&views[1], sizeof(int64_t));
+  if (!require(rows > 0 && num_envs * rows == slots &&
+                   count_of(&views[2], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[4], 1) == batch && count_of(&views[6], 1) == batch &&
+                   count_of(&views[5], sizeof(int64_t)) == batch &&
+                   count_of(&views[7], sizeof(int64_t)) == batch,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 8);
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= slot[i] && slot[i] < slots, PyExc_IndexError, "no such slot"))
+      return finish(views, 8);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    const int64_t column = slot[i] / rows, row = slot[i] % rows;
+    const uint8_t *ring = kinds + column * rows;
+    const int64_t age = (cursor[column] - row + rows) % rows, older = filled[column] - age;
+    int64_t steps = n_step, before = stack - 1;
+    uint8_t ends = 0;
+    for (int64_t k = 0; k < n_step && k < age; k++) {
+      const uint8_t kind = ring[row + k < rows ? row + k : row + k - rows];
+      if (kind & (TERMINATED | TRUNCATED)) {
+        ends = kind;
+        steps = k + 1;
+        break;
+      }
+    }
+    int whole = older >= stack - 1;
+    for (int64_t k = 0; k < stack && k <= older; k++)
+      if (ring[row >= k ? row - k : row - k + rows] & FIRST_OBS) {
+        before = k;
+        whole = 1;
+        break;
+      }
+    length[i] = steps;
+    terminated[i] = (ends & TERMINATED) != 0;
+    depth[i] = before;
+    valid[i] = !(ring[row] & FINAL_OBS) && age > 0 && steps <= age && older >= 0 && whole;
+  }
+  Py_END_ALLOW_THREADS
+  return finish(views, 8);
+}
+
+static PyObject *sum_rewards(PyObject *self, PyObject *args) {
+  Py_buffer views[5] = {0};
+  Py_ssize_t rows;
+  if (!PyArg_ParseTuple(args, "y*y*y*ny*w*", &views[0], &views[1], &views[2], &rows, &views[3],
+                        &views[4]))
+    return NULL;
+  const float *rewards = views[0].buf;
+  const int64_t *slot = views[1].buf, *length = views[2].buf;
+  const double *power = views[3].buf;
+  float *sums = views[4].buf;
+  const Py_ssize_t slots = count_of(&views[0], sizeof(float));
+  const Py_ssize_t powers = count_of(&views[3], sizeof(double));
+  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
+  if (!require(rows > 0 && slots % rows == 0 &&
+                   count_of(&views[2], sizeof(int64_t)) == batch &&
+                   count_of(&views[4], sizeof(float)) == batch,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 5);
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= slot[i] && slot[i] < slots && 0 <= length[i] && length[i] <= powers,
+                 PyExc_IndexError, "no such window"))
+      return finish(views, 5);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    const int64_t row = slot[i] % rows;
+    const float *ring = rewards + (slot[i] - row);
+    double sum = 0;
+    for (int64_t k = 0; k < length[i]; k++)
+      sum += power[k] * (double)ring[(row + k) % rows];
+    sums[i] = (float)sum;
+  }
+  Py_END_ALLOW_THREADS
+  return finish(views, 5);
+}
+
+static PyObject *copy_stretches(PyObject *self, PyObject *args) {
+  Py_buffer views[4] = {0};
+  Py_ssize_t unit;
+  if (!PyArg_ParseTuple(args, "y*y*y*nw*", &views[0], &views[1], &views[2], &unit, &views[3]))
+    return NULL;
+  const char *source = views[0].buf;
+  const int64_t *first = views[1].buf, *missing = views[2].buf;
+  char *goal = views[3].buf;
+  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
+  const Py_ssize_t length = batch ? views[3].len / batch : 0;
+  if (!require(unit > 0 && batch * length == views[3].len && length <= views[0].len &&
+                   count_of(&views[2], sizeof(int64_t)) == batch,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 4);
+  const Py_ssize_t last = (views[0].len - length) / unit;
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= first[i] && first[i] <= last && missing[i] <= length / unit,
+                 PyExc_IndexError, "no such stretch"))
+      return finish(views, 4);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    const Py_ssize_t blank = missing[i] > 0 ? missing[i] * unit : 0;
+    memset(goal + i * length, 0, blank);
+    memcpy(goal + i * length + blank, source + first[i] * unit + blank, length - blank);
+  }
+  Py_END_ALLOW_THREADS
+  return finish(views, 4);
+}
+
+static PyMethodDef methods[] = {
+    {"copy_stretches", copy_stretches, METH_VARARGS, NULL},
+    {"set_leaves", set_leaves, METH_VARARGS, NULL},
+    {"find_leaves", find_leaves, METH_VARARGS, NULL},
+    {"find_windows", find_windows, METH_VARARGS, NULL},
+    {"sum_rewards", sum_rewards, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT, .m_name = "kernels", .m_size = 0, .m_methods = methods};
+
+PyMODINIT_FUNC PyInit_kernels(void) { return PyModuleDef_Init(&module); }
