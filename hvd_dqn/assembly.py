@@ -21,7 +21,7 @@ from hvd_dqn.resources import Resources
 from hvd_dqn.seeding import Stream
 from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState
-from hvd_dqn.structs import Progress
+from hvd_dqn.structs import Batch, Progress, ReplayShare
 
 
 @dataclass
@@ -123,6 +123,25 @@ def assemble_learner(
         generator=generator,
         wants_stop=resources.stop,
         clock=clock,
+    )
+
+
+def blank_batch(config: Config, resources: Resources) -> Batch:
+    """Of the shapes that this rank's replay gives, and of no experience."""
+    size, device = config.replay.batch_size, resources.device
+    obs = torch.from_numpy(
+        np.zeros((size, *resources.envs.obs_space.shape), dtype=resources.envs.obs_dtype)
+    ).to(device)
+    zeros = torch.zeros(size, device=device)
+    return Batch(
+        obs=obs,
+        action=zeros.long(),
+        reward=zeros,
+        discount=zeros,
+        next_obs=obs,
+        weight=zeros,
+        slot=np.zeros(size, dtype=np.int64),
+        share=ReplayShare(),
     )
 
 

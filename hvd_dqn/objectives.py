@@ -43,7 +43,7 @@ def make_objective(config: ObjectiveConfig, generator: Generator) -> Objective:
     if config.distribution == "categorical":
         return CategoricalObjective(config)
     if config.distribution == "quantile":
-        return QuantileObjective(config)
+        return QuantileObjective(config, generator.device)
     if config.distribution == "implicit_quantile":
         return ImplicitQuantileObjective(config, generator)
     return ExpectedObjective(config)
@@ -166,15 +166,14 @@ class QuantileGoals:
 class QuantileObjective:
     """QR-DQN: the return's values at fixed quantiles (Dabney et al. 2018a)."""
 
-    def __init__(self, config: ObjectiveConfig) -> None:
+    def __init__(self, config: ObjectiveConfig, device: torch.device) -> None:
         self._goals = QuantileGoals(config)
-        self._taus = midpoints(config.num_quantiles)
+        self._taus = midpoints(config.num_quantiles).to(device)
 
     def __call__(
         self, online: QuantileQNetwork, target: QuantileQNetwork, batch: Batch
     ) -> LossTerms:
         """See `Objective`."""
-        self._taus = self._taus.to(batch.reward.device)
         with torch.no_grad():
             next_quantiles = target.outputs(batch.next_obs)
             next_q = next_quantiles.mean(dim=2)

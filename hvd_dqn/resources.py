@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -88,6 +90,8 @@ def acquire(
                     f"{config.updates_start_env_steps(comm.world_size)} env steps",
                     "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
                 )
+            if config.optimizer.compile:
+                _require_compiler()
             device = select_device(config.device, comm.local_rank)
             envs = make_vector_env(
                 config.env,
@@ -128,6 +132,17 @@ def acquire(
         stack.close()
         raise
     return resources
+
+
+def _require_compiler() -> None:
+    """`UserError` without the C++ compiler that torch calls."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"optimizer.compile = True needs a C++ compiler, and there is no {compiler!r} on "
+            f"{hostname()}",
+            "install one (Debian: g++), name one in CXX, or leave the option out",
+        )
 
 
 def _require_shared(store: Store, comm: Communicator) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from hvd_dqn import schedules
-from hvd_dqn.assembly import Parts, assemble, epsilon
+from hvd_dqn.assembly import Parts, assemble, blank_batch, epsilon
 from hvd_dqn.checkpointing import Checkpoints
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -59,6 +59,8 @@ def train(
     resources = acquire(config, comm, run_dir, start, stop, watchdog)
     try:
         parts = assemble(config, comm, resources, progress)
+        with watchdog.patience():
+            parts.learner.warm_up(blank_batch(config, resources))
         observer = parts.observer
         checkpoints = Checkpoints(config, comm, resources, parts)
         lost = resume_parts(config, comm, start, parts, resources.saver, watchdog.touch)

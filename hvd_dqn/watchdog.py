@@ -14,6 +14,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +57,7 @@ class Watchdog:
         self._interval = min(limit / 10, 5.0)
         self._moved = time.monotonic()
         self._waiting = False
+        self._is_patient = False
         self._count = 0
         self._seen: dict[int, tuple[int, float]] = {}
         self._ended = threading.Event()
@@ -86,6 +89,16 @@ class Watchdog:
         """What this rank is at, or waits for, is under way."""
         self._moved = time.monotonic()
 
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Within it, this rank's own work may take any time."""
+        self._is_patient = True
+        try:
+            yield
+        finally:
+            self._is_patient = False
+            self.touch()
+
     def explain(self) -> str | None:
         """Which rank is gone, where contact was lost; `None` where that is another's to say."""
         ranks = range(self._comm.world_size)
@@ -113,6 +126,8 @@ class Watchdog:
             if late > self._limit / 2:  # this process was stopped as a whole, and goes on
                 self.touch()
                 self._seen.clear()
+            if self._is_patient:
+                self.touch()
             # Should a library keep Python's lock for so long that this thread does not run, ranks
             # of other processes see it; a single process ends by this.
             faulthandler.dump_traceback_later(2 * self._limit, exit=True)

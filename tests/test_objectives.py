@@ -149,7 +149,7 @@ def test_quantiles_against_a_loop_over_samples(double, munchausen):
     )
     online, target = networks(config)
     data = batch()
-    terms = QuantileObjective(config)(online, target, data)
+    terms = QuantileObjective(config, torch.device("cpu"))(online, target, data)
     for i in range(8):
         obs, next_obs = data.obs[i : i + 1], data.next_obs[i : i + 1]
         next_z = target.outputs(next_obs)[0]

@@ -31,6 +31,7 @@ CASES = {
         "target_period_updates": 1,
         "target_step": 0.1,
     },
+    "compiled": {"optimizer.compile": True},
     "gradients applied one update late": {"distributed.average": "delayed_gradients"},
     "prioritised, one update late": {
         "distributed.average": "delayed_gradients",

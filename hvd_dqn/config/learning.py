@@ -169,6 +169,10 @@ class OptimizerConfig(Section):
     """`rmsprop`: share of the old averages that each update keeps."""
     rmsprop_eps: float = positive(0.01)
     """`rmsprop`: the constant in its denominator, outside the root."""
+    compile: bool = False
+    """Compile both passes through the networks to one program (`torch.compile`) before the first
+    update: it takes some seconds to a minute, and a C++ compiler (on a GPU, Triton).
+    """
     max_grad_norm: float | None = positive(10.0)
     """Clip the gradient of an optimizer step to this L2 norm; `None` does not clip."""
     world_size_scaling: Literal["none", "sqrt", "linear"] = "none"

@@ -72,6 +72,15 @@ class Config(Section):
                 "distributed.average = 'parameters' each rank steps on a batch of its own; set it "
                 "to none"
             )
+        drawn = {
+            "objective.distribution": self.objective.distribution == "implicit_quantile",
+            "network.dropout": self.network.dropout > 0,
+        }
+        for name in (name for name, draws in drawn.items() if draws and self.optimizer.compile):
+            raise ConfigError(
+                f"optimizer.compile = True: {name} = {self.flat()[name]!r} draws random numbers "
+                "within the passes, which a compiled program does not; set it to False"
+            )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:
             raise ConfigError(

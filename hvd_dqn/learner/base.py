@@ -17,8 +17,9 @@ from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
+from hvd_dqn.learner.passes import CompiledPasses, EagerPasses, Passes
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.objectives import LossTerms, Objective
+from hvd_dqn.objectives import Objective
 from hvd_dqn.optimizers import make_optimizer
 from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState, State
@@ -90,6 +91,7 @@ class Learner(ABC):
         self.online = online
         self._target = target
         self._objective = objective
+        self._compiles = config.compile
         self._max_grad_norm = config.max_grad_norm
         self._rate = rate
         self._target_update = target_update
@@ -199,10 +201,14 @@ class Learner(ABC):
         self.statistics = LearnerStatistics(**state["statistics"])
 
     def _use_gradients(self, gradients: Tensor, averaged: Tensor | None = None) -> None:
-        """From now on `_backward` adds to `gradients` [P], and the optimizer reads `averaged` [P],
-        or these.
+        """From now on the passes put theirs into `gradients` [P], and the optimizer reads
+        `averaged` [P], or these.
         """
         self.online_parameters.put_gradients_into(gradients)
+        networks = self.online, self._target, self._objective
+        self._passes: Passes = (
+            CompiledPasses(*networks) if self._compiles else EagerPasses(*networks, gradients)
+        )
         self._whole.grad = gradients if averaged is None else averaged
         self._prime_optimizer()
 
@@ -225,17 +231,17 @@ class Learner(ABC):
         state: dict[str, Tensor] = self._optimizer.state[self._whole]
         return state
 
-    def _backward(self, batch: Batch, scale: float) -> tuple[LossTerms, Tensor]:
-        """The loss terms, and the plain means [3] of loss, |TD error| and value; the gradients are
-        those of `scale` times the weighted loss.
+    def warm_up(self, batch: Batch) -> None:
+        """Do what takes long the first time, before there is experience; `batch` is of the shapes
+        of those to come. Nothing that an update depends on changes.
         """
+        self._passes.warm_up(batch)
+
+    def _run_passes(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+        """See `Passes`; the layers that change have changed before."""
         self.online.prepare(self._generator, learning=True)
         self._target.prepare(self._generator, learning=True)
-        terms = self._objective(self.online, self._target, batch)
-        loss = (batch.weight * terms.loss).mean()
-        torch.autograd.backward(loss if scale == 1.0 else scale * loss)
-        each = torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value))
-        return terms, each.mean(dim=1)
+        return self._passes(batch, scale)
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         if self._max_grad_norm is not None and norm > self._max_grad_norm:

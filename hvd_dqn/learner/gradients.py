@@ -69,14 +69,14 @@ class GradientAveragingLearner(Learner):
         behind them; the priorities [B] that its samples earn.
         """
         gradients = self._buffer.payload
-        gradients.zero_()
-        terms, means = self._backward(batch, scale=batch.share.mass / batch.share.weight_floor)
+        scale = batch.share.mass / batch.share.weight_floor
+        priority, means = self._run_passes(batch, scale)
         total = means[0] + gradients.sum()
         nonfinite = (total - total).ne(0).float()  # x − x is 0, or no number
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
         digest = self._digest() if compared else self._no_digest
         self._buffer.write_control(means, nonfinite, digest, batch.share, stop=self._wants_stop())
-        return terms.priority
+        return priority
 
     def _take_step(self, sums: SumBuffer) -> None:
         agreement = sums.read_control()

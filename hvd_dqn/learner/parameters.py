@@ -41,10 +41,9 @@ class ParameterAveragingLearner(Learner):
 
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, for its own step."""
-        self._gradients.zero_()
-        terms, means = self._backward(batch, scale=1.0)
+        priority, means = self._run_passes(batch, scale=1.0)
         self._means += means / self._period_updates
-        return terms.priority
+        return priority
 
     def finish(self) -> None:
         """Take this rank's step, and average where the time has come. A rank whose numbers are not

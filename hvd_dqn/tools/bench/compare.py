@@ -40,7 +40,7 @@ WORK: dict[str, Any] = {
 }
 """rl-baselines3-zoo's CartPole: 128 updates after every 256 env steps. Its target network changes
 once a round, since its period of 10 env steps ends while steps are taken: every 128 updates."""
-_HERE = "hvd_dqn"
+OURS = {"hvd_dqn": [], "hvd_dqn, compiled": ["--optimizer.compile=True"]}
 
 
 def measure_peers(
@@ -55,8 +55,10 @@ def measure_peers(
             for name, script in PEERS.items():
                 rates = _peer(python, script, work)
                 runs.append({"name": name, "num_envs": count, "env_steps_per_second": rates})
-            ours = run_bench(["train", "--records", str(records), "--", *our_words(work)], 1, "")
-            runs.append({"name": _HERE, "num_envs": count} | ours)
+            for name, options in OURS.items():
+                words = [*our_words(work), *options]
+                ours = run_bench(["train", "--records", str(records), "--", *words], 1, "")
+                runs.append({"name": name, "num_envs": count} | ours)
     return runs
 
 
@@ -113,15 +115,20 @@ def print_peers(runs: Sequence[Mapping[str, Any]]) -> None:
                 if (run["name"], run["num_envs"]) == (name, count)
                 for rate in run["env_steps_per_second"]
             ]
-            for name in (*PEERS, _HERE)
+            for name in (*PEERS, *OURS)
         }
-        ours = statistics.median(of[_HERE])
+        medians = {name: statistics.median(rates) for name, rates in of.items()}
         for name, rates in of.items():
-            ratio = "" if name == _HERE else number(ours / statistics.median(rates))
-            rows.append([str(count), name, str(spread(rates)), ratio])
+            ratios = ["" if name in OURS else number(medians[us] / medians[name]) for us in OURS]
+            rows.append([str(count), name, str(spread(rates)), *ratios])
     print_table(
         "CartPole by rl-baselines3-zoo's settings, one core",
-        ["environments", "library", "env steps/s", "hvd_dqn is so many times as fast"],
+        [
+            "environments",
+            "library",
+            "env steps/s",
+            *(f"{us} is so many times as fast" for us in OURS),
+        ],
         rows,
     )
 

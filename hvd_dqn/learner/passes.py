@@ -1,0 +1,130 @@
+"""Both passes through the networks: from a batch to gradients."""
+
+from __future__ import annotations
+
+from types import FunctionType, MethodType
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from hvd_dqn.networks import QNetwork
+from hvd_dqn.objectives import LossTerms, Objective
+from hvd_dqn.structs import Batch, ReplayShare
+
+
+class Passes(Protocol):
+    """What an update computes before ranks talk of it."""
+
+    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+        """Put the gradients of `scale` times the weighted loss into the online parameters' `.grad`;
+        the priorities [B] that the samples earn, and the plain means [3] of loss, |TD error| and
+        value.
+        """
+        ...
+
+    def warm_up(self, batch: Batch) -> None:
+        """Do what takes long the first time; `batch` is of the shapes of those to come."""
+        ...
+
+
+class EagerPasses:
+    """One operation after the other, as torch's autograd records them."""
+
+    def __init__(
+        self, online: QNetwork, target: QNetwork, objective: Objective, gradients: Tensor
+    ) -> None:
+        """`gradients` [P] holds every parameter's `.grad`."""
+        self._online = online
+        self._target = target
+        self._objective = objective
+        self._gradients = gradients
+
+    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
+        self._gradients.zero_()
+        terms = self._objective(self._online, self._target, batch)
+        loss = (batch.weight * terms.loss).mean()
+        torch.autograd.backward(loss if scale == 1.0 else scale * loss)
+        return terms.priority, _means(terms)
+
+    def warm_up(self, batch: Batch) -> None:
+        """Nothing takes long."""
+
+
+class CompiledPasses:
+    """Both passes as one program, by `torch.compile`: the same numbers but for rounding.
+
+    It reads and writes the same memory at every call, where batches are copied to; so nothing that
+    could differ between two calls is left, and torch's guards, which look for that, are left out:
+    they take as long as a tenth of a small network's update.
+    """
+
+    def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
+        self._terms = _Terms(online, target, objective)
+        parameters = list(online.named_parameters(prefix="_online"))
+        self._parameters = {name: parameter.detach() for name, parameter in parameters}
+        self._gradients = [p.grad for _, p in parameters if p.grad is not None]
+        self._scale = torch.ones((), device=parameters[0][1].device)
+        self._inputs: list[Tensor] = []
+        leave_out = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # since torch 2.9
+        # Without guards, torch tells programs apart by their code: this one needs code of its own.
+        plain = CompiledPasses._differentiate
+        own = FunctionType(plain.__code__.replace(), plain.__globals__, closure=plain.__closure__)
+        self._program = torch.compile(
+            MethodType(own, self),
+            fullgraph=True,
+            dynamic=False,
+            options={} if leave_out is None else {"guard_filter_fn": leave_out},
+        )
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+        """See `Passes`; the next call overwrites what this one gives."""
+        if not self._inputs:
+            self._inputs = [part.new_empty(part.shape) for part in batch[:6]]
+        for place, part in zip(self._inputs, batch[:6], strict=True):
+            place.copy_(part, non_blocking=True)
+        self._scale.fill_(scale)
+        priority, means = self._program(self._parameters, self._gradients, self._inputs)
+        return priority, means
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile."""
+        self(batch, 1.0)
+
+    def _differentiate(
+        self, parameters: dict[str, Tensor], gradients: list[Tensor], parts: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        obs, action, reward, discount, next_obs, weight = parts
+        slot, share = np.empty(0), ReplayShare()  # of no use here
+        batch = Batch(obs, action, reward, discount, next_obs, weight, slot, share)
+
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            terms: LossTerms = functional_call(self._terms, parameters, (batch,))
+            weighted = self._scale * (batch.weight * terms.loss).mean()
+            return weighted, (terms.priority, _means(terms))
+
+        results, (priority, means) = grad(loss, has_aux=True)(parameters)
+        for place, result in zip(gradients, results.values(), strict=True):
+            place.copy_(result)
+        return priority, means
+
+
+class _Terms(nn.Module):
+    """An objective as a module, whose parameters a functional call can replace."""
+
+    def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
+        super().__init__()
+        self._online = online
+        self._target = target
+        self._objective = objective
+
+    def forward(self, batch: Batch) -> LossTerms:
+        return self._objective(self._online, self._target, batch)
+
+
+def _means(terms: LossTerms) -> Tensor:
+    return torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value)).mean(dim=1)

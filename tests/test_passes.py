@@ -1,0 +1,112 @@
+"""The compiled passes against the eager ones, and where they are refused."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from hvd_dqn.config import Config, ConfigError, NetworkConfig, ObjectiveConfig, OptimizerConfig
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.errors import UserError
+from hvd_dqn.learner.base import TargetUpdate
+from hvd_dqn.learner.gradients import GradientAveragingLearner
+from hvd_dqn.networks import make_network
+from hvd_dqn.objectives import make_objective
+from hvd_dqn.resources import _require_compiler
+from hvd_dqn.structs import Batch, ReplayShare
+
+VECTORS = gym.spaces.Box(-1, 1, (4,))
+IMAGES = gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)
+
+
+def make_learner(network, objective, space, *, compiled):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    online, target = (
+        make_network(network, objective, obs_space=space, num_actions=3, device=torch.device("cpu"))
+        for _ in range(2)
+    )
+    return GradientAveragingLearner(
+        online=online,
+        target=target,
+        objective=make_objective(objective, generator),
+        config=OptimizerConfig(compile=compiled),
+        rate=lambda updates: 1e-3,
+        target_update=TargetUpdate(7),
+        communicator=LocalCommunicator(),
+        generator=generator,
+    )
+
+
+def batches(space, count, size=16):
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        # Observations of a replay lie among others: this is what strides may look like.
+        both = rng.integers(0, 2, (size, 2, *space.shape)).astype(space.dtype)
+        weight = rng.random(size, dtype=np.float32)
+        yield Batch(
+            obs=torch.from_numpy(both)[:, 0] if number % 2 else torch.from_numpy(both[:, 0].copy()),
+            action=torch.from_numpy(rng.integers(0, 3, size)),
+            reward=torch.from_numpy(rng.normal(size=size).astype(np.float32)),
+            discount=torch.from_numpy(rng.random(size, dtype=np.float32)),
+            next_obs=torch.from_numpy(both)[:, 1],
+            weight=torch.from_numpy(weight),
+            slot=np.arange(size),
+            share=ReplayShare(mass=3.0, weight_floor=0.5 + number / 100),
+        )
+
+
+@pytest.mark.parametrize(
+    ("network", "objective", "space"),
+    [
+        (NetworkConfig(hidden_sizes=(32, 32), dueling=True), ObjectiveConfig(), VECTORS),
+        (
+            NetworkConfig(hidden_sizes=(32,), noisy=True),
+            ObjectiveConfig(distribution="categorical"),
+            IMAGES,
+        ),
+        (
+            NetworkConfig(hidden_sizes=(32,)),
+            ObjectiveConfig(
+                distribution="quantile", num_quantiles=20, munchausen=True, double=False
+            ),
+            IMAGES,
+        ),
+    ],
+    ids=["expected", "noisy-categorical", "munchausen-quantile"],
+)
+def test_compiled_updates_are_the_eager_ones(network, objective, space):
+    eager, compiled = (
+        make_learner(network, objective, space, compiled=choice) for choice in (False, True)
+    )
+    before = compiled.online_parameters.values.clone()
+    compiled.warm_up(next(batches(space, 1)))
+    assert torch.equal(compiled.online_parameters.values, before)
+    for batch in batches(space, 20):
+        priorities = [learner.start(batch).clone() for learner in (eager, compiled)]
+        torch.testing.assert_close(*priorities, rtol=1e-3, atol=1e-4)
+        for learner in (eager, compiled):
+            learner.finish()
+    for name in ("online_parameters", "target_parameters"):
+        ours, theirs = (getattr(learner, name).values for learner in (compiled, eager))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(compiled.online_parameters.values, before)
+    assert compiled.statistics.loss == pytest.approx(eager.statistics.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [
+        {"objective": ObjectiveConfig(distribution="implicit_quantile")},
+        {"network": NetworkConfig(dropout=0.1)},
+    ],
+)
+def test_what_draws_random_numbers_is_not_compiled(draws):
+    with pytest.raises(ConfigError, match=r"optimizer\.compile = True: .* set it to False"):
+        Config(optimizer=OptimizerConfig(compile=True), **draws)
+
+
+def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler"):
+        _require_compiler()
