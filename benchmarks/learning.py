@@ -34,8 +34,11 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parallel", type=int, default=2, help="one-rank runs side by side")
     parser.add_argument("--label", default="", help="behind the preset's name: what options change")
-    parser.add_argument("options", nargs="*", help="further options of hvd-dqn train, after --")
-    arguments = parser.parse_args()
+    parser.epilog = "Further options of hvd-dqn train stand behind --."
+    words = [*sys.argv[1:], "--"]
+    split = words.index("--")
+    arguments = parser.parse_args(words[:split])
+    arguments.options = words[split + 1 : -1]
     for ranks in arguments.ranks:
         with ThreadPoolExecutor(arguments.parallel if ranks == 1 else 1) as pool:
             runs = list(
