@@ -210,6 +210,14 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
     assert results[2]["drift"] == pytest.approx(1e-3, rel=0.05)
 
 
+def test_a_sum_wakes_horovods_thread(tmp_path):
+    """At a cycle of 5 s, 60 updates would take longer than the launch may."""
+    sleepy = {"HOROVOD_CYCLE_TIME": "5000", "HOROVOD_IDLE_CYCLE_TIME": "5000"}
+    run_job(
+        *(tmp_path, "equivalence"), size=16, updates=60, environment=sleepy, backend="horovod"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
 def test_collectives(tmp_path, backend):
     results = run_job(tmp_path, "gathering", ranks=3, backend=backend)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,7 @@ JOBS = {job.__name__: job for job in (equivalence, bad_start, drift, gathering, 
 def main() -> None:
     job, directory, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
+    os.environ.update(options.get("environment", {}))
     comm = connect(options.get("backend", "auto"))
     result = JOBS[job](comm, options)
     (directory / f"rank-{comm.rank}.json").write_text(json.dumps(result))
