@@ -24,8 +24,8 @@ class DistributedConfig(Section):
     """
     average: Literal["gradients", "delayed_gradients", "parameters"] = "gradients"
     """What ranks average: every update's gradients, so that N ranks do what one rank does on N
-    times the batch; the same, each average applied one update late, which hides the time that it
-    takes (Li et al. 2018); or, after every `average_period_updates` updates of its own on each
+    times the batch; the same, each average applied one update late, which gives it an update's time
+    to arrive (Li et al. 2018); or, after every `average_period_updates` updates of its own on each
     rank, the parameters (local SGD, Stich 2019).
     """
     average_period_updates: int = positive(10)

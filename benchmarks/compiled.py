@@ -1,0 +1,171 @@
+"""Updates with eager and with compiled passes, in turn, by network and method: a table.
+
+    taskset -c 0 python benchmarks/compiled.py
+
+One process and one thread; a batch stays the same, so neither environments nor a replay take part.
+The difference is the greatest of any parameter after as many updates on batches of their own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hvd_dqn.config import DistributedConfig, NetworkConfig, ObjectiveConfig, OptimizerConfig
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.learner import Learner, TargetUpdate, make_learner
+from hvd_dqn.networks import make_network
+from hvd_dqn.objectives import make_objective
+from hvd_dqn.structs import Batch, ReplayShare
+
+VECTORS = gym.spaces.Box(-1, 1, (4,))
+MINATAR = gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)
+ATARI = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+ROUNDS, SECONDS, ACTIONS, COMPARED_UPDATES = 9, 1.0, 6, 12
+
+
+class Case(NamedTuple):
+    """What is updated."""
+
+    name: str
+    space: gym.spaces.Box
+    network: dict[str, Any]
+    objective: dict[str, Any]
+    batch_size: int = 32
+
+
+CASES = [
+    Case("MLP 256×256", VECTORS, {"hidden_sizes": (256, 256)}, {"double": False}, 64),
+    Case(
+        "the same, dueling, LayerNorm, double DQN",
+        VECTORS,
+        {"hidden_sizes": (256, 256), "layer_norm": True, "dueling": True},
+        {},
+        64,
+    ),
+    Case("MinAtar's convolution, double DQN", MINATAR, {"hidden_sizes": (128,)}, {}),
+    Case(
+        "the same, C51, noisy, dueling",
+        MINATAR,
+        {"hidden_sizes": (128,), "noisy": True, "dueling": True},
+        {"distribution": "categorical"},
+    ),
+    Case(
+        "the same, QR-DQN with 200 quantiles, Munchausen",
+        MINATAR,
+        {"hidden_sizes": (128,)},
+        {"distribution": "quantile", "munchausen": True, "double": False},
+    ),
+    Case("Nature's convolutions, double DQN", ATARI, {"hidden_sizes": (512,)}, {}),
+]
+
+
+def learner_of(case: Case, *, compiled: bool) -> Learner:
+    """Always of the same initial weights."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    objective = ObjectiveConfig(**case.objective)
+    online, target = (
+        make_network(
+            NetworkConfig(**case.network),
+            objective,
+            obs_space=case.space,
+            num_actions=ACTIONS,
+            device=torch.device("cpu"),
+        )
+        for _ in range(2)
+    )
+    return make_learner(
+        DistributedConfig(),
+        prioritized=False,
+        online=online,
+        target=target,
+        objective=make_objective(objective, generator),
+        config=OptimizerConfig(compile=compiled),
+        rate=lambda updates: 1e-3,
+        target_update=TargetUpdate(100),
+        communicator=LocalCommunicator(),
+        generator=generator,
+    )
+
+
+def batch_of(case: Case, rng: np.random.Generator) -> Batch:
+    """Random transitions."""
+    size = case.batch_size
+    low, high = (0, int(case.space.high.max()) + 1) if case.space.dtype == np.uint8 else (-3, 4)
+    obs, next_obs = rng.integers(low, high, (2, size, *case.space.shape)).astype(case.space.dtype)
+    scalars = rng.random((3, size), dtype=np.float32)
+    reward, discount, weight = map(torch.from_numpy, scalars)
+    return Batch(
+        obs=torch.from_numpy(obs),
+        action=torch.from_numpy(rng.integers(0, ACTIONS, size)),
+        reward=reward,
+        discount=discount,
+        next_obs=torch.from_numpy(next_obs),
+        weight=weight,
+        slot=np.arange(size),
+        share=ReplayShare(),
+    )
+
+
+def update(learner: Learner, batch: Batch) -> None:
+    """One."""
+    learner.start(batch)
+    learner.finish()
+
+
+def measure(case: Case) -> list[str]:
+    """Cells of the table."""
+    rng = np.random.default_rng(0)
+    batch = batch_of(case, rng)
+    eager, compiled = (learner_of(case, compiled=choice) for choice in (False, True))
+    began = time.perf_counter()
+    compiled.warm_up(batch)
+    compile_seconds = time.perf_counter() - began
+    for _ in range(COMPARED_UPDATES):
+        other = batch_of(case, rng)
+        update(eager, other)
+        update(compiled, other)
+    values = [learner.online_parameters.values for learner in (eager, compiled)]
+    difference = float((values[0] - values[1]).abs().max())
+    times: dict[str, list[float]] = {"eager": [], "compiled": []}
+    for _ in range(ROUNDS):
+        for name, learner in (("eager", eager), ("compiled", compiled)):
+            count, began = 0, time.perf_counter()
+            while time.perf_counter() - began < SECONDS / ROUNDS:
+                update(learner, batch)
+                count += 1
+            times[name].append(1e3 * (time.perf_counter() - began) / count)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return [
+        case.name,
+        f"{medians['eager']:.2f}",
+        f"{medians['compiled']:.2f}",
+        f"{medians['eager'] / medians['compiled']:.2f}",
+        f"{difference:.0e}",
+        f"{compile_seconds:.0f} s",
+    ]
+
+
+def main() -> None:
+    """Every case."""
+    torch.set_num_threads(1)
+    print(
+        "| network and method | eager, ms | compiled, ms | times as fast | difference | compiling |"
+    )
+    print("|---|---|---|---|---|---|")
+    for case in CASES:
+        print(f"| {' | '.join(measure(case))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
