@@ -281,7 +281,7 @@ def test_priorities_are_the_samples_own_errors():
     learner = workers.make_learner(LocalCommunicator(), seed=0)
     (batch,) = workers.batches(1, 8)
     priority = learner.start(batch)
-    expected = learner._objective(learner.online, learner._target, batch).abs_td_error
+    expected = learner.objective(learner.online, learner.target, batch).abs_td_error
     torch.testing.assert_close(priority, expected)
 
 
@@ -314,7 +314,7 @@ def test_every_update_draws_noise_for_both_networks_and_follows_the_kernels():
             [
                 [m.noise_out.clone() for m in network.modules() if isinstance(m, NoisyLinear)]
                 + [m.left.clone() for m in network.modules() if isinstance(m, SpectralConv2d)]
-                for network in (learner.online, learner._target)
+                for network in (learner.online, learner.target)
             ]
         )
     for before, after in pairwise(seen):
@@ -332,10 +332,10 @@ def test_a_copied_target_computes_what_the_online_network_does():
     learner = changing_learner(target_period=2)
     for number in range(5):
         if number % 2 == 0:
-            for network in (learner.online, learner._target):
+            for network in (learner.online, learner.target):
                 network.prepare(None, learning=False)
             obs = image_batch().obs
-            assert torch.equal(learner.online(obs), learner._target(obs)), number
+            assert torch.equal(learner.online(obs), learner.target(obs)), number
         learner.start(image_batch())
         learner.finish()
 
@@ -343,7 +343,7 @@ def test_a_copied_target_computes_what_the_online_network_does():
 def test_losses_are_reported_without_weights_and_norms_by_update():
     (batch,) = workers.batches(1, 8)
     learner = workers.make_learner(LocalCommunicator(), seed=0)
-    expected = learner._objective(learner.online, learner._target, batch).loss.mean().item()
+    expected = learner.objective(learner.online, learner.target, batch).loss.mean().item()
     learner.start(batch._replace(weight=torch.full((8,), 0.01)))
     learner.finish()
     assert learner.statistics.loss == pytest.approx(expected)

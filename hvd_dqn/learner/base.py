@@ -89,8 +89,8 @@ class Learner(ABC):
         clock: StageClock | None = None,
     ) -> None:
         self.online = online
-        self._target = target
-        self._objective = objective
+        self.target = target
+        self.objective = objective
         self._compiles = config.compile
         self._max_grad_norm = config.max_grad_norm
         self._rate = rate
@@ -187,13 +187,13 @@ class Learner(ABC):
         """What differs between ranks: noise, random streams, sums since the last report."""
         return {
             "online_buffers": dict(self.online.named_buffers()),
-            "target_buffers": dict(self._target.named_buffers()),
+            "target_buffers": dict(self.target.named_buffers()),
             "generator": self._generator.get_state(),
             "statistics": dataclasses.asdict(self.statistics),
         }
 
     def _load_own_state(self, state: State, *, mine: bool) -> None:
-        for network, name in ((self.online, "online_buffers"), (self._target, "target_buffers")):
+        for network, name in ((self.online, "online_buffers"), (self.target, "target_buffers")):
             for buffer, value in network.named_buffers():
                 value.copy_(state[name][buffer])
         if mine:
@@ -205,7 +205,7 @@ class Learner(ABC):
         `averaged` [P], or these.
         """
         self.online_parameters.put_gradients_into(gradients)
-        networks = self.online, self._target, self._objective
+        networks = self.online, self.target, self.objective
         self._passes: Passes = (
             CompiledPasses(*networks) if self._compiles else EagerPasses(*networks, gradients)
         )
@@ -240,7 +240,7 @@ class Learner(ABC):
     def _run_passes(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
         """See `Passes`; the layers that change have changed before."""
         self.online.prepare(self._generator, learning=True)
-        self._target.prepare(self._generator, learning=True)
+        self.target.prepare(self._generator, learning=True)
         return self._passes(batch, scale)
 
     def _step(self, gradients: Tensor, norm: float) -> None:
@@ -275,7 +275,7 @@ class Learner(ABC):
     def _copy_to_target(self) -> None:
         """Parameters, and what layers know of them (spectral norms)."""
         self.target_parameters.values.copy_(self.online_parameters.values)
-        for target, online in zip(self._target.buffers(), self.online.buffers(), strict=True):
+        for target, online in zip(self.target.buffers(), self.online.buffers(), strict=True):
             target.copy_(online)
 
     def _resynchronise(self) -> None:

@@ -41,8 +41,8 @@ class DocumentedLearner:
     """In the place of ours: what `iterate` calls."""
 
     def __init__(self, ours: Learner, config: Config, kind: str, comm: Communicator) -> None:
-        self._online, self._target = ours.online, ours._target
-        self._objective = ours._objective
+        self._online, self._target = ours.online, ours.target
+        self._objective = ours.objective
         for network in (self._online, self._target):
             for parameter in network.parameters():  # memory of its own, as torch makes it
                 parameter.data = parameter.detach().clone()
