@@ -3,7 +3,7 @@
     python -m tests.cluster.slurm --nodes 2 DIRECTORY
 
 starts one, prints the environment with which sbatch and its kin find it, and ends it at Ctrl-C.
-Needs root and Debian's slurm-wlm, munge, openssh-server and iproute2.
+Needs root and Debian's slurm-wlm, libpmix2, munge, openssh-server and iproute2.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from ctypes.util import find_library
 from pathlib import Path
 
 from tests.cluster import ssh
@@ -29,6 +30,8 @@ def why_not() -> str | None:
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
         if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install slurm-wlm munge)"
+    if find_library("pmix") is None:
+        return "libpmix is missing, without which srun starts no MPI (Debian: apt install libpmix2)"
     return ssh.why_not()
 
 
