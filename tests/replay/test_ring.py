@@ -211,3 +211,26 @@ def test_a_million_atari_transitions_fit_in_seven_gigabytes():
     held = frames.nbytes + sum(v.nbytes for v in small.state_dict().values())
     stated = Ring.bytes_needed(capacity=3200, frame_stack=4, n_step=3, **settings_)
     assert held == stated + 32 * 8, "all but the cursors is counted"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "prioritized", "draws"),
+    [(16, False, 1), (16, True, 5), (40_000, False, 5)],  # the last: more than a core's cache holds
+)
+def test_small_batches_that_do_not_depend_on_each_other_are_drawn_together(
+    batch_size, prioritized, draws
+):
+    world = World(
+        capacity=400, num_envs=2, n_step=2, batch_size=batch_size, prioritized=prioritized
+    )
+    world.walk(300, end_probability=0.05)
+    counts = []
+    draw = world.sampler.draw
+    world.sampler.draw = lambda count, exponent: counts.append(count) or draw(count, exponent)
+    expected = 5 * batch_size // draws
+    for number, batch in enumerate(world.replay.batches(5, 0.5)):
+        assert len(batch.action) == batch_size
+        if batch_size < 100:
+            expect_transitions(world, batch)
+        assert len(counts) == min(number + 1, draws)
+    assert counts == [expected] * draws
