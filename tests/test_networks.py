@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
-from hvd_dqn.networks import make_network
+from hvd_dqn.networks import make_network, multiply_adds
 from hvd_dqn.networks.layers import NoisyLinear, SpectralConv2d
 from hvd_dqn.networks.torsos import BoundsScaling
 
@@ -260,3 +260,39 @@ def test_implicit_quantiles_are_what_the_paper_computes():
             torch.testing.assert_close(ours[b, :, k], one, rtol=1e-4, atol=1e-5)
     middles = torch.tensor([0.125, 0.375, 0.625, 0.875]).expand(5, -1)
     torch.testing.assert_close(network(obs), network.quantiles(features, middles).mean(2))
+
+
+@pytest.mark.parametrize(
+    "distribution", ["expected", "categorical", "quantile", "implicit_quantile"]
+)
+def test_low_precision_is_within_the_layers_alone(distribution):
+    space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    objective = ObjectiveConfig(distribution=distribution, num_quantiles=11)
+    exact, low = (
+        NetworkConfig(hidden_sizes=(64,), precision=precision, dueling=True)
+        for precision in ("float32", "bfloat16")
+    )
+    networks = []
+    for config in (exact, low):
+        torch.manual_seed(0)
+        networks.append(
+            make_network(
+                config, objective, obs_space=space, num_actions=3, device=torch.device("cpu")
+            )
+        )
+    assert multiply_adds(networks[0], (4, 84, 84), 2) == multiply_adds(networks[1], (4, 84, 84), 2)
+    with torch.device("meta"):
+        shapes = make_network(
+            low, objective, obs_space=space, num_actions=3, device=torch.device("meta")
+        )
+    assert multiply_adds(shapes, (4, 84, 84), 2) == multiply_adds(networks[0], (4, 84, 84), 2)
+    obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
+    values = [network(obs) for network in networks]
+    assert values[1].dtype == torch.float32
+    assert not torch.equal(*values), "it must have done something"
+    torch.testing.assert_close(*values, rtol=0.05, atol=0.02)
+    values[1].sum().backward()
+    for parameter in networks[1].parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is None or parameter.grad.dtype == torch.float32
+    assert all(m.grad is not None for m in networks[1].torso.parameters())

@@ -43,6 +43,10 @@ class NetworkConfig(Section):
     pool_size: int | None = positive(None)
     """Adaptive max pooling to this many rows and columns behind the `impala` torso; `None`: none.
     """
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic within the layers; parameters, losses, sums and steps are float32 always.
+    `bfloat16` is faster for convolutions where the processor has it, and slower for small networks.
+    """
     scale_observations: bool = False
     """Map each observation component from the finite bounds that its space declares to −1 … 1. It
     helps where the bounds are tight (MountainCar) and harms where they are loose (LunarLander).

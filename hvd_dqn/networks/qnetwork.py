@@ -7,6 +7,7 @@ forms. Every one gives action values [B, A] when called, so whoever acts need no
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import gymnasium as gym
 import numpy as np
@@ -30,17 +31,28 @@ class QNetwork(nn.Module):
         self.scaling = scaling
         self.torso = torso
         self.head = head
+        self.precision = "float32"
         self._changing = [m for m in self.modules() if isinstance(m, ChangingLayer)]
+
+    def arithmetic(self, device: torch.device) -> AbstractContextManager[None]:
+        """Within it, layers compute as `precision` says."""
+        if self.precision == "float32" or device.type == "meta":
+            return nullcontext()
+        context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
+        return context
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, F]."""
-        features: Tensor = self.torso(self.scaling(obs.float()))
+        with self.arithmetic(obs.device):
+            features: Tensor = self.torso(self.scaling(obs.float()))
         return features
 
     def outputs(self, obs: Tensor) -> Tensor:
         """What the head says of each action, [B, A, M]."""
-        outputs: Tensor = self.head(self.features(obs))
-        return outputs
+        features = self.features(obs)
+        with self.arithmetic(obs.device):
+            outputs: Tensor = self.head(features)
+        return outputs.float()
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values [B, A]."""
@@ -106,9 +118,10 @@ class ImplicitQuantileQNetwork(QNetwork):
         """Values [B, A, K] at quantiles `taus` [B, K] of features [B, F] (Dabney et al. 2018b,
         equation 4).
         """
-        embedded = self.embedding(torch.cos(taus.unsqueeze(2) * self.frequencies))
-        joint = (features.unsqueeze(1) * embedded).flatten(0, 1)
-        values: Tensor = self.head(joint)
+        with self.arithmetic(taus.device):
+            embedded = self.embedding(torch.cos(taus.unsqueeze(2) * self.frequencies))
+            joint = (features.unsqueeze(1) * embedded).flatten(0, 1)
+            values: Tensor = self.head(joint).float()
         return values.view(*taus.shape, -1).transpose(1, 2)
 
     def values(self, features: Tensor) -> Tensor:
@@ -145,16 +158,20 @@ def make_network(
         config, (features, *hidden), num_actions, outputs.get(objective.distribution, 1)
     )
     parts = _scaling(config, obs_space), torso, head
+    network: QNetwork
     if objective.distribution == "categorical":
         support = torch.linspace(objective.v_min, objective.v_max, objective.num_atoms)
-        return CategoricalQNetwork(*parts, support).to(device)
-    if objective.distribution == "quantile":
-        return QuantileQNetwork(*parts).to(device)
-    if objective.distribution == "implicit_quantile":
-        return ImplicitQuantileQNetwork(
+        network = CategoricalQNetwork(*parts, support)
+    elif objective.distribution == "quantile":
+        network = QuantileQNetwork(*parts)
+    elif objective.distribution == "implicit_quantile":
+        network = ImplicitQuantileQNetwork(
             *parts, num_features=features, num_policy_taus=objective.num_policy_taus
-        ).to(device)
-    return QNetwork(*parts).to(device)
+        )
+    else:
+        network = QNetwork(*parts)
+    network.precision = config.precision
+    return network.to(device)
 
 
 def _scaling(config: NetworkConfig, obs_space: gym.spaces.Box) -> nn.Module:

@@ -3,7 +3,7 @@
     python -m tests.cluster.slurm --nodes 2 DIRECTORY
 
 starts one, prints the environment with which sbatch and its kin find it, and ends it at Ctrl-C.
-Needs root and Debian's slurm-wlm, libpmix2, munge, openssh-server and iproute2.
+Needs root and Debian's slurm-wlm, libpmix-dev, munge, openssh-server and iproute2.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from ctypes.util import find_library
 from pathlib import Path
 
 from tests.cluster import ssh
@@ -30,8 +30,9 @@ def why_not() -> str | None:
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
         if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install slurm-wlm munge)"
-    if find_library("pmix") is None:
-        return "libpmix is missing, without which srun starts no MPI (Debian: apt install libpmix2)"
+    load = "import ctypes; ctypes.CDLL('libpmix.so')"  # as Slurm's plugin does
+    if subprocess.run([sys.executable, "-c", load], capture_output=True, check=False).returncode:
+        return "libpmix.so is missing, which srun starts MPI with (Debian: apt install libpmix-dev)"
     return ssh.why_not()
 
 
