@@ -66,6 +66,12 @@ CASES = [
         {"distribution": "quantile", "munchausen": True, "double": False},
     ),
     Case("Nature's convolutions, double DQN", ATARI, {"hidden_sizes": (512,)}, {}),
+    Case(
+        "the same in bfloat16",
+        ATARI,
+        {"hidden_sizes": (512,), "precision": "bfloat16"},
+        {},
+    ),
 ]
 
 
