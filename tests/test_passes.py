@@ -1,5 +1,7 @@
 """The compiled passes against the eager ones, and where they are refused."""
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,12 +10,17 @@ import torch
 from hvd_dqn.config import Config, ConfigError, NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
+from hvd_dqn.learner import base
 from hvd_dqn.learner.base import TargetUpdate
 from hvd_dqn.learner.gradients import GradientAveragingLearner
+from hvd_dqn.learner.passes import EagerPasses
 from hvd_dqn.networks import make_network
 from hvd_dqn.objectives import make_objective
-from hvd_dqn.resources import _require_compiler
+from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.structs import Batch, ReplayShare
+from hvd_dqn.train import train
+from hvd_dqn.watchdog import Watchdog
+from tests.distributed.workers import small_config
 
 VECTORS = gym.spaces.Box(-1, 1, (4,))
 IMAGES = gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)
@@ -106,7 +113,22 @@ def test_what_draws_random_numbers_is_not_compiled(draws):
         Config(optimizer=OptimizerConfig(compile=True), **draws)
 
 
-def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch):
+def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
+    config = small_config().changed({"optimizer.compile": True})
     with pytest.raises(UserError, match="no-such-compiler"):
-        _require_compiler()
+        train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_compiling_may_take_longer_than_a_hang(monkeypatch, tmp_path):
+    class Slow(EagerPasses):
+        def warm_up(self, batch):
+            time.sleep(2.5)
+
+    ended = []
+    monkeypatch.setattr(base, "EagerPasses", Slow)
+    monkeypatch.setattr(Watchdog, "_end", lambda self, message: ended.append(message))
+    config = small_config().changed({"distributed.hang_seconds": 1.0})
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert not ended

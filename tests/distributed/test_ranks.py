@@ -212,9 +212,11 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
 def test_a_sum_wakes_horovods_thread(tmp_path):
     """At a cycle of 5 s, 60 updates would take longer than the launch may."""
     sleepy = {"HOROVOD_CYCLE_TIME": "5000", "HOROVOD_IDLE_CYCLE_TIME": "5000"}
-    run_job(
+    results = run_job(
         *(tmp_path, "equivalence"), size=16, updates=60, environment=sleepy, backend="horovod"
     )  # fmt: skip
+    assert len(results) == 2
+    assert results[0]["parameters"] == results[1]["parameters"]
 
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])

@@ -92,7 +92,11 @@ def test_stretches_that_are_not_there(first, missing, error):
 
 
 def test_a_batch_of_nothing():
-    kernels.set_leaves(np.zeros(8), NO_SLOTS, np.zeros(0))
+    tree = np.arange(8.0)
+    kernels.set_leaves(tree, NO_SLOTS, np.zeros(0))
+    assert tree.tolist() == list(range(8)), "no sum is made anew"
     windows_of(NO_SLOTS)
     empty = np.zeros(0, dtype=np.uint8)
     kernels.copy_stretches(np.ones((9, 3), dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, empty)
+    with pytest.raises(ValueError, match="fit"):  # one place too many for no stretch
+        kernels.copy_stretches(np.ones(9, dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, np.zeros(1))
