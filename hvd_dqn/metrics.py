@@ -172,11 +172,14 @@ class Meter:
         learning_rate: float,
     ) -> Metrics:
         """The record of the period that ends now. Collective."""
-        elapsed = max(time.perf_counter() - self._last_time, 1e-9)
+        now = time.perf_counter()
+        elapsed = max(now - self._last_time, 1e-9)
+        stages = self._clock.take()
+        period = max(sum(stages.values()), 1e-9)  # waits in a gather differ from rank to rank
         mine = {
             "episodes": [list(episode) for episode in self._episodes],
-            "stages": self._clock.take(),
-            "on_its_way": learner.on_its_way_seconds,
+            "shares": {stage: seconds / period for stage, seconds in stages.items()},
+            "hidden_share": learner.on_its_way_seconds / period,
             "drift": learner.drift,
         }
         ranks = self._comm.gather(mine)
@@ -185,13 +188,13 @@ class Meter:
             "exploration/epsilon": epsilon,
             "speed/env_steps_per_second": (progress.env_steps - self._last_env_steps) / elapsed,
             "speed/updates_per_second": learner.updates / elapsed,
-            "distributed/transfer_share": min(r["stages"]["averaging"] for r in ranks) / elapsed,
-            "distributed/hidden_share": statistics.fmean(r["on_its_way"] for r in ranks) / elapsed,
+            "distributed/transfer_share": min(r["shares"]["averaging"] for r in ranks),
+            "distributed/hidden_share": statistics.fmean(r["hidden_share"] for r in ranks),
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,
         }
         for stage in STAGES:
-            metrics[f"time/{stage}"] = statistics.fmean(r["stages"][stage] for r in ranks) / elapsed
+            metrics[f"time/{stage}"] = statistics.fmean(r["shares"][stage] for r in ranks)
         if episodes:
             metrics |= episode_metrics(episodes)
         if learner.updates:
@@ -206,7 +209,7 @@ class Meter:
                 "q/taken_mean": learner.value / learner.agreed,
             }
         self._episodes = []
-        self._last_time, self._last_env_steps = time.perf_counter(), progress.env_steps
+        self._last_time, self._last_env_steps = now, progress.env_steps
         return metrics
 
 
