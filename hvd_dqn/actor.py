@@ -69,10 +69,14 @@ class Exploration:
         """Actions [N], each random with its ε of [N]; `greedy` is asked only where some environment
         does not explore.
         """
-        start = (self._rng.random(len(self._action)) < epsilon) & (self._remaining == 0)
+        start = self._rng.random(len(self._action)) < epsilon
         drawn = self._rng.integers(self._num_actions, size=len(self._action))
+        if self._zeta_exponent is None:
+            return drawn if start.all() else np.where(start, drawn, greedy())
+        start &= self._remaining == 0
         self._action = np.where(start, drawn, self._action)
-        self._remaining = np.where(start, self._durations(), self._remaining)
+        durations = self._rng.zipf(self._zeta_exponent, size=len(self._action))
+        self._remaining = np.where(start, durations, self._remaining)
         exploring = self._remaining > 0
         self._remaining -= exploring
         chosen = self._action if exploring.all() else greedy()
@@ -82,12 +86,6 @@ class Exploration:
     def end_episodes(self, ended: np.ndarray) -> None:
         """No random action outlasts its episode."""
         self._remaining[ended] = 0
-
-    def _durations(self) -> np.ndarray | int:
-        if self._zeta_exponent is None:
-            return 1
-        durations: np.ndarray = self._rng.zipf(self._zeta_exponent, size=len(self._action))
-        return durations
 
     def state_dict(self) -> dict[str, Any]:
         """The random actions under way, and the generator's state."""

@@ -55,14 +55,22 @@ class FrameStore:
         """What a store of these settings takes, in bytes."""
         return num_envs * (rows + span - 1) * math.prod(frame_shape) * dtype.itemsize
 
-    def write(self, column: np.ndarray, row: np.ndarray, frames: np.ndarray) -> None:
-        """Put frames [W, *frame] at these environments' rows [W]."""
+    def write(self, column: np.ndarray, row: np.ndarray, obs: np.ndarray) -> None:
+        """Put the newest frame of each observation [W, K·C, …], or frames [W, *frame], at these
+        environments' rows [W].
+        """
+        again = self._span - 1
+        if self._frames.device.type == "cpu":
+            unit = self._frames.shape[1] * self._word.itemsize
+            obs = np.ascontiguousarray(obs)
+            kernels.write_frames(self._frames.numpy(), self._rows, again, column, row, obs, unit)
+            return
         place = column * self._pitch + row
-        again = np.flatnonzero(row < self._span - 1)
-        if again.size:
-            place = np.concatenate((place, place[again] + self._rows))
-            frames = np.concatenate((frames, frames[again]))
-        values = torch.from_numpy(frames.reshape(len(place), self._size)).view(self._word)
+        frames = obs.reshape(len(obs), -1)[:, -self._size :]
+        twice = np.flatnonzero(row < again)
+        place = np.concatenate((place, place[twice] + self._rows))
+        frames = np.concatenate((frames, frames[twice]))
+        values = torch.from_numpy(frames).view(self._word)
         index = torch.from_numpy(place)
         device = self._frames.device
         self._frames.index_copy_(0, index.to(device), values.to(device))

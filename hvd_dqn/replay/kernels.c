@@ -200,7 +200,82 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
   return finish(views, 4);
 }
 
+static PyObject *write_frames(PyObject *self, PyObject *args) {
+  Py_buffer views[4] = {0};
+  Py_ssize_t rows, again, unit;
+  if (!PyArg_ParseTuple(args, "w*nny*y*y*n", &views[0], &rows, &again, &views[1], &views[2],
+                        &views[3], &unit))
+    return NULL;
+  char *frames = views[0].buf;
+  const int64_t *column = views[1].buf, *row = views[2].buf;
+  const char *obs = views[3].buf;
+  const Py_ssize_t count = count_of(&views[1], sizeof(int64_t)), pitch = rows + again;
+  const Py_ssize_t length = count ? views[3].len / count : 0;
+  if (!require(rows > 0 && unit > 0 && 0 <= again && again <= rows &&
+                   count_of(&views[2], sizeof(int64_t)) == count &&
+                   count * length == views[3].len && (!count || unit <= length) &&
+                   views[0].len % (pitch * unit) == 0,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 4);
+  const Py_ssize_t columns = views[0].len / (pitch * unit);
+  for (Py_ssize_t i = 0; i < count; i++)
+    if (!require(0 <= column[i] && column[i] < columns && 0 <= row[i] && row[i] < rows,
+                 PyExc_IndexError, "no such row"))
+      return finish(views, 4);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < count; i++) {
+    const char *newest = obs + (i + 1) * length - unit;
+    char *place = frames + (column[i] * pitch + row[i]) * unit;
+    memcpy(place, newest, unit);
+    if (row[i] < again) memcpy(place + rows * unit, newest, unit);
+  }
+  Py_END_ALLOW_THREADS
+  return finish(views, 4);
+}
+
+static PyObject *take_steps(PyObject *self, PyObject *args) {
+  Py_buffer views[10] = {0};
+  if (!PyArg_ParseTuple(args, "w*w*w*w*w*w*y*y*y*y*", &views[0], &views[1], &views[2], &views[3],
+                        &views[4], &views[5], &views[6], &views[7], &views[8], &views[9]))
+    return NULL;
+  int32_t *actions = views[0].buf;
+  float *rewards = views[1].buf;
+  uint8_t *kinds = views[2].buf;
+  int64_t *moved = views[3].buf, *cursor = views[4].buf, *filled = views[5].buf;
+  const int64_t *action = views[6].buf;
+  const float *reward = views[7].buf;
+  const uint8_t *terminated = views[8].buf, *truncated = views[9].buf;
+  const Py_ssize_t num_envs = count_of(&views[3], sizeof(int64_t));
+  const Py_ssize_t slots = count_of(&views[2], 1), rows = num_envs > 0 ? slots / num_envs : 0;
+  if (!require(rows > 0 && num_envs * rows == slots &&
+                   count_of(&views[0], sizeof(int32_t)) == slots &&
+                   count_of(&views[1], sizeof(float)) == slots &&
+                   count_of(&views[4], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[5], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[6], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[7], sizeof(float)) == num_envs &&
+                   count_of(&views[8], 1) == num_envs && count_of(&views[9], 1) == num_envs,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 10);
+  for (Py_ssize_t i = 0; i < num_envs; i++)
+    if (!require(0 <= cursor[i] && cursor[i] < rows, PyExc_IndexError, "no such row"))
+      return finish(views, 10);
+  for (Py_ssize_t i = 0; i < num_envs; i++) {
+    const Py_ssize_t slot = i * rows + cursor[i];
+    actions[slot] = (int32_t)action[i];
+    rewards[slot] = reward[i];
+    kinds[slot] |= (terminated[i] ? TERMINATED : 0) | (truncated[i] ? TRUNCATED : 0);
+    moved[i]++;
+    cursor[i] = moved[i] % rows;
+    filled[i] = moved[i] < rows - 1 ? moved[i] : rows - 1;
+    kinds[i * rows + cursor[i]] = 0;
+  }
+  return finish(views, 10);
+}
+
 static PyMethodDef methods[] = {
+    {"take_steps", take_steps, METH_VARARGS, NULL},
+    {"write_frames", write_frames, METH_VARARGS, NULL},
     {"copy_stretches", copy_stretches, METH_VARARGS, NULL},
     {"set_leaves", set_leaves, METH_VARARGS, NULL},
     {"find_leaves", find_leaves, METH_VARARGS, NULL},

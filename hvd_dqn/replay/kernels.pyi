@@ -46,6 +46,37 @@ def sum_rewards(
     environment's T rows: rewards [N·T] float32, slot and length [B] int64, powers [n] float64.
     """
 
+def take_steps(
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    kinds: np.ndarray,
+    moved: np.ndarray,
+    cursor: np.ndarray,
+    filled: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+) -> None:
+    """Write a step at the cursors of a ring's N environments and move them one row on, to rows
+    without a mark: actions [N·T] int32, rewards [N·T] float32, kinds [N·T] uint8; moved, cursor and
+    filled [N] int64; action [N] int64, reward [N] float32, terminated and truncated [N] bool.
+    """
+
+def write_frames(
+    frames: np.ndarray,
+    rows: int,
+    again: int,
+    column: np.ndarray,
+    row: np.ndarray,
+    obs: np.ndarray,
+    unit: int,
+) -> None:
+    """Copy the last `unit` bytes of each of `obs` [W, …] to the row of its environment, column and
+    row [W] int64; `frames` [N, T + again, unit] has the first `again` of an environment's T rows
+    twice.
+    """
+
 def copy_stretches(
     source: np.ndarray, first: np.ndarray, missing: np.ndarray, unit: int, out: np.ndarray
 ) -> None:

@@ -75,7 +75,6 @@ class Ring:
         self.num_slots = self.slots_needed(capacity=capacity, num_envs=num_envs)
         self._n_step = n_step
         self._stack = frame_stack
-        self._channels = frame_shape[0]
         self._frames = FrameStore(
             num_envs=num_envs,
             rows=self.rows,
@@ -153,12 +152,19 @@ class Ring:
         obs: np.ndarray,
     ) -> None:
         """Add one step of N environments (see `EnvStep`), at once there to be sampled."""
-        columns = self._columns
-        self._actions[columns, self._cursor] = action
-        self._rewards[columns, self._cursor] = reward
-        self._kinds[columns, self._cursor] |= terminated * TERMINATED | truncated * TRUNCATED
-        self._advance(columns, kind=0)
-        self._write(columns, next_obs)
+        kernels.take_steps(
+            self._actions,
+            self._rewards,
+            self._kinds,
+            self._moved,
+            self._cursor,
+            self._filled,
+            action,
+            reward,
+            terminated,
+            truncated,
+        )
+        self._write(self._columns, next_obs)
         again = np.flatnonzero(ended)
         if again.size:
             self._kinds[again, self._cursor[again]] = FINAL_OBS
@@ -347,8 +353,7 @@ class Ring:
         }
 
     def _write(self, columns: np.ndarray, obs: np.ndarray) -> None:
-        newest = obs[:, -self._channels :]
-        self._frames.write(columns, self._cursor[columns], newest)
+        self._frames.write(columns, self._cursor[columns], obs)
 
     def _advance(self, columns: np.ndarray, *, kind: int | np.uint8) -> None:
         """Move these cursors one row on; the row they come to is the oldest one, given up."""

@@ -100,3 +100,54 @@ def test_a_batch_of_nothing():
     kernels.copy_stretches(np.ones((9, 3), dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, empty)
     with pytest.raises(ValueError, match="fit"):  # one place too many for no stretch
         kernels.copy_stretches(np.ones(9, dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"cursor": slots(0, 5)}, IndexError),
+        ({"cursor": slots(-1, 0)}, IndexError),
+        ({"filled": slots(0)}, ValueError),
+        ({"kinds": np.zeros(9, dtype=np.uint8)}, ValueError),
+        ({"rewards": np.zeros(10)}, ValueError),
+        ({"action": np.zeros(2, dtype=np.int32)}, ValueError),
+        ({"reward": np.zeros(2)}, ValueError),
+        ({"truncated": np.zeros(3, dtype=np.bool_)}, ValueError),
+    ],
+)
+def test_steps_of_no_such_ring(changed, error):
+    arrays = {
+        "actions": np.zeros((2, 5), dtype=np.int32),
+        "rewards": np.zeros((2, 5), dtype=np.float32),
+        "kinds": np.zeros((2, 5), dtype=np.uint8),
+        "moved": slots(3, 3),
+        "cursor": slots(3, 3),
+        "filled": slots(3, 3),
+        "action": slots(1, 1),
+        "reward": np.ones(2, dtype=np.float32),
+        "terminated": np.ones(2, dtype=np.bool_),
+        "truncated": np.zeros(2, dtype=np.bool_),
+    } | changed
+    with pytest.raises(error):
+        kernels.take_steps(*arrays.values())
+    assert not arrays["actions"].any()
+    assert arrays["moved"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "unit", "error"),
+    [
+        (slots(0, 2), slots(0, 0), 3, IndexError),
+        (slots(0, 0), slots(0, 5), 3, IndexError),
+        (slots(0, 0), slots(-1, 0), 3, IndexError),
+        (slots(0, 0), slots(0), 3, ValueError),
+        (slots(0, 0), slots(0, 0), 7, ValueError),  # longer than an observation
+        (slots(0, 0, 0, 0), slots(0, 0, 0, 0), 3, ValueError),  # ten bytes are no four rows
+        (slots(0, 0), slots(0, 0), 4, ValueError),  # the frames are no whole number of fours
+    ],
+)
+def test_frames_of_no_such_rows(column, row, unit, error):
+    frames = np.zeros((2, 5 + 2, 3), dtype=np.uint8)
+    with pytest.raises(error):
+        kernels.write_frames(frames, 5, 2, column, row, np.ones((2, 5), dtype=np.uint8), unit)
+    assert not frames.any()
