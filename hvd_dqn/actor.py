@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvd_dqn.envs import EpisodesLostError, VectorEnvironment
+from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.stages import StageClock
@@ -133,14 +133,39 @@ class Actor:
     def step(self, epsilon: np.ndarray) -> list[Episode]:
         """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
         while True:
-            action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
-            self._clock.lap("acting")
+            action = self._choose(epsilon)
             try:
                 step = self._envs.step(action)
-                self._clock.lap("envs")
                 break
             except EpisodesLostError:
                 self._lose_episodes(np.ones(len(action), dtype=np.bool_))
+        return self._keep(action, step)
+
+    def begin_step(self, epsilon: np.ndarray) -> None:
+        """The same in two halves, between which the environments are under way: the replay stays
+        as it is until `finish_step`.
+        """
+        action = self._choose(epsilon)
+        self._envs.begin(action)
+        self._begun = epsilon, action
+
+    def finish_step(self) -> list[Episode]:
+        """The episodes that ended in the step that was begun."""
+        epsilon, action = self._begun
+        try:
+            step = self._envs.finish()
+        except EpisodesLostError:
+            self._lose_episodes(np.ones(len(action), dtype=np.bool_))
+            return self.step(epsilon)
+        return self._keep(action, step)
+
+    def _choose(self, epsilon: np.ndarray) -> np.ndarray:
+        action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
+        self._clock.lap("acting")
+        return action
+
+    def _keep(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
+        self._clock.lap("envs")
         self._replay.add(
             action=action,
             reward=step.reward,

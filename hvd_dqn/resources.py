@@ -93,6 +93,11 @@ def acquire(
             if config.optimizer.compile:
                 _require_compiler()
             device = select_device(config.device, comm.local_rank)
+            if config.optimizer.cuda_graph and device.type != "cuda":
+                raise UserError(
+                    f"optimizer.cuda_graph = True needs a GPU, and rank {comm.rank} has none",
+                    "leave it out",
+                )
             envs = make_vector_env(
                 config.env,
                 num_envs=config.env.num_envs,

@@ -19,14 +19,12 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.errors import LostContactError
-from hvd_dqn.learner import Learner, NonFiniteError
+from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.observer import Summary
-from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.resources import acquire
 from hvd_dqn.resume import resume as resume_parts
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
-from hvd_dqn.stages import StageClock
 from hvd_dqn.start import plan
 from hvd_dqn.structs import Progress
 from hvd_dqn.watchdog import Watchdog
@@ -89,31 +87,36 @@ def train(
 
 
 def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
-    """Collect, then update."""
+    """Collect, then update; or update while the last step is under way."""
     progress = parts.progress
-    for _ in range(config.vector_steps_per_iteration):
-        parts.observer.add_episodes(parts.actor.step(epsilon(config, comm, progress.env_steps)))
+    last = config.vector_steps_per_iteration - 1
+    for number in range(config.vector_steps_per_iteration):
+        share_of_random = epsilon(config, comm, progress.env_steps)
         progress.env_steps += config.env.num_envs * comm.world_size
-    if progress.env_steps >= config.updates_start_env_steps(comm.world_size):
-        beta = schedules.importance_exponent(
-            config.replay, progress.env_steps / config.total_env_steps
-        )
-        update(parts.learner, parts.replay, config.updates_per_iteration, beta, parts.clock)
+        if config.env.overlap_updates and number == last:
+            parts.actor.begin_step(share_of_random)
+            update(config, comm, parts)
+            episodes = parts.actor.finish_step()
+        else:
+            episodes = parts.actor.step(share_of_random)
+        parts.observer.add_episodes(episodes)
+    if not config.env.overlap_updates:
+        update(config, comm, parts)
     progress.updates = parts.learner.updates
 
 
-def update(
-    learner: Learner,
-    replay: ReplayBuffer,
-    count: int,
-    importance_exponent: float,
-    clock: StageClock,
-) -> None:
-    """`count` updates; the next batch is sampled while the ranks' gradients are on their way."""
-    batches = replay.batches(count, importance_exponent)
+def update(config: Config, comm: Communicator, parts: Parts) -> None:
+    """An iteration's updates, where it is time for them; the next batch is sampled while the ranks'
+    gradients are on their way.
+    """
+    progress, learner, replay, clock = parts.progress, parts.learner, parts.replay, parts.clock
+    if progress.env_steps < config.updates_start_env_steps(comm.world_size):
+        return
+    beta = schedules.importance_exponent(config.replay, progress.env_steps / config.total_env_steps)
+    batches = replay.batches(config.updates_per_iteration, beta)
     batch = next(batches)
     clock.lap("replay")
-    for _ in range(count):
+    for _ in range(config.updates_per_iteration):
         priority = learner.start(batch)
         clock.lap("gradients")
         replay.update_priorities(batch.slot, priority)

@@ -100,6 +100,40 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     assert ended == [[True, True]]
 
 
+def test_a_step_in_two_halves_reaches_the_replay_in_the_second():
+    ends = [[None, "life"], ["terminated", None]]
+    simulators = ScriptedSimulators(bytes_space(1), ends)
+    envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0)
+    replay = Recorder()
+    policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
+    actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
+    for steps in (0, 1):
+        actor.begin_step(np.zeros(2))
+        assert len(replay.steps) == steps
+        episodes = actor.finish_step()
+        assert len(replay.steps) == steps + 1
+        assert len(episodes) == steps
+    assert [step["terminated"].tolist() for step in replay.steps] == [[False, True], [True, False]]
+    envs.close()
+
+
+def test_episodes_lost_in_the_background_begin_anew_and_step():
+    broken = ScriptedSimulators(bytes_space(1), [], num_envs=2)  # its first step raises
+    fresh = ScriptedSimulators(bytes_space(1), [[None, None]])
+    envs = VectorEnvironment(
+        broken, episode_seed=lambda copy, number: number, remake=lambda error: fresh
+    )
+    replay = Recorder()
+    replay.cut = lambda columns, obs: replay.steps.append("cut")
+    policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
+    actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
+    actor.begin_step(np.zeros(2))
+    assert actor.finish_step() == []
+    assert replay.steps[0] == "cut"
+    assert len(replay.steps) == 2
+    envs.close()
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_every_rank_stands_on_its_own_rungs_of_the_ladder(rank):
     comm = LocalCommunicator()

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from hvd_dqn.assembly import assemble_replay
-from hvd_dqn.config import Config
+from hvd_dqn.config import Config, NetworkConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import Resources
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.train import train
 from tests.distributed import workers
 from tests.distributed.test_command import SMALL
 from tests.launching import hvd_dqn
@@ -35,6 +37,54 @@ def test_the_update_is_the_cpus_to_float_tolerance():
             learner.finish()
     on_cpu, on_gpu = (learner.online_parameters.values.cpu() for learner in learners)
     torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"compile": True}], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "network",
+    [NetworkConfig(), NetworkConfig(noisy=True, precision="bfloat16")],
+    ids=["plain", "noisy in bfloat16"],
+)
+def test_recorded_updates_are_those_one_by_one(network, changes):
+    device = torch.device("cuda")
+    learners = [
+        workers.make_learner(
+            LocalCommunicator(),
+            seed=0,
+            device=device,
+            network=network,
+            optimizer={"cuda_graph": recorded} | changes,
+        )
+        for recorded in (False, True)
+    ]
+    for batch in workers.batches(50, 32):
+        moved = [v.cuda() for v in batch if isinstance(v, torch.Tensor)]
+        for learner in learners:
+            learner.start(workers.Batch(*moved, batch.slot, batch.share))
+            learner.finish()
+    one_by_one, recorded = (learner.online_parameters.values for learner in learners)
+    torch.testing.assert_close(recorded, one_by_one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer.cuda_graph": True, "env.overlap_updates": True},
+        {"optimizer.cuda_graph": True, "optimizer.compile": True, "replay.storage": "device"},
+        {"distributed.average": "delayed_gradients", "optimizer.cuda_graph": True},
+        {
+            "distributed.average": "parameters",
+            "distributed.average_period_updates": 25,
+            "optimizer.cuda_graph": True,
+        },
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+def test_a_run_with_recorded_updates(tmp_path, changes):
+    config = workers.small_config().changed({"device": "cuda"} | changes)
+    summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert summary.progress.updates > 1000
+    assert np.isfinite(summary.score.mean)
 
 
 def filled_replay(storage: str, device: str):

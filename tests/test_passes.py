@@ -26,7 +26,7 @@ VECTORS = gym.spaces.Box(-1, 1, (4,))
 IMAGES = gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)
 
 
-def make_learner(network, objective, space, *, compiled):
+def make_learner(network, objective, space, **options):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     online, target = (
@@ -37,7 +37,7 @@ def make_learner(network, objective, space, *, compiled):
         online=online,
         target=target,
         objective=make_objective(objective, generator),
-        config=OptimizerConfig(compile=compiled),
+        config=OptimizerConfig(**options),
         rate=lambda updates: 1e-3,
         target_update=TargetUpdate(7),
         communicator=LocalCommunicator(),
@@ -84,7 +84,7 @@ def batches(space, count, size=16):
 )
 def test_compiled_updates_are_the_eager_ones(network, objective, space):
     eager, compiled = (
-        make_learner(network, objective, space, compiled=choice) for choice in (False, True)
+        make_learner(network, objective, space, compile=choice) for choice in (False, True)
     )
     before = compiled.online_parameters.values.clone()
     compiled.warm_up(next(batches(space, 1)))
@@ -101,6 +101,35 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
     assert compiled.statistics.loss == pytest.approx(eager.statistics.loss, rel=1e-3)
 
 
+def test_recorded_updates_are_the_same(monkeypatch):
+    """The copies' part, without a GPU: what is recorded reads and writes the same memory again."""
+    recorded = []
+
+    def record(work):
+        recorded.append(work)
+        results = tuple(result.clone() for result in work())
+
+        def replay():
+            for place, result in zip(results, work(), strict=True):
+                place.copy_(result)
+            return results
+
+        return replay
+
+    plain = make_learner(NetworkConfig(), ObjectiveConfig(), VECTORS)
+    monkeypatch.setattr(base, "record_on_gpu", record)
+    learner = make_learner(NetworkConfig(), ObjectiveConfig(), VECTORS, cuda_graph=True)
+    learner.warm_up(next(batches(VECTORS, 1)))
+    for batch in batches(VECTORS, 20):
+        priorities = [each.start(batch).clone() for each in (plain, learner)]
+        assert torch.equal(*priorities)
+        plain.finish()
+        learner.finish()
+    assert torch.equal(learner.online_parameters.values, plain.online_parameters.values)
+    assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("option", ["compile", "cuda_graph"])
 @pytest.mark.parametrize(
     "draws",
     [
@@ -108,9 +137,17 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
         {"network": NetworkConfig(dropout=0.1)},
     ],
 )
-def test_what_draws_random_numbers_is_not_compiled(draws):
-    with pytest.raises(ConfigError, match=r"optimizer\.compile = True: .* set it to False"):
-        Config(optimizer=OptimizerConfig(compile=True), **draws)
+def test_what_draws_random_numbers_is_not_fixed(draws, option):
+    with pytest.raises(ConfigError, match=rf"optimizer\.{option} = True: .* set it to False"):
+        Config(optimizer=OptimizerConfig(**{option: True}), **draws)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_gpu_is_said_before_anything_begins(tmp_path):
+    config = small_config().changed({"optimizer.cuda_graph": True})
+    with pytest.raises(UserError, match="needs a GPU, and rank 0 has none"):
+        train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch, tmp_path):

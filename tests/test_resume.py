@@ -46,6 +46,11 @@ CASES = {
         "env.frame_stack": 2,
         "network.torso": "minatar",
     },
+    "updates while environments step": {
+        "env.overlap_updates": True,
+        "learning_starts_env_steps": 0,
+        "total_env_steps": 800,
+    },
     "Box2D": {"env.id": "LunarLander-v3"},
     "Atari": {
         "env.id": "ALE/Pong-v5",

@@ -4,10 +4,49 @@ import numpy as np
 import pytest
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.replay import PrioritizedSampler
+from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.learner.gradients import GradientAveragingLearner
+from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.train import train
 from tests.distributed.workers import small_config
+
+
+def order_of_work(monkeypatch, tmp_path, **changes):
+    """What an iteration does with environments, replay and learner, one letter for each."""
+    done = []
+
+    def tell(owner, name, letter):
+        inner = getattr(owner, name)
+
+        def telling(*args, **kwargs):
+            done.append(letter)
+            return inner(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, telling)
+
+    tell(VectorEnvironment, "begin", "b")
+    tell(VectorEnvironment, "finish", "f")
+    tell(ReplayBuffer, "add", "a")
+    tell(ReplayBuffer, "_draw", "d")
+    tell(GradientAveragingLearner, "finish", "u")
+    config = small_config().changed(
+        {"learning_starts_env_steps": 0, "total_env_steps": 80, "updates_per_iteration": 2}
+        | changes
+    )
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    return "".join(done)
+
+
+def test_updates_come_after_the_step_or_while_it_is_under_way(monkeypatch, tmp_path):
+    assert order_of_work(monkeypatch, tmp_path) == "aaduu" * 10
+
+
+def test_an_overlapped_update_draws_from_what_was_there_before_the_step(monkeypatch, tmp_path):
+    overlapped = {"env.overlap_updates": True}
+    # a window of two steps is complete after the second, which the third one's updates see
+    first, later = "abfa", "abduufa"
+    assert order_of_work(monkeypatch, tmp_path, **overlapped) == first + later * 9
 
 
 def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back(

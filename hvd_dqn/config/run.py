@@ -76,10 +76,11 @@ class Config(Section):
             "objective.distribution": self.objective.distribution == "implicit_quantile",
             "network.dropout": self.network.dropout > 0,
         }
-        for name in (name for name, draws in drawn.items() if draws and self.optimizer.compile):
+        fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
+        for name in (name for name, draws in drawn.items() if draws and fixed):
             raise ConfigError(
-                f"optimizer.compile = True: {name} = {self.flat()[name]!r} draws random numbers "
-                "within the passes, which a compiled program does not; set it to False"
+                f"optimizer.{fixed[0]} = True: {name} = {self.flat()[name]!r} draws random numbers "
+                "within the passes, which a fixed program does not; set it to False"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:
@@ -100,7 +101,8 @@ class Config(Section):
 
     def updates_start_env_steps(self, world_size: int) -> int:
         """Global env steps after which every rank surely holds a complete n-step window."""
-        first_windows = self.replay.n_step * self.env.num_envs * world_size
+        steps = self.replay.n_step + self.env.overlap_updates
+        first_windows = steps * self.env.num_envs * world_size
         return max(self.learning_starts_env_steps, first_windows)
 
     def planned_updates(self, world_size: int) -> int:

@@ -43,7 +43,7 @@ class FlatParameters:
 class Agreement(NamedTuple):
     """What all ranks know after a sum: the same values on each of them. Losses, errors and values
     are means over ranks; `stops` counts the ranks that were asked to stop; mass and weight_floor
-    are those of the replay of all ranks.
+    are those of the replay of all ranks; norm is the L2 norm of the summed payload.
     """
 
     loss: float
@@ -55,6 +55,7 @@ class Agreement(NamedTuple):
     parameters_equal: bool
     mass: float
     weight_floor: float
+    norm: float
 
 
 class SumBuffer:
@@ -78,6 +79,7 @@ class SumBuffer:
         sizes = [size, 1 + 5 + 2 * _PIECES, places]
         self.tensor = like.new_zeros(sum(sizes))
         self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
+        self._agreed = self.tensor[size:]
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
 
     def write_control(
@@ -101,17 +103,16 @@ class SumBuffer:
         return copy
 
     def read_control(self) -> Agreement:
-        """What all ranks wrote, after the sum. On a GPU this waits for it."""
+        """What all ranks wrote, after the sum. On a GPU this waits for it, once."""
         ranks = self._world_size
-        stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *digest = (
-            self._control.tolist()
-        )
-        sums, squares = digest[:_PIECES], digest[_PIECES:]
+        norms = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True)
+        numbers = torch.cat((norms, self._agreed)).tolist()
+        norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
+        sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.
         equal = all(
             ranks * square == total * total for total, square in zip(sums, squares, strict=True)
         )
-        shares = self._shares.tolist()
         return Agreement(
             loss / ranks,
             abs_td_error / ranks,
@@ -122,6 +123,7 @@ class SumBuffer:
             equal,
             mass=sum(shares[:ranks]) if shares else float(ranks),
             weight_floor=min(shares[ranks:], default=1.0),
+            norm=norm,
         )
 
 

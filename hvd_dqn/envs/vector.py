@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -74,6 +75,8 @@ class VectorEnvironment:
         self.obs_space = self._frames.obs_space
         self.obs_dtype = self._frames.dtype
         self._obs = np.empty(0)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="environments")
+        self._under_way: Future[EnvStep] | None = None
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
@@ -94,6 +97,16 @@ class VectorEnvironment:
         """
         with self._replaced_if_broken():
             return self._step(action)
+
+    def begin(self, action: np.ndarray) -> None:
+        """Take action [N] in a thread, while the caller goes on; `finish` comes next."""
+        self._under_way = self._thread.submit(self.step, action)
+
+    def finish(self) -> EnvStep:
+        """What the step that was begun gives, or raises."""
+        assert self._under_way is not None, "begin comes first"
+        step, self._under_way = self._under_way, None
+        return step.result()
 
     def _step(self, action: np.ndarray) -> EnvStep:
         step = self._simulators.step(action)
@@ -172,7 +185,8 @@ class VectorEnvironment:
             raise EpisodesLostError from error
 
     def close(self) -> None:
-        """End the copies and their processes."""
+        """End the copies and their processes, after a step that is still under way."""
+        self._thread.shutdown()
         self._simulators.close()
 
     def _remember(self, action: np.ndarray) -> None:

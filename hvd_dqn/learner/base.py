@@ -17,7 +17,13 @@ from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
-from hvd_dqn.learner.passes import CompiledPasses, EagerPasses, Passes
+from hvd_dqn.learner.passes import (
+    CompiledPasses,
+    EagerPasses,
+    Passes,
+    RecordedPasses,
+    record_on_gpu,
+)
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
 from hvd_dqn.optimizers import make_optimizer
@@ -92,6 +98,7 @@ class Learner(ABC):
         self.target = target
         self.objective = objective
         self._compiles = config.compile
+        self._records = config.cuda_graph
         self._max_grad_norm = config.max_grad_norm
         self._rate = rate
         self._target_update = target_update
@@ -209,6 +216,8 @@ class Learner(ABC):
         self._passes: Passes = (
             CompiledPasses(*networks) if self._compiles else EagerPasses(*networks, gradients)
         )
+        if self._records:
+            self._passes = RecordedPasses(self._passes, record_on_gpu)
         self._whole.grad = gradients if averaged is None else averaged
         self._prime_optimizer()
 
@@ -237,11 +246,11 @@ class Learner(ABC):
         """
         self._passes.warm_up(batch)
 
-    def _run_passes(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+    def _run_passes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Passes`; the layers that change have changed before."""
         self.online.prepare(self._generator, learning=True)
         self.target.prepare(self._generator, learning=True)
-        return self._passes(batch, scale)
+        return self._passes(batch)
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         if self._max_grad_norm is not None and norm > self._max_grad_norm:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hvd_dqn.distributed.flat import SumBuffer
@@ -70,7 +69,9 @@ class GradientAveragingLearner(Learner):
         """
         gradients = self._buffer.payload
         scale = batch.share.mass / batch.share.weight_floor
-        priority, means = self._run_passes(batch, scale)
+        if scale != 1.0:
+            batch = batch._replace(weight=scale * batch.weight)
+        priority, means = self._run_passes(batch)
         total = means[0] + gradients.sum()
         nonfinite = (total - total).ne(0).float()  # x − x is 0, or no number
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
@@ -84,7 +85,7 @@ class GradientAveragingLearner(Learner):
         divisor = agreement.mass / agreement.weight_floor
         if divisor != 1.0:
             gradients.div_(divisor)
-        norm = float(torch.linalg.vector_norm(gradients))
+        norm = agreement.norm / divisor
         self._require_finite(agreement, norm)
         self._step(gradients, norm)
         self._record(agreement)

@@ -41,7 +41,7 @@ class ParameterAveragingLearner(Learner):
 
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, for its own step."""
-        priority, means = self._run_passes(batch, scale=1.0)
+        priority, means = self._run_passes(batch)
         self._means += means / self._period_updates
         return priority
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Protocol
 
@@ -14,14 +15,16 @@ from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import LossTerms, Objective
 from hvd_dqn.structs import Batch, ReplayShare
 
+_Results = tuple[Tensor, Tensor]
+
 
 class Passes(Protocol):
     """What an update computes before ranks talk of it."""
 
-    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
-        """Put the gradients of `scale` times the weighted loss into the online parameters' `.grad`;
-        the priorities [B] that the samples earn, and the plain means [3] of loss, |TD error| and
-        value.
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Put the gradients of the weighted loss into the online parameters' `.grad`; the
+        priorities [B] that the samples earn, and the plain means [3] of loss, |TD error| and value.
+        The next call may overwrite both.
         """
         ...
 
@@ -42,12 +45,11 @@ class EagerPasses:
         self._objective = objective
         self._gradients = gradients
 
-    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Passes`."""
         self._gradients.zero_()
         terms = self._objective(self._online, self._target, batch)
-        loss = (batch.weight * terms.loss).mean()
-        torch.autograd.backward(loss if scale == 1.0 else scale * loss)
+        torch.autograd.backward((batch.weight * terms.loss).mean())
         return terms.priority, _means(terms)
 
     def warm_up(self, batch: Batch) -> None:
@@ -67,7 +69,6 @@ class CompiledPasses:
         parameters = list(online.named_parameters(prefix="_online"))
         self._parameters = {name: parameter.detach() for name, parameter in parameters}
         self._gradients = [p.grad for _, p in parameters if p.grad is not None]
-        self._scale = torch.ones((), device=parameters[0][1].device)
         self._inputs: list[Tensor] = []
         leave_out = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # since torch 2.9
         # Without guards, torch tells programs apart by their code: this one needs code of its own.
@@ -81,36 +82,99 @@ class CompiledPasses:
         )
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
-        """See `Passes`; the next call overwrites what this one gives."""
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
         if not self._inputs:
-            self._inputs = [part.new_empty(part.shape) for part in batch[:6]]
-        for place, part in zip(self._inputs, batch[:6], strict=True):
-            place.copy_(part, non_blocking=True)
-        self._scale.fill_(scale)
+            self._inputs = _memory_for(batch)
+        _copy(batch, self._inputs)
         priority, means = self._program(self._parameters, self._gradients, self._inputs)
         return priority, means
 
     def warm_up(self, batch: Batch) -> None:
         """Compile."""
-        self(batch, 1.0)
+        self(batch)
 
     def _differentiate(
         self, parameters: dict[str, Tensor], gradients: list[Tensor], parts: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        obs, action, reward, discount, next_obs, weight = parts
-        slot, share = np.empty(0), ReplayShare()  # of no use here
-        batch = Batch(obs, action, reward, discount, next_obs, weight, slot, share)
+        batch = _batch_of(parts)
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             terms: LossTerms = functional_call(self._terms, parameters, (batch,))
-            weighted = self._scale * (batch.weight * terms.loss).mean()
-            return weighted, (terms.priority, _means(terms))
+            return (batch.weight * terms.loss).mean(), (terms.priority, _means(terms))
 
         results, (priority, means) = grad(loss, has_aux=True)(parameters)
         for place, result in zip(gradients, results.values(), strict=True):
             place.copy_(result)
         return priority, means
+
+
+class RecordedPasses:
+    """Other passes, whose kernels are recorded once and then launched together, a batch's copy into
+    memory of its own before them.
+
+    A GPU is through with a small network's kernels sooner than Python has launched them.
+    """
+
+    def __init__(
+        self, passes: Passes, record: Callable[[Callable[[], _Results]], Callable[[], _Results]]
+    ) -> None:
+        """`record`, such as `record_on_gpu`, gives what does the same as a function again."""
+        self._passes = passes
+        self._record = record
+        self._replay: Callable[[], _Results] | None = None
+        self._inputs: list[Tensor] = []
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
+        if self._replay is None:
+            self._inputs = _memory_for(batch)
+            _copy(batch, self._inputs)
+            own = _batch_of(self._inputs)
+            self._replay = self._record(lambda: self._passes(own))
+        _copy(batch, self._inputs)
+        return self._replay()
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile, and record."""
+        self._passes.warm_up(batch)
+        self(batch)
+
+
+def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
+    """`work`'s kernels as a CUDA graph, which reads and writes the same memory at each launch;
+    results too. What the host does in it is done now, and once.
+    """
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # libraries choose their kernels and take their memory at the first
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = work()
+
+    def replay() -> _Results:
+        graph.replay()
+        return results
+
+    return replay
+
+
+def _memory_for(batch: Batch) -> list[Tensor]:
+    return [part.new_empty(part.shape) for part in batch[:6]]
+
+
+def _copy(batch: Batch, memory: list[Tensor]) -> None:
+    for place, part in zip(memory, batch[:6], strict=True):
+        place.copy_(part, non_blocking=True)
+
+
+def _batch_of(memory: list[Tensor]) -> Batch:
+    obs, action, reward, discount, next_obs, weight = memory
+    slot, share = np.empty(0), ReplayShare()  # of no use to the passes
+    return Batch(obs, action, reward, discount, next_obs, weight, slot, share)
 
 
 class _Terms(nn.Module):

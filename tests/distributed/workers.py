@@ -58,6 +58,7 @@ def make_learner(
     distributed: dict[str, Any] | None = None,
     network: NetworkConfig = SMALL_NETWORK,
     obs_shape: tuple[int, ...] = (6,),
+    optimizer: dict[str, Any] | None = None,
 ) -> Learner:
     """A small learner; `seed` may differ by rank: the broadcast must undo that."""
     torch.manual_seed(seed)
@@ -71,15 +72,16 @@ def make_learner(
         )
         for _ in range(2)
     )
-    optimizer = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.1)
+    given = {"learning_rate": 1e-3, "max_grad_norm": 0.1} | (optimizer or {})
+    config = OptimizerConfig(**given)
     return make_room_learner(
         DistributedConfig(**(distributed or {})),
         prioritized=prioritized,
         online=online,
         target=target,
         objective=ExpectedObjective(ObjectiveConfig()),
-        config=optimizer,
-        rate=lambda updates: schedules.learning_rate(optimizer, comm.world_size, updates, 1000),
+        config=config,
+        rate=lambda updates: schedules.learning_rate(config, comm.world_size, updates, 1000),
         target_update=TargetUpdate(target_period, target_step),
         communicator=comm,
         generator=torch.Generator(device).manual_seed(seed),

@@ -11,9 +11,9 @@ class ScriptedSimulators:
 
     num_actions = 3
 
-    def __init__(self, raw_space, ends, rewards=None):
+    def __init__(self, raw_space, ends, rewards=None, num_envs=None):
         self.raw_space, self.ends = raw_space, ends
-        self.num_envs = len(ends[0])
+        self.num_envs = num_envs or len(ends[0])
         self.rewards = np.ones((len(ends), self.num_envs)) if rewards is None else rewards
         self.rng = np.random.default_rng(0)
         self.time = 0
