@@ -12,7 +12,7 @@ from hvd_dqn.distributed.flat import Digest, FlatParameters, SumBuffer
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 from hvd_dqn.objectives import ExpectedObjective
-from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.optimizers import make_optimizer, make_step
 from hvd_dqn.structs import ReplayShare
 from tests.distributed import workers
 
@@ -197,9 +197,7 @@ def test_the_digest_notices(change):
             change(learner.online_parameters.values)
         values = learner.online_parameters.values
         buffer = SumBuffer(values, 7, rank=0, world_size=2, shares=False)
-        buffer.write_control(
-            torch.zeros(3), torch.zeros(()), Digest(values)(), ReplayShare(), stop=False
-        )
+        buffer.write_control(torch.zeros(4), Digest(values)(), ReplayShare(), stop=False)
         buffers.append(buffer)
     same, other = buffers
     alike = same.tensor.clone()
@@ -230,11 +228,15 @@ def test_a_flat_optimizer_is_that_of_the_layers_apart(config, reference):
     flat = FlatParameters(copy.deepcopy(apart))
     whole = torch.nn.Parameter(flat.values)
     ours, theirs = make_optimizer(config, whole, learning_rate=0.01), reference(apart.parameters())
-    for _ in range(30):
+    for number in range(30):
         for parameter in apart.parameters():
             parameter.grad = torch.randn_like(parameter)
         whole.grad = torch.cat([p.grad.reshape(-1) for p in apart.parameters()])
-        ours.step()
+        if number == 0:
+            ours.step()
+            step = make_step(ours, whole)
+        else:
+            step()
         theirs.step()
     expected = torch.cat([p.detach().reshape(-1) for p in apart.parameters()])
     torch.testing.assert_close(flat.values, expected, rtol=1e-5, atol=1e-6)

@@ -73,7 +73,6 @@ class SumBuffer:
         self, like: Tensor, size: int, *, rank: int, world_size: int, shares: bool
     ) -> None:
         self._rank = rank
-        self._marks = like.new_tensor([1.0, rank])
         self._world_size = world_size
         places = 2 * world_size if shares else 0
         sizes = [size, 1 + 5 + 2 * _PIECES, places]
@@ -83,13 +82,13 @@ class SumBuffer:
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
 
     def write_control(
-        self, means: Tensor, nonfinite: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
+        self, numbers: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
     ) -> None:
-        """Fill in this rank's scalars, before the sum: means [3] of loss, |TD error| and value,
-        whether anything is not finite (0 or 1), the digest of its parameters, its replay's share,
-        whether it was asked to stop.
+        """Fill in this rank's scalars, before the sum: numbers [4], the means of loss, |TD error|
+        and value and whether anything is not finite (0 or 1); the digest of its parameters, its
+        replay's share, whether it was asked to stop.
         """
-        torch.cat((means, nonfinite * self._marks, digest), out=self._rest)
+        torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
         self._stop.fill_(float(stop))
         if len(self._shares):
             self._shares.zero_()

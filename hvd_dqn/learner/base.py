@@ -26,7 +26,7 @@ from hvd_dqn.learner.passes import (
 )
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
-from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.optimizers import make_optimizer, make_step
 from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
@@ -230,6 +230,7 @@ class Learner(ABC):
         self._optimizer.step()
         group["lr"] = rate
         self._reset_optimizer()
+        self._step_optimizer = make_step(self._optimizer, self._whole)
 
     def _reset_optimizer(self) -> None:
         for value in self._moments_and_count().values():
@@ -256,7 +257,7 @@ class Learner(ABC):
         if self._max_grad_norm is not None and norm > self._max_grad_norm:
             gradients.mul_(self._max_grad_norm / norm)
         self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
-        self._optimizer.step()
+        self._step_optimizer()
         self._count()
         self.statistics.grad_norm += norm
 

@@ -67,16 +67,13 @@ class GradientAveragingLearner(Learner):
         """Put the gradients of this rank's batch into the buffer, and what the others must know
         behind them; the priorities [B] that its samples earn.
         """
-        gradients = self._buffer.payload
         scale = batch.share.mass / batch.share.weight_floor
         if scale != 1.0:
             batch = batch._replace(weight=scale * batch.weight)
-        priority, means = self._run_passes(batch)
-        total = means[0] + gradients.sum()
-        nonfinite = (total - total).ne(0).float()  # x − x is 0, or no number
+        priority, numbers = self._run_passes(batch)
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
         digest = self._digest() if compared else self._no_digest
-        self._buffer.write_control(means, nonfinite, digest, batch.share, stop=self._wants_stop())
+        self._buffer.write_control(numbers, digest, batch.share, stop=self._wants_stop())
         return priority
 
     def _take_step(self, sums: SumBuffer) -> None:

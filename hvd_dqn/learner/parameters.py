@@ -41,17 +41,19 @@ class ParameterAveragingLearner(Learner):
 
     def start(self, batch: Batch) -> Tensor:
         """Gradients of this rank's batch, for its own step."""
-        priority, means = self._run_passes(batch)
-        self._means += means / self._period_updates
+        priority, numbers = self._run_passes(batch)
+        self._means += numbers[:3] / self._period_updates
+        torch.maximum(self._nonfinite, numbers[3], out=self._nonfinite)
         return priority
 
     def finish(self) -> None:
         """Take this rank's step, and average where the time has come. A rank whose numbers are not
         finite takes no more steps until then.
         """
-        norm = float(torch.linalg.vector_norm(self._gradients))
-        self._nonfinite.clamp_(min=0.0 if norm < float("inf") else 1.0)
-        if self._nonfinite:
+        norms = torch.linalg.vector_norm(self._gradients)
+        norm, nonfinite = torch.stack((norms, self._nonfinite)).tolist()
+        if nonfinite or not norm < float("inf"):
+            self._nonfinite.fill_(1.0)
             self._count()
         else:
             self._step(self._gradients, norm)
@@ -98,8 +100,7 @@ class ParameterAveragingLearner(Learner):
     def _average(self) -> None:
         torch.cat(self._averaged, out=self._buffer.payload)
         self._buffer.write_control(
-            self._means,
-            self._nonfinite,
+            torch.cat((self._means, self._nonfinite.unsqueeze(0))),
             self._shared_digest,
             ReplayShare(),
             stop=self._wants_stop(),

@@ -23,8 +23,9 @@ class Passes(Protocol):
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put the gradients of the weighted loss into the online parameters' `.grad`; the
-        priorities [B] that the samples earn, and the plain means [3] of loss, |TD error| and value.
-        The next call may overwrite both.
+        priorities [B] that the samples earn, and four numbers [4]: the plain means of loss, |TD
+        error| and value, and 1 where the loss or a gradient is not finite. The next call may
+        overwrite both.
         """
         ...
 
@@ -50,7 +51,7 @@ class EagerPasses:
         self._gradients.zero_()
         terms = self._objective(self._online, self._target, batch)
         torch.autograd.backward((batch.weight * terms.loss).mean())
-        return terms.priority, _means(terms)
+        return terms.priority, _numbers(terms, self._gradients.sum())
 
     def warm_up(self, batch: Batch) -> None:
         """Nothing takes long."""
@@ -87,8 +88,8 @@ class CompiledPasses:
         if not self._inputs:
             self._inputs = _memory_for(batch)
         _copy(batch, self._inputs)
-        priority, means = self._program(self._parameters, self._gradients, self._inputs)
-        return priority, means
+        priority, numbers = self._program(self._parameters, self._gradients, self._inputs)
+        return priority, numbers
 
     def warm_up(self, batch: Batch) -> None:
         """Compile."""
@@ -99,14 +100,15 @@ class CompiledPasses:
     ) -> tuple[Tensor, Tensor]:
         batch = _batch_of(parts)
 
-        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, LossTerms]:
             terms: LossTerms = functional_call(self._terms, parameters, (batch,))
-            return (batch.weight * terms.loss).mean(), (terms.priority, _means(terms))
+            return (batch.weight * terms.loss).mean(), terms
 
-        results, (priority, means) = grad(loss, has_aux=True)(parameters)
+        results, terms = grad(loss, has_aux=True)(parameters)
         for place, result in zip(gradients, results.values(), strict=True):
             place.copy_(result)
-        return priority, means
+        total = torch.stack([result.sum() for result in results.values()]).sum()
+        return terms.priority, _numbers(terms, total)
 
 
 class RecordedPasses:
@@ -190,5 +192,10 @@ class _Terms(nn.Module):
         return self._objective(self._online, self._target, batch)
 
 
-def _means(terms: LossTerms) -> Tensor:
-    return torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value)).mean(dim=1)
+def _numbers(terms: LossTerms, total: Tensor) -> Tensor:
+    """See `Passes`; `total` [] is the sum of all gradients."""
+    each = torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value))
+    means = each.mean(dim=1)
+    total = means[0] + total
+    nonfinite = (total - total).ne(0)  # x − x is 0, or no number
+    return torch.cat((means, nonfinite.unsqueeze(0)))
