@@ -66,7 +66,7 @@ class VectorEnvironment:
         self.beat = beat
         self._episode_seed = episode_seed
         self._frames = FrameStack(simulators.raw_space, frame_stack)
-        self._clip = math.inf if reward_clip is None else reward_clip
+        self._clip = reward_clip
         self._max_steps = math.inf if max_episode_steps is None else max_episode_steps
         self.num_envs = simulators.num_envs
         self.num_actions = simulators.num_actions
@@ -114,7 +114,9 @@ class VectorEnvironment:
         self._remember(action)
         self._return += step.reward
         self._length += 1
-        reward = step.reward.astype(np.float32).clip(-self._clip, self._clip)
+        reward = step.reward.astype(np.float32)
+        if self._clip is not None:
+            reward.clip(-self._clip, self._clip, out=reward)
         overlong = self._length >= self._max_steps
         truncated, ended = step.truncated | overlong, step.ended | overlong
         next_obs = obs = self._frames.following(self._obs, step.frames)
