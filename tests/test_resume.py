@@ -59,6 +59,7 @@ CASES = {
         "network.hidden_sizes": (16,),
         "total_env_steps": 400,
         "learning_starts_env_steps": 100,
+        "evaluation.max_episode_steps": 50,
     },
 }
 

@@ -167,11 +167,18 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
 
 def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     from hvd_dqn.tools.bench.report import finish
-    from hvd_dqn.tools.bench.scaling import measure_scaling, plot_scaling, print_scaling
+    from hvd_dqn.tools.bench.scaling import (
+        measure_scaling,
+        plot_scaling,
+        print_scaling,
+        require_launcher,
+    )
 
     _not_in_a_launch("scaling")
     options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
     _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
+    if max(options.ranks) > 1:
+        require_launcher(options.launcher)
     _room_for(options.json)
     if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {options.plot}", "name it .png, .svg or .pdf")
@@ -193,11 +200,15 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
 def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
     from hvd_dqn.tools.bench.compare import measure_peers, measure_ways, print_peers, print_ways
     from hvd_dqn.tools.bench.report import finish
+    from hvd_dqn.tools.bench.scaling import require_launcher
 
     _not_in_a_launch("compare")
     options = parse(CompareBench, flags, program="hvd-dqn bench compare")
     _at_least(min(options.rounds, *options.num_envs), "rounds and num-envs")
     _at_least(options.records, "records", 3)
+    if options.ranks:
+        _at_least(options.ranks, "ranks", 2)
+        require_launcher(options.launcher)
     _room_for(options.json)
     results: dict[str, object] = {}
     if options.python is not None:
@@ -210,7 +221,6 @@ def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
         print_peers(peers)
         results["peers"] = peers
     if options.ranks:
-        _at_least(options.ranks, "ranks", 2)
         ways = measure_ways(
             words or ["cartpole", "--distributed.threads_per_rank=1"],
             ranks=options.ranks,

@@ -9,31 +9,93 @@ import pytest
 import torch
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.files import publish
 from hvd_dqn.presets import PRESETS
 from tests.distributed import workers
-from tests.launching import launch
+from tests.launching import TIMEOUT_SECONDS, started, wait_until
 
 pytestmark = pytest.mark.multirank
 
 
-def run_job(tmp_path, job, *, ranks=2, launcher="horovodrun", **options):
-    """Run one of `workers`; every rank's result, in order of rank."""
-    directory = tmp_path / f"{job}-{launcher}-{ranks}-{options.get('backend', 'auto')}"
-    directory.mkdir()
-    options.setdefault("run_dir", str(directory / "run"))
-    arguments = ["-m", "tests.distributed.workers", job, str(directory), json.dumps(options)]
-    done = launch(arguments, ranks=ranks, launcher=launcher)
-    assert done.code == 0, done.output
-    return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
+class Standing:
+    """Ranks that do one job after the other: to start them takes longer than most jobs."""
+
+    def __init__(self, directory, *, ranks, launcher, backend, **environment):
+        self.directory, self.ranks, self.orders = directory, ranks, 0
+        arguments = ["-m", "tests.distributed.workers", str(directory), backend]
+        self.launch = started(arguments, ranks=ranks, launcher=launcher, **environment)
+        self.job = self.launch.__enter__()
+
+    def run(self, job, options):
+        """Every rank's result, in order of rank."""
+        number, self.orders = self.orders, self.orders + 1
+        self.order(number, job, options)
+        results = [self.directory / f"{number}-rank-{rank}.json" for rank in range(self.ranks)]
+        try:
+            wait_until(
+                lambda: self.job.process.poll() is not None or all(r.exists() for r in results),
+                what=job,
+                seconds=TIMEOUT_SECONDS,
+            )
+            assert self.job.process.poll() is None, self.job.wait().output
+        except BaseException:
+            self.launch.__exit__(None, None, None)
+            raise
+        return [json.loads(result.read_text()) for result in results]
+
+    def order(self, number, job, options):
+        publish(self.directory / f"{number}.json", json.dumps([job, options]).encode())
+
+    def dismiss(self):
+        """Nothing more to do."""
+        self.order(self.orders, None, {})
+
+    def end(self):
+        """See them end by themselves."""
+        try:
+            done = self.job.wait()
+            assert done.code == 0, done.output
+        finally:
+            self.launch.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """Ranks by launcher, number and backend."""
+    jobs = {}
+
+    def get(launcher, ranks, backend):
+        key = launcher, ranks, backend
+        if key not in jobs or jobs[key].job.process.poll() is not None:
+            directory = tmp_path_factory.mktemp(f"{launcher}-{ranks}-{backend}")
+            jobs[key] = Standing(directory, ranks=ranks, launcher=launcher, backend=backend)
+        return jobs[key]
+
+    yield get
+    for job in jobs.values():
+        job.dismiss()
+    for job in jobs.values():
+        job.end()
+
+
+@pytest.fixture
+def run_job(tmp_path, standing):
+    """Run one of `workers`."""
+
+    def run(job, *, ranks=2, launcher="horovodrun", backend="horovod", **options):
+        directory = tmp_path / f"{launcher}-{backend}"
+        options = {"run_dir": str(directory)} | options
+        return standing(launcher, ranks, backend).run(job, options)
+
+    return run
 
 
 @pytest.mark.parametrize("average", ["gradients", "delayed_gradients"])
 @pytest.mark.parametrize(("ranks", "backend"), [(2, "horovod"), (3, "horovod"), (2, "mpi")])
-def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend, average):
+def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, average):
     size, updates = 16, 60
     how = {"average": average}
-    results = run_job(
-        *(tmp_path, "equivalence"), ranks=ranks, backend=backend, size=size, updates=updates,
+    results = run_job("equivalence", ranks=ranks, backend=backend, size=size, updates=updates,
         distributed=how,
     )  # fmt: skip
     single = workers.make_learner(LocalCommunicator(), seed=0, distributed=how)
@@ -56,12 +118,10 @@ def test_n_ranks_on_b_equal_one_rank_on_n_times_b(tmp_path, ranks, backend, aver
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_prioritised_ranks_weigh_as_much_as_their_replays(tmp_path, ranks):
+def test_prioritised_ranks_weigh_as_much_as_their_replays(run_job, ranks):
     """Against one rank whose samples carry the weights that one replay would give them."""
     size, updates = 16, 40
-    results = run_job(
-        tmp_path, "equivalence", ranks=ranks, size=size, updates=updates, prioritized=True
-    )
+    results = run_job("equivalence", ranks=ranks, size=size, updates=updates, prioritized=True)
     shares = [workers.share_of(rank) for rank in range(ranks)]
     mass = sum(share.mass for share in shares)
     floor = min(share.weight_floor for share in shares)
@@ -84,15 +144,14 @@ def test_prioritised_ranks_weigh_as_much_as_their_replays(tmp_path, ranks):
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
 @pytest.mark.parametrize("state", ["average", "keep", "reset"])
-def test_parameter_averaging_is_local_steps_and_means(tmp_path, backend, state):
+def test_parameter_averaging_is_local_steps_and_means(run_job, backend, state):
     size, updates, period, ranks = 16, 34, 5, 2
     distributed = {
         "average": "parameters",
         "average_period_updates": period,
         "average_optimizer_state": state,
     }
-    results = run_job(
-        tmp_path, "equivalence", backend=backend, size=size, updates=updates,
+    results = run_job("equivalence", backend=backend, size=size, updates=updates,
         distributed=distributed,
     )  # fmt: skip
     alone = [workers.make_learner(LocalCommunicator(), seed=0) for _ in range(ranks)]
@@ -135,28 +194,28 @@ def average(learners, state):
 
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
-def test_one_ranks_bad_first_number_ends_all_at_the_first_average(tmp_path, backend):
-    for result in run_job(tmp_path, "bad_start", backend=backend):
+def test_one_ranks_bad_first_number_ends_all_at_the_first_average(run_job, backend):
+    for result in run_job("bad_start", backend=backend):
         assert result["updates"] == 10
         assert "on rank 1 at update 10 " in result["said"]
 
 
-def test_prioritised_ranks_with_noise_stay_bit_equal(tmp_path):
+def test_prioritised_ranks_with_noise_stay_bit_equal(run_job):
     changes = {
         "replay.sampling": "prioritized",
         "network.noisy": True,
         "network.dueling": True,
         "objective.distribution": "categorical",
     }
-    ours, theirs = run_job(tmp_path, "whole_run", changes=changes)
+    ours, theirs = run_job("whole_run", changes=changes)
     assert ours["shares"] == theirs["shares"] == 4, "two places for each of two ranks"
     for name in ("online", "target", "optimizer", "updates", "score"):
         assert ours[name] == theirs[name], name
     assert ours["updates"] > 300
 
 
-def test_every_preset_makes_real_updates_on_two_ranks(tmp_path):
-    results = run_job(tmp_path, "presets", names=list(PRESETS))
+def test_every_preset_makes_real_updates_on_two_ranks(run_job):
+    results = run_job("presets", names=list(PRESETS))
     for name in PRESETS:
         ours, theirs = (result[name] for result in results)
         assert ours["updates"] == theirs["updates"] >= 3, name
@@ -167,8 +226,8 @@ def test_every_preset_makes_real_updates_on_two_ranks(tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_stay_bit_equal_while_episodes_end_at_different_times(tmp_path, ranks):
-    results = run_job(tmp_path, "whole_run", ranks=ranks)
+def test_ranks_stay_bit_equal_while_episodes_end_at_different_times(run_job, ranks):
+    results = run_job("whole_run", ranks=ranks)
     first = results[0]
     assert first["updates"] >= 360 if ranks == 2 else first["updates"] >= 250
     for result in results:
@@ -179,28 +238,25 @@ def test_ranks_stay_bit_equal_while_episodes_end_at_different_times(tmp_path, ra
     assert len(set(ends)) == ranks, "each rank lives through episodes of its own"
 
 
-def test_backends_agree_bit_for_bit_on_one_rank(tmp_path):
+def test_backends_agree_bit_for_bit_on_one_rank(run_job):
     runs = [
-        run_job(tmp_path, "whole_run", ranks=1, launcher=launcher, backend=backend)[0]
+        run_job("whole_run", ranks=1, launcher=launcher, backend=backend)[0]
         for launcher, backend in (("none", "local"), ("horovodrun", "horovod"), ("mpirun", "mpi"))
     ]
     assert runs[0]["updates"] > 500
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_horovod_and_mpi_agree_bit_for_bit_on_two_ranks(tmp_path):
-    runs = [
-        run_job(tmp_path, "whole_run", launcher="mpirun", backend=name)
-        for name in ("horovod", "mpi")
-    ]
+def test_horovod_and_mpi_agree_bit_for_bit_on_two_ranks(run_job):
+    runs = [run_job("whole_run", launcher="mpirun", backend=name) for name in ("horovod", "mpi")]
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize(("target_period", "drift_at", "healed_at"), [(10, 31, 32), (1000, 24, 24)])
 def test_a_rank_that_drifts_is_noticed_healed_and_reported(
-    tmp_path, target_period, drift_at, healed_at
+    run_job, target_period, drift_at, healed_at
 ):
-    results = run_job(tmp_path, "drift", ranks=3, target_period=target_period, drift_at=drift_at)
+    results = run_job("drift", ranks=3, target_period=target_period, drift_at=drift_at)
     digests = [result["digests"] for result in results]
     for number, (one, two, three) in enumerate(zip(*digests, strict=True)):
         assert (one == two == three) == (not drift_at <= number < healed_at)
@@ -210,18 +266,19 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
 
 
 def test_a_sum_wakes_horovods_thread(tmp_path):
-    """At a cycle of 5 s, 60 updates would take longer than the launch may."""
+    """At a cycle of 5 s, 60 updates would take longer than a job may."""
     sleepy = {"HOROVOD_CYCLE_TIME": "5000", "HOROVOD_IDLE_CYCLE_TIME": "5000"}
-    results = run_job(
-        *(tmp_path, "equivalence"), size=16, updates=60, environment=sleepy, backend="horovod"
-    )  # fmt: skip
+    ranks = Standing(tmp_path, ranks=2, launcher="horovodrun", backend="horovod", **sleepy)
+    results = ranks.run("equivalence", {"size": 16, "updates": 60})
+    ranks.dismiss()
+    ranks.end()
     assert len(results) == 2
     assert results[0]["parameters"] == results[1]["parameters"]
 
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
-def test_collectives(tmp_path, backend):
-    results = run_job(tmp_path, "gathering", ranks=3, backend=backend)
+def test_collectives(run_job, backend):
+    results = run_job("gathering", ranks=3, backend=backend)
     for rank, result in enumerate(results):
         assert result["backend"] == backend
         assert result["gathered"] == results[0]["gathered"]

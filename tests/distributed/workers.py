@@ -1,16 +1,15 @@
-"""What each rank runs in the multi-rank tests: `python -m tests.distributed.workers JOB OUTPUT_DIR
-JSON`.
-
-Every rank leaves `rank-R.json` in OUTPUT_DIR.
+"""What each rank runs in the multi-rank tests: `python -m tests.distributed.workers DIRECTORY
+BACKEND`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from hvd_dqn.config import (
 )
 from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.files import publish
 from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.networks import make_network
@@ -291,12 +291,19 @@ JOBS = {job.__name__: job for job in (equivalence, bad_start, drift, gathering, 
 
 
 def main() -> None:
-    job, directory, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    torch.set_num_threads(1)
-    os.environ.update(options.get("environment", {}))
-    comm = connect(options.get("backend", "auto"))
-    result = JOBS[job](comm, options)
-    (directory / f"rank-{comm.rank}.json").write_text(json.dumps(result))
+    """Do the orders `0.json`, `1.json` … of the directory as they come, until one names no job."""
+    directory, backend = Path(sys.argv[1]), sys.argv[2]
+    comm = connect(backend)
+    for number in itertools.count():
+        order = directory / f"{number}.json"
+        while not order.exists():
+            time.sleep(0.01)
+        job, options = json.loads(order.read_text())
+        if job is None:
+            break
+        torch.set_num_threads(1)
+        result = JOBS[job](comm, options)
+        publish(directory / f"{number}-rank-{comm.rank}.json", json.dumps(result).encode())
     comm.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,13 @@ def _train(words: Sequence[str], ranks: int, records: int, launcher: str) -> dic
     return run_bench(["train", "--records", str(records), "--", *words], ranks, launcher)
 
 
+def require_launcher(launcher: str) -> None:
+    """`UserError` where its program is not there."""
+    program = launcher.partition(" ")[0]
+    if shutil.which(program, path=environment().get("PATH")) is None:
+        raise UserError(f"--launcher {launcher}", f"there is no program {program!r} here")
+
+
 def run_bench(words: Sequence[str], ranks: int, launcher: str) -> dict[str, Any]:
     """What `hvd-dqn bench` measures on so many ranks."""
     return run_program(["-m", "hvd_dqn", "bench", words[0], "--json"], words[1:], ranks, launcher)
@@ -58,18 +66,15 @@ def run_program(
         path = Path(scratch) / "bench.json"
         command = [sys.executable, *program, str(path), *words]
         before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
-        try:
-            done = subprocess.run(
-                [*before, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment(),
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise UserError(f"there is no {launcher.split()[0]} here") from error
+        done = subprocess.run(
+            [*before, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+            check=False,
+        )
         if done.returncode != 0 or not path.exists():
             print(done.stdout, file=sys.stderr)
             raise RunError(f"{ranks} ranks ended in {done.returncode}: their output is above")
