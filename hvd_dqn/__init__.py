@@ -1,3 +1,21 @@
 """Distributed Deep Q-Network training on MPI clusters, with Horovod."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvd_dqn.policy import Policy, load_policy
+
 __version__ = "0.1.0"
+__all__ = ["Policy", "__version__", "load_policy"]
+_HOMES = {"Policy": "policy", "load_policy": "policy"}
+
+
+def __getattr__(name: str) -> Any:
+    """What the package offers is imported when it is asked for: `hvd-dqn --help` needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hvd_dqn' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"hvd_dqn.{_HOMES[name]}"), name)

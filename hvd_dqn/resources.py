@@ -23,6 +23,7 @@ from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from hvd_dqn.envs.spaces import describe
 from hvd_dqn.errors import UserError
 from hvd_dqn.evaluation import Evaluator
 from hvd_dqn.memory import available_bytes
@@ -126,7 +127,11 @@ def acquire(
         resources = Resources(device, envs, evaluator, networks, saver, stop, on_close=stack)
         with agreement(comm):
             if comm.is_root:
-                facts = run_facts(config, hosts, comm.backend, threads, str(device))
+                spaces = {
+                    "observation": describe(envs.raw_space),
+                    "num_actions": envs.num_actions,
+                }
+                facts = run_facts(config, hosts, comm.backend, threads, str(device), spaces)
                 _open_run_directory(config, facts, run_dir, start, lock)
                 _open_outputs(config, run_dir, start, resources)
                 resources.display.start(_title(config, comm, threads, device), start.env_steps)

@@ -180,9 +180,14 @@ def default_path(preset: str) -> Path:
 
 
 def run_facts(
-    config: Config, hosts: list[str], backend: str, threads: int, device: str
+    config: Config,
+    hosts: list[str],
+    backend: str,
+    threads: int,
+    device: str,
+    spaces: dict[str, Any],
 ) -> dict[str, Any]:
-    """`run.json`: what ran, where, with which versions."""
+    """`run.json`: what ran, where, with which versions, and what its environments observe."""
     return {
         "hvd_dqn": hvd_dqn.__version__,
         "command": sys.argv,
@@ -196,6 +201,7 @@ def run_facts(
         "backend": backend,
         "threads_per_rank": threads,
         "device": device,
+        "spaces": spaces,
         "global_batch_size": config.replay.batch_size * len(hosts),
         "learning_rate_factor": schedules.world_size_factor(config.optimizer, len(hosts)),
     }

@@ -106,6 +106,24 @@ class NetworkDirectory:
             )
         return max(saved, key=lambda s: (_rating(s), s.env_steps))
 
+    def find(self, which: str | int) -> SavedNetwork:
+        """The `best`, the `newest`, or that of so many env steps. `UserError` where it is not
+        here.
+        """
+        if which == "best":
+            return self.best()
+        saved = self.list()
+        if which == "newest" and saved:
+            return saved[-1]
+        for network in saved:
+            if network.env_steps == which:
+                return network
+        there = ", ".join(str(network.env_steps) for network in saved) or "none"
+        raise UserError(
+            f"{self._path} has no network {which!r}",
+            f"take 'best', 'newest' or one of these env steps: {there}",
+        )
+
     def _place(self, env_steps: int) -> Path:
         return self._path / f"step-{env_steps:012d}"
 

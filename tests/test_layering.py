@@ -7,13 +7,13 @@ import hvd_dqn
 
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
-    ["__init__", "errors"],
+    ["errors"],
     ["config", "structs", "stages", "seeding", "memory", "state_files", "files", "signals"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
     ["objectives", "replay", "command_line", "optimizers"],
     ["actor", "learner"],
     ["evaluation", "metrics", "checkpoint", "saved_networks", "run_directory", "display"],
-    ["start", "watchdog"],
+    ["start", "watchdog", "policy"],
     ["resources"],
     ["observer"],
     ["assembly"],
@@ -22,7 +22,7 @@ FLOORS = [
     ["tools"],
     ["commands"],
     ["cli"],
-    ["__main__"],
+    ["__main__", "__init__"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -16,6 +16,8 @@ class FrameStack:
     """
 
     def __init__(self, raw_space: gym.spaces.Box, length: int) -> None:
+        self.raw_space = raw_space
+        self.length = length
         is_bytes = raw_space.dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
         self._axes = _stored_axes(raw_space.shape, is_bytes)

@@ -70,6 +70,7 @@ class VectorEnvironment:
         self._max_steps = math.inf if max_episode_steps is None else max_episode_steps
         self.num_envs = simulators.num_envs
         self.num_actions = simulators.num_actions
+        self.raw_space = simulators.raw_space
         self.frame_stack = frame_stack
         self.frame_shape = self._frames.frame_shape
         self.obs_space = self._frames.obs_space

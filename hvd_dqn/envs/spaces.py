@@ -1,0 +1,51 @@
+"""Spaces as JSON, so that a network can be made again without its environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+def describe(space: gym.spaces.Box) -> dict[str, Any]:
+    """Shape, type and bounds; a bound is one number where all are alike, and `None` where there is
+    none.
+    """
+    return {
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+        "low": _bounds(space.low),
+        "high": _bounds(space.high),
+    }
+
+
+def space_of(description: dict[str, Any]) -> gym.spaces.Box:
+    """What `describe` described. Raises `KeyError`, `TypeError` or `ValueError` for anything
+    else.
+    """
+    shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+
+    def bound(name: str, unbounded: float) -> np.ndarray:
+        values = np.array(description[name], dtype=np.float64)  # null becomes not a number
+        values = np.where(np.isnan(values), unbounded, values)
+        return np.broadcast_to(values, shape).astype(dtype)
+
+    space: gym.spaces.Box = gym.spaces.Box(
+        bound("low", -np.inf), bound("high", np.inf), dtype=dtype.type
+    )
+    return space
+
+
+def _bounds(values: np.ndarray) -> Any:
+    if values.size and (values == values.flat[0]).all():
+        values = values.reshape(-1)[0]
+    # as numbers of double length: what is not finite is no JSON
+    finite = np.where(np.isfinite(values.astype(np.float64)), values, np.nan)
+    return _without_nan(finite.tolist())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if value != value else value

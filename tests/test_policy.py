@@ -1,0 +1,137 @@
+"""A policy outside of its run: what it needs, what it says, and that it plays as well."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import hvd_dqn
+from hvd_dqn.actor import GreedyPolicy
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.envs import make_vector_env
+from hvd_dqn.envs.spaces import describe, space_of
+from hvd_dqn.errors import UserError
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.train import train
+from tests.distributed.workers import small_config
+from tests.launching import clean_environment
+
+STACKED = {
+    "env.id": "MinAtar/Breakout-v1",
+    "env.num_envs": 3,
+    "env.frame_stack": 3,
+    "network.noisy": True,
+    "total_env_steps": 600,
+    "evaluation.max_episode_steps": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on vectors, and one on stacked images."""
+    directory = tmp_path_factory.mktemp("runs")
+    for name, changes in (("vectors", {}), ("images", STACKED)):
+        train(small_config().changed(changes), LocalCommunicator(), RunDirectory(directory / name))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Box(np.array([-4.8, -np.inf]), np.array([4.8, np.inf]), dtype=np.float32),
+        gym.spaces.Box(0, 255, (84, 84), np.uint8),
+        gym.spaces.Box(0, 1, (10, 10, 4), np.bool_),
+        gym.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+    ],
+    ids=str,
+)
+def test_a_space_comes_back(space):
+    assert space_of(json.loads(json.dumps(describe(space), allow_nan=False))) == space
+
+
+@pytest.mark.parametrize("name", ["vectors", "images"])
+def test_it_acts_as_the_run_does(runs, name):
+    """Against the network in its own environments, whose frames are stacked there."""
+    policy = hvd_dqn.load_policy(runs / name, network="newest")
+    config = policy.config
+    envs = make_vector_env(config.env, num_envs=3, episode_seed=lambda copy, number: 9 * number)
+    reference = GreedyPolicy(policy.network, next(policy.network.parameters()).device)
+    obs, begins = envs.reset(), np.ones(3, dtype=np.bool_)
+    ended = 0
+    for _ in range(200):
+        newest = obs[:, -envs.frame_shape[0] :]
+        raw = newest.transpose(0, 2, 3, 1) if name == "images" else newest
+        action = policy.act(raw, begins=begins)
+        assert np.array_equal(action, reference(obs))
+        step = envs.step(np.random.default_rng(ended).integers(envs.num_actions, size=3))
+        obs, begins = step.obs, step.ended
+        ended += int(begins.sum())
+    assert ended > 3
+    envs.close()
+
+
+def test_one_environment_or_many(runs):
+    policy = hvd_dqn.load_policy(runs / "vectors")
+    obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    values = policy.q_values(obs)
+    assert values.shape == (5, 2)
+    np.testing.assert_allclose(policy.q_values(obs[3]), values[3], rtol=1e-5)
+    assert policy.act(obs[3]).shape == ()
+    assert policy.act(obs).tolist() == values.argmax(axis=1).tolist()
+    with pytest.raises(ValueError, match=r"neither \(4,\) nor a batch"):
+        policy.act(obs[:, :3])
+
+
+def test_it_is_the_saved_network(runs):
+    best = hvd_dqn.load_policy(runs / "vectors")
+    saved = best.saved
+    same = hvd_dqn.load_policy(str(runs / "vectors"), network=saved.env_steps)
+    tensors = safetensors.torch.load_file(saved.path / "network.safetensors")
+    for policy in (best, same):
+        state = policy.network.state_dict()
+        assert state.keys() == tensors.keys()
+        assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+    with pytest.raises(UserError, match=r"has no network 7.*one of these env steps"):
+        hvd_dqn.load_policy(runs / "vectors", network=7)
+
+
+def test_no_mpi_no_horovod_no_replay(runs):
+    code = (
+        "import hvd_dqn, numpy as np, sys\n"
+        f"policy = hvd_dqn.load_policy({str(runs / 'vectors')!r})\n"
+        "print(policy.act(np.zeros(4)))\n"
+        "print(sorted(n for n in sys.modules if n in ('horovod', 'mpi4py', 'hvd_dqn.replay')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda place: (place / "run.json").write_text("{}"), "does not say what"),
+        (lambda place: (place / "run.json").write_text("[" * 100_000), "does not say what"),
+        (lambda place: (place / "config.json").unlink(), "cannot be read"),
+        (lambda place: (place / "networks").rename(place / "else"), "holds no checkpoint"),
+    ],
+    ids=["old", "deep", "no config", "no network"],
+)
+def test_what_is_no_run(tmp_path, runs, damage, said):
+    place = tmp_path / "copy"
+    shutil.copytree(runs / "vectors", place)
+    damage(place)
+    with pytest.raises(UserError, match=said):
+        hvd_dqn.load_policy(place)
