@@ -17,7 +17,10 @@ from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, AgreedError, Ru
 _COMMANDS = {
     "train": "train PRESET, on every rank of this launch",
     "launch": "start ranks, again where they fail, and stop them gently",
-    "evaluate": "play greedy episodes with a run's best network",
+    "watch": "follow a run that goes on elsewhere",
+    "evaluate": "play whole games with a run's network, and their score",
+    "play": "watch a run's policy play, in a window or as a video",
+    "export": "write a run's policy as ONNX or as a torch program",
     "plot": "draw learning curves",
     "summary": "several runs in one table",
     "presets": "list the presets, or one preset's settings",

@@ -41,7 +41,7 @@ class Evaluator:
 
     Which episodes are played depends on the seed and the purpose, never on the number of ranks; and
     an environment plays as many as were given to it beforehand, so that short episodes are not
-    counted more often than long ones.
+    counted more often than long ones. `seed` may be another for the next evaluation.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Evaluator:
     ) -> None:
         self._wants_stop = wants_stop
         self._comm = communicator
-        self._seed = seed
+        self.seed = seed
         self._purpose = PERIODIC
         self.envs: VectorEnvironment = make_vector_env(
             env,
@@ -97,7 +97,7 @@ class Evaluator:
         """Episode `number` of a slot is one of a sequence that all slots of all ranks share."""
         on_this_rank = number * self.envs.num_envs + slot
         position = on_this_rank * self._comm.world_size + self._comm.rank
-        return derived_seed(self._seed, Stream.EVALUATION, self._purpose, position)
+        return derived_seed(self.seed, Stream.EVALUATION, self._purpose, position)
 
     def _play(self, policy: Callable[[np.ndarray], np.ndarray], quota: np.ndarray) -> list[Episode]:
         """The first `quota` [slots] episodes of every slot; slots that are done idle along."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import gymnasium as gym
 import numpy as np
@@ -60,10 +59,18 @@ class Policy:
                 f"observations of shape {raw.shape} are neither {self.raw_shape} nor a batch of it"
             )
         stacked = self._stacked(raw[None] if single else raw, begins)
-        with torch.no_grad():
-            values = self.network(torch.from_numpy(stacked).to(self._device)).cpu().numpy()
+        values = self.values_of(stacked)
         chosen: np.ndarray = values[0] if single else values
         return chosen
+
+    @torch.no_grad()
+    def values_of(self, stacked: np.ndarray) -> np.ndarray:
+        """Action values [N, A] of observations that are stacked already, [N, K·C, …]; nothing is
+        remembered.
+        """
+        obs = torch.from_numpy(stacked).to(self._device)
+        values: np.ndarray = self.network(obs).cpu().numpy()
+        return values
 
     def act(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
         """The actions of the highest value, [N] int64, or one of shape []."""
@@ -86,10 +93,10 @@ class Policy:
 def load_policy(
     run_dir: str | Path,
     *,
-    network: Literal["best", "newest"] | int = "best",
+    network: str | int = "best",
     device: str | torch.device = "cpu",
 ) -> Policy:
-    """The policy of a run: its best network by evaluation, its newest, or that of so many env
+    """The policy of a run: its `best` network by evaluation, its `newest`, or that of so many env
     steps. Raises `UserError` with reason and remedy where the directory holds none.
     """
     place = RunDirectory(Path(run_dir))

@@ -116,11 +116,11 @@ class NetworkDirectory:
         if which == "newest" and saved:
             return saved[-1]
         for network in saved:
-            if network.env_steps == which:
+            if str(network.env_steps) == str(which):
                 return network
         there = ", ".join(str(network.env_steps) for network in saved) or "none"
         raise UserError(
-            f"{self._path} has no network {which!r}",
+            f"{self._path} has no network {which}",
             f"take 'best', 'newest' or one of these env steps: {there}",
         )
 

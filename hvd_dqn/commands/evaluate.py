@@ -6,60 +6,102 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from hvd_dqn.command_line import parse, switches
 from hvd_dqn.commands.together import together
+from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Play greedy episodes with the best network of a run."""
+    """Play whole games with a network of a run."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """The run's directory."""
+    network: str = "best"
+    """best (by evaluation), newest, or the env steps of one of the networks kept."""
     episodes: int = 100
-    """How many, over all ranks."""
-    seed: int = 0
+    """How many for each seed, over all ranks."""
+    seeds: tuple[int, ...] = (0,)
     """Which episodes; none of them is one that the run was judged by."""
+    epsilon: float = 0.0
+    """Share of random actions; 0 is greedy."""
+    atari_protocol: Literal["machado2018", "mnih2015"] | None = None
+    """Atari only: another protocol than the run's."""
+    output: Path | None = None
+    """Write one JSON object with every return here."""
     json: bool = False
-    """Print one JSON object with every return."""
+    """Print that object and nothing else."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Play episodes, shared by the ranks of this launch."""
     options = parse(EvaluateOptions, switches(arguments, "json"), program="hvd-dqn evaluate")
     problem = None
-    if options.episodes < 1:
-        problem = UserError(f"--episodes {options.episodes}", "must be 1 or more")
+    if options.episodes < 1 or not options.seeds:
+        problem = UserError(
+            f"--episodes {options.episodes}", "must be 1 or more, of one seed or more"
+        )
+    if not 0 <= options.epsilon <= 1:
+        problem = UserError(f"--epsilon {options.epsilon}", "must be between 0 and 1")
     comm = connect("auto", problem)
 
     def work() -> None:
-        from hvd_dqn.tools.evaluate import evaluate_run
+        from hvd_dqn.tools.evaluate import Play, evaluate_run
+        from hvd_dqn.tools.scores import score
 
-        saved, result = evaluate_run(options.run_dir, options.episodes, options.seed, comm)
+        play = Play(
+            network=options.network,
+            episodes=options.episodes,
+            seeds=options.seeds,
+            epsilon=options.epsilon,
+            atari_protocol=options.atari_protocol,
+        )
+        with agreement(comm):
+            if comm.is_root:
+                _require_writable(options.output)
+        saved, results = evaluate_run(options.run_dir, play, comm)
         if not comm.is_root:
             return
+        returns = [value for result in results for value in result.returns]
+        lengths = [value for result in results for value in result.lengths]
+        total = score(returns)
+        report = {
+            "checkpoint": str(saved.path),
+            "env_steps": saved.env_steps,
+            **play._asdict(),
+            "ranks": comm.world_size,
+            **total._asdict(),
+            "returns": returns,
+            "lengths": lengths,
+        }
+        if options.output is not None:
+            options.output.write_text(json.dumps(report) + "\n")
         if options.json:
-            print(
-                json.dumps(
-                    {
-                        "checkpoint": str(saved.path),
-                        "env_steps": saved.env_steps,
-                        "mean": result.mean,
-                        "std": result.std,
-                        **result._asdict(),
-                    }
-                )
+            print(json.dumps(report))
+            return
+        how = f"{options.epsilon:g}-greedy" if options.epsilon else "greedy"
+        print(f"return {total} · {len(returns)} {how} episodes · {saved.path}")
+        if len(options.seeds) > 1:
+            means = ", ".join(
+                f"{seed}: {r.mean:.1f}" for seed, r in zip(options.seeds, results, strict=True)
             )
-        else:
-            print(
-                f"return {result.mean:.1f} ± {result.std:.1f} over {len(result.returns)} greedy "
-                f"episodes · {saved.path}"
-            )
+            print(f"means by seed · {means}")
 
     return together(comm, work)
+
+
+def _require_writable(path: Path | None) -> None:
+    """Before anything is played."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error

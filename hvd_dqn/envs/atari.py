@@ -96,6 +96,7 @@ class AtariSimulators:
             **{"use_fire_reset": False, **kwargs},
         )
         self._envs = cast(Any, envs)
+        self._game = game
         self._life_loss_terminates = protocol.life_loss_terminates
         self._lives = np.zeros(num_envs, dtype=np.int32)
         self.num_envs = num_envs
@@ -107,6 +108,7 @@ class AtariSimulators:
         """See `Simulators`; about 85 ms a chosen copy and thread."""
         frames, info = self._envs.reset(seed=np.array(seeds), options={"reset_mask": chosen})
         self._lives = info["lives"]
+        self._frame = frames[0, 0]
         return np.asarray(frames)[:, 0]
 
     def step(self, action: np.ndarray) -> SimulatorStep:
@@ -118,8 +120,27 @@ class AtariSimulators:
         # one end, not two.
         life_lost = (info["lives"] < self._lives) & (info["lives"] > 0)
         self._lives = info["lives"]
+        self._frame = frames[0, 0]
         terminated = over | life_lost if self._life_loss_terminates else over.copy()
         return SimulatorStep(frames[:, 0], reward, terminated, np.zeros_like(over), over)
+
+    def picture(self) -> np.ndarray:
+        """See `Simulators`: the frame that the policy sees, in grey or in colour."""
+        frame = np.asarray(self._frame)
+        return np.repeat(frame[:, :, None], 3, axis=2) if frame.ndim == 2 else frame
+
+    def action_names(self) -> list[str]:
+        """See `Simulators`."""
+        from ale_py import ALEInterface, LoggerMode, roms
+
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        emulator = ALEInterface()
+        rom = roms.get_rom_path(self._game)
+        assert rom is not None, "it is being played"
+        emulator.loadROM(rom)
+        full = self.num_actions == len(emulator.getLegalActionSet())
+        actions = emulator.getLegalActionSet() if full else emulator.getMinimalActionSet()
+        return [action.name.lower() for action in actions]
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""

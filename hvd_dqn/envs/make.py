@@ -62,12 +62,13 @@ def make_vector_env(
     episode_seed: Callable[[int, int], int],
     max_episode_steps: int | None = None,
     threads: int = 1,
+    pictures: bool = False,
 ) -> VectorEnvironment:
     """`num_envs` copies stepped together; episode k of copy i starts from `episode_seed(i, k)`.
 
     `max_episode_steps` truncates the episodes of an environment that has no limit of its own, and
     Atari games where it comes before theirs. `threads` are for simulators that step their copies in
-    threads: Atari's.
+    threads: Atari's. `pictures`: it can be looked at (`VectorEnvironment.picture`).
     """
 
     def make() -> tuple[Simulators, int | None]:
@@ -75,7 +76,7 @@ def make_vector_env(
             return make_atari(
                 config, num_envs=num_envs, max_episode_steps=max_episode_steps, threads=threads
             )
-        return _make_gymnasium(config, num_envs, max_episode_steps)
+        return _make_gymnasium(config, num_envs, max_episode_steps, pictures=pictures)
 
     left = config.restarts
 
@@ -105,13 +106,15 @@ def make_vector_env(
 
 
 def _make_gymnasium(
-    config: EnvConfig, num_envs: int, max_episode_steps: int | None
+    config: EnvConfig, num_envs: int, max_episode_steps: int | None, *, pictures: bool
 ) -> tuple[GymnasiumSimulators, int | None]:
     """The copies and the steps after which to truncate, where they do not do so themselves."""
-    probe = make_env(config)  # a bad id is told here, in this process, in one line
+    drawing = {"render_mode": "rgb_array"} if pictures else {}
+    probe = make_env(config, **drawing)  # a bad id is told here, in this process, in one line
     limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
     probe.close()
-    constructors: list[Callable[[], gym.Env[Any, Any]]] = [partial(make_env, config)] * num_envs
+    constructors: list[Callable[[], gym.Env[Any, Any]]] = [partial(make_env, config, **drawing)]
+    constructors *= num_envs
     envs: SyncVectorEnv | AsyncVectorEnv
     if config.vectorization == "async":
         # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+from hvd_dqn.errors import UserError
 
 
 class SimulatorStep(NamedTuple):
@@ -41,6 +43,14 @@ class Simulators(Protocol):
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """Take action [N] int in 0 … num_actions − 1."""
+        ...
+
+    def picture(self) -> np.ndarray:
+        """What the first copy looks like now, [H, W, 3] uint8. `UserError` where it draws none."""
+        ...
+
+    def action_names(self) -> list[str] | None:
+        """What the environment calls its actions, where it does."""
         ...
 
     def close(self, *, broken: bool = False) -> None:
@@ -87,6 +97,24 @@ class GymnasiumSimulators:
             truncated.copy(),
             terminated | truncated,
         )
+
+    def picture(self) -> np.ndarray:
+        """See `Simulators`."""
+        try:
+            drawn = self._envs.render()
+        except gym.error.DependencyNotInstalled as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"the environment cannot draw itself: {reason}") from error
+        picture = None if drawn is None else np.asarray(drawn[0])
+        if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UserError("the environment draws no pictures (rgb_array is no way it renders)")
+        return picture.astype(np.uint8)
+
+    def action_names(self) -> list[str] | None:
+        """See `Simulators`."""
+        env = self._envs.envs[0].unwrapped if isinstance(self._envs, SyncVectorEnv) else None
+        meanings = getattr(env, "get_action_meanings", None)
+        return None if meanings is None else [str(name).lower() for name in meanings()]
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""

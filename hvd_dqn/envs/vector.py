@@ -136,6 +136,20 @@ class VectorEnvironment:
         """What to act on now, [N, *shape]."""
         return self._obs
 
+    @property
+    def returns(self) -> np.ndarray:
+        """Of the episodes under way, so far, [N]."""
+        return self._return
+
+    def picture(self) -> np.ndarray:
+        """What the first copy looks like now, [H, W, 3] uint8. `UserError` where it draws none."""
+        return self._simulators.picture()
+
+    def action_names(self) -> list[str]:
+        """What the environment calls its actions; their numbers where it does not."""
+        numbers = [f"action {number}" for number in range(self.num_actions)]
+        return self._simulators.action_names() or numbers
+
     def state_dict(self) -> dict[str, Any]:
         """Where every copy is in its episode, as tensors."""
         longest = int(self._length.max())

@@ -126,7 +126,7 @@ class ImplicitQuantileQNetwork(QNetwork):
 
     def values(self, features: Tensor) -> Tensor:
         """Action values [B, A] of features [B, F]: means over the policy's quantiles."""
-        return self.quantiles(features, self.policy_taus.expand(len(features), -1)).mean(dim=2)
+        return self.quantiles(features, self.policy_taus.expand(features.shape[0], -1)).mean(dim=2)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values [B, A]."""

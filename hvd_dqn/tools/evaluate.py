@@ -1,11 +1,14 @@
-"""Greedy episodes of a finished run's best network."""
+"""Episodes of a run's network."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 
+from hvd_dqn import seeding
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.command_line import load_config
 from hvd_dqn.distributed import Communicator
@@ -17,25 +20,56 @@ from hvd_dqn.networks import make_network
 from hvd_dqn.resources import useful_threads
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.saved_networks import NetworkDirectory, SavedNetwork, load_network
+from hvd_dqn.seeding import Stream
+
+
+class Play(NamedTuple):
+    """What is played: `network` is best, newest or a number of env steps; `episodes` are those of
+    each of `seeds`; `epsilon` is the share of random actions.
+    """
+
+    network: str = "best"
+    episodes: int = 100
+    seeds: tuple[int, ...] = (0,)
+    epsilon: float = 0.0
+    atari_protocol: Literal["machado2018", "mnih2015"] | None = None
+
+
+class EpsilonGreedy:
+    """A policy that acts at random now and then, from a stream of each rank and seed."""
+
+    def __init__(
+        self, policy: GreedyPolicy, epsilon: float, num_actions: int, rng: np.random.Generator
+    ) -> None:
+        self._policy, self._epsilon = policy, epsilon
+        self._num_actions, self._rng = num_actions, rng
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Actions [N] int64 for observations [N, *shape]."""
+        random = self._rng.random(len(obs)) < self._epsilon
+        drawn = self._rng.integers(self._num_actions, size=len(obs))
+        return np.where(random, drawn, self._policy(obs))
 
 
 def evaluate_run(
-    path: Path, episodes: int, seed: int, communicator: Communicator
-) -> tuple[SavedNetwork, EvaluationResult]:
-    """Play `episodes` over all ranks with the best checkpoint under `path`. Collective; `UserError`
-    on all ranks or none.
+    path: Path, play: Play, communicator: Communicator
+) -> tuple[SavedNetwork, list[EvaluationResult]]:
+    """Play over all ranks with a network of the run at `path`: the result of each seed. Collective;
+    `UserError` on all ranks or none.
     """
     run_dir = RunDirectory(path)
     with agreement(communicator):
         config = load_config(run_dir.config_file)
+        if play.atari_protocol is not None:
+            config = config.changed({"env.atari_protocol": play.atari_protocol})
     env_threads = compute_threads(communicator, config.env.num_envs)
     with agreement(communicator):
-        saved = NetworkDirectory(run_dir.networks).best()
+        saved = NetworkDirectory(run_dir.networks).find(play.network)
         device = select_device(config.device, communicator.local_rank)
         evaluator = Evaluator(
             config.env,
             config.evaluation,
-            seed=seed,
+            seed=play.seeds[0],
             communicator=communicator,
             threads=env_threads,
         )
@@ -49,10 +83,17 @@ def evaluate_run(
         load_network(network, saved)
         useful = useful_threads(config, evaluator.envs)
     torch.set_num_threads(compute_threads(communicator, useful))
+    greedy, results = GreedyPolicy(network, device), []
     try:
-        policy = GreedyPolicy(network, device)
-        result = evaluator.evaluate(policy, episodes=episodes, purpose=AFTERWARDS)
-        assert result is not None, "nobody asks an evaluation of its own to stop"
-        return saved, result
+        for seed in play.seeds:
+            rng = seeding.generator(seed, communicator.rank, Stream.EXPLORATION)
+            noisy = EpsilonGreedy(greedy, play.epsilon, evaluator.envs.num_actions, rng)
+            evaluator.seed = seed
+            result = evaluator.evaluate(
+                noisy if play.epsilon else greedy, episodes=play.episodes, purpose=AFTERWARDS
+            )
+            assert result is not None, "nobody asks an evaluation of its own to stop"
+            results.append(result)
+        return saved, results
     finally:
         evaluator.close()

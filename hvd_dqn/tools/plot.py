@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.runs import read_facts, read_metrics
+from hvd_dqn.tools.runs import read_facts, read_metrics, title_of
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 
@@ -31,7 +31,7 @@ def plot_runs(run_dirs: list[Path], output: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize="small")
     if len(run_dirs) == 1:
-        axes.set_title(_title(run_dirs[0]), fontsize="medium")
+        axes.set_title(title_of(*read_facts(run_dirs[0])), fontsize="medium")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, dpi=150)
@@ -72,9 +72,3 @@ def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
         color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=f"{label}greedy evaluation, mean "
                                                                  "± std",
     )  # fmt: skip
-
-
-def _title(path: Path) -> str:
-    config, facts = read_facts(path)
-    ranks = f"{facts['world_size']} rank{'s' * (facts['world_size'] != 1)} ({facts['backend']})"
-    return f"{config['env']['id']} · {config['preset']} · {ranks} · seed {config['seed']}"

@@ -46,3 +46,10 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a whole run directory: {error}") from error
     return config, facts
+
+
+def title_of(config: dict[str, Any], facts: dict[str, Any]) -> str:
+    """A run in a line: environment, preset, ranks, seed."""
+    now = facts.get("resumed", [facts])[-1]
+    ranks = f"{now['world_size']} rank{'s' * (now['world_size'] != 1)} ({now['backend']})"
+    return f"{config['env']['id']} · {config['preset']} · {ranks} · seed {config['seed']}"

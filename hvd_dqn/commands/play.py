@@ -1,0 +1,61 @@
+"""`hvd-dqn play`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hvd_dqn.command_line import parse
+from hvd_dqn.errors import EXIT_OK, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """Watch a run's policy play, with what it thinks of every action beside the picture: in a
+    window (Esc closes it), or as a video.
+    """
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    """The run's directory."""
+    video: Path | None = None
+    """Write a file instead of opening a window: .mp4 or .gif."""
+    network: str = "best"
+    """best (by evaluation), newest, or the env steps of one of the networks kept."""
+    episodes: int = 1
+    """How many."""
+    max_steps: int = 2_000
+    """The most steps of an episode that are shown."""
+    epsilon: float = 0.0
+    """Share of random actions."""
+    seed: int = 0
+    """Which episodes."""
+    fps: float = 30.0
+    """Steps a second."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show."""
+    options = parse(PlayOptions, arguments, program="hvd-dqn play")
+    from hvd_dqn.policy import load_policy
+    from hvd_dqn.tools.play import open_screen, play
+
+    if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
+        raise UserError("hvd-dqn play", "--episodes, --max-steps and --fps must be greater than 0")
+    policy = load_policy(options.run_dir, network=options.network)
+    title = f"{policy.config.env.id} · {options.run_dir}"
+    screen = open_screen(options.video, title, options.fps)
+    returns = play(
+        policy,
+        screen,
+        episodes=options.episodes,
+        epsilon=options.epsilon,
+        seed=options.seed,
+        max_steps=options.max_steps,
+    )
+    shown = ", ".join(f"{value:g}" for value in returns)
+    print(f"return {shown}" + (f" · {options.video}" if options.video is not None else ""))
+    return EXIT_OK

@@ -1,0 +1,54 @@
+"""What the returns of some episodes, or the scores of some seeds, say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_RESAMPLES = 5_000
+
+
+class Score(NamedTuple):
+    """Mean, standard deviation (of all of them, not of a sample), median; the interquartile mean
+    and the 95 % interval of its percentile bootstrap (Agarwal et al. 2021, "Deep Reinforcement
+    Learning at the Edge of the Statistical Precipice").
+    """
+
+    mean: float
+    std: float
+    median: float
+    iqm: float
+    iqm_low: float
+    iqm_high: float
+
+    def __str__(self) -> str:
+        interval = f"{self.iqm_low:.1f} … {self.iqm_high:.1f}"
+        return (
+            f"{self.mean:.1f} ± {self.std:.1f} · median {self.median:.1f} · interquartile mean "
+            f"{self.iqm:.1f} (95 %: {interval})"
+        )
+
+
+def score(values: Sequence[float]) -> Score:
+    """Of one value or more; the same values always give the same interval."""
+    sample = np.asarray(values, dtype=np.float64)
+    drawn = np.random.default_rng(0).choice(sample, size=(_RESAMPLES, len(sample)))
+    low, high = np.percentile(interquartile_mean(drawn), (2.5, 97.5))
+    return Score(
+        float(sample.mean()),
+        float(sample.std()),
+        float(np.median(sample)),
+        float(interquartile_mean(sample)),
+        float(low),
+        float(high),
+    )
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Means [...] of [..., K] without the lowest and the highest quarter, rounded down."""
+    cut = values.shape[-1] // 4
+    middle: np.ndarray = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut]
+    means: np.ndarray = middle.mean(axis=-1)
+    return means

@@ -1,0 +1,83 @@
+"""Exported policies give the policy's action values, wherever they are read."""
+
+import numpy as np
+import pytest
+import torch
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.errors import RunError
+from hvd_dqn.policy import load_policy
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools import export as exporting
+from hvd_dqn.tools.export import export, recorded_observations
+from hvd_dqn.train import train
+from tests.distributed.workers import small_config
+from tests.launching import hvd_dqn
+
+CASES = {
+    "scaled vectors": {"network.scale_observations": True, "network.layer_norm": True},
+    "noisy, dueling, categorical images": {
+        "env.id": "MinAtar/Breakout-v1",
+        "env.frame_stack": 2,
+        "network.noisy": True,
+        "network.dueling": True,
+        "objective.distribution": "categorical",
+    },
+    "implicit quantiles": {"objective.distribution": "implicit_quantile"},
+    "Atari": {"env.id": "ALE/Pong-v5", "env.num_envs": 2, "env.frame_stack": 4},
+    "a spectral Impala": {
+        "env.id": "ALE/Pong-v5",
+        "env.num_envs": 2,
+        "network.torso": "impala",
+        "network.spectral_norm": True,
+        "network.pool_size": 6,
+    },
+}
+SHORT = {
+    "total_env_steps": 48,
+    "learning_starts_env_steps": 24,
+    "evaluation.episodes": 1,
+    "evaluation.final_episodes": 1,
+    "evaluation.max_episode_steps": 20,
+}
+
+
+def run_of(path, changes):
+    train(small_config().changed(SHORT | changes), LocalCommunicator(), RunDirectory(path))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_gives_the_policys_values(name, kind, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    policy = load_policy(run_of(tmp_path / "run", CASES[name]))
+    observations = recorded_observations(policy, 60)
+    assert len(np.unique(observations, axis=0)) > 20, "the episode goes on"
+    assert export(policy, tmp_path / "out/file", kind, observations) < 1e-4
+
+
+def test_a_file_of_other_values_is_refused(tmp_path, monkeypatch):
+    policy = load_policy(run_of(tmp_path / "run", {}))
+    load = exporting._load_torch
+
+    def loaded_wrongly(path):
+        run = load(path)
+        return lambda obs: run(obs) + 0.01
+
+    monkeypatch.setattr(exporting, "_load_torch", loaded_wrongly)
+    with pytest.raises(RunError, match=r"by up to 0\.01: do not use it"):
+        export(policy, tmp_path / "file.pt2", "torch", recorded_observations(policy, 10))
+
+
+def test_the_command(tmp_path):
+    run_dir = run_of(tmp_path / "run", {})
+    done = hvd_dqn("export", str(run_dir), "--format", "torch", launcher="none")
+    assert done.code == 0, done.output
+    assert "action values as the policy's on 500 observations" in done.output
+    program = torch.export.load(run_dir / "policy.pt2").module()
+    assert program(torch.zeros(3, 4)).shape == (3, 2)
+    done = hvd_dqn("export", str(run_dir), "--output", "/proc/x/y", launcher="none")
+    assert done.code == 2
+    assert "/proc/x/y cannot be written" in done.output

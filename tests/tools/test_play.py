@@ -1,0 +1,164 @@
+"""Episodes to look at: what is drawn, where it goes, and what is said where it cannot be."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.errors import UserError
+from hvd_dqn.policy import load_policy
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools import play as playing
+from hvd_dqn.tools.play import Moment, compose, play
+from hvd_dqn.train import train
+from tests.distributed.workers import small_config
+from tests.launching import hvd_dqn
+
+SHORT = {
+    "total_env_steps": 48,
+    "learning_starts_env_steps": 24,
+    "evaluation.episodes": 1,
+    "evaluation.final_episodes": 1,
+    "evaluation.max_episode_steps": 20,
+}
+
+
+class Roll:
+    """A screen that keeps what it is shown, and looks away after so many."""
+
+    def __init__(self, most=10_000):
+        self.pictures, self.most, self.closed = [], most, False
+
+    def show(self, picture):
+        self.pictures.append(picture)
+        return len(self.pictures) < self.most
+
+    def close(self):
+        self.closed = True
+
+
+def run_of(path, **changes):
+    train(small_config().changed(SHORT | changes), LocalCommunicator(), RunDirectory(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return run_of(tmp_path_factory.mktemp("played") / "run")
+
+
+def shown(policy, screen, **options):
+    given = {"episodes": 2, "epsilon": 0.0, "seed": 3, "max_steps": 500} | options
+    return play(policy, screen, **given)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", "MinAtar/Breakout-v1", "LunarLander-v3", "ALE/Pong-v5", "highway-v0"]
+)
+def test_every_kind_of_environment_is_drawn(tmp_path, env_id):
+    run_dir = run_of(tmp_path / "run", **{"env.id": env_id, "env.num_envs": 2})
+    roll = Roll(most=5)
+    shown(load_policy(run_dir), roll, epsilon=0.5)
+    assert len(roll.pictures) == 5
+    assert roll.closed
+    assert len({picture.shape for picture in roll.pictures}) == 1
+    height, width, channels = roll.pictures[0].shape
+    assert min(height, width) >= 300
+    assert channels == 3
+    assert height % 2 == width % 2 == 0
+    assert len({picture.tobytes() for picture in roll.pictures}) > 1, "something moves"
+
+
+def test_the_returns_are_those_of_the_episodes(run_dir):
+    policy, roll = load_policy(run_dir), Roll()
+    returns = shown(policy, roll)
+    assert sum(returns) == len(roll.pictures), "a pole pays one a step"
+    assert shown(policy, Roll()) == returns
+    assert shown(policy, Roll(), seed=4) != returns
+    assert shown(policy, Roll(), episodes=1, max_steps=3) == [3.0]
+    assert shown(policy, Roll(most=4)) == [3.0], "the fourth step was not taken"
+
+
+def test_the_chosen_action_is_marked():
+    black = np.zeros((400, 400, 3), np.uint8)
+    colours = []
+    for action in (0, 1):
+        moment = Moment(black, np.array([1.0, 2.0]), action, 7.0, 3, 0)
+        picture = compose(moment, ["left", "right"])
+        rows = np.flatnonzero((picture == (0xF2, 0xA3, 0x3A)).all(axis=2).any(axis=1))
+        colours.append(rows)
+    assert colours[0].max() < colours[1].min(), "the second bar is below the first"
+    many = Moment(black, np.linspace(0, 1, 18), 17, 0.0, 0, 0)
+    assert compose(many, [str(n) for n in range(18)]).shape == (400, 720, 3)
+    assert compose(many._replace(values=np.zeros(200)), ["x"] * 200).shape == (400, 720, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_videos(run_dir, tmp_path, name):
+    if name.endswith("mp4"):
+        pytest.importorskip("imageio_ffmpeg")
+    file = tmp_path / "new" / name
+    done = hvd_dqn("play", str(run_dir), "--video", str(file), "--fps", "25", launcher="none")
+    assert done.code == 0, done.output
+    steps = int(float(done.lines("return ")[0].split()[1]))
+    if name.endswith("gif"):
+        with Image.open(file) as video:
+            assert video.n_frames == pytest.approx(steps, abs=2), "frames alike may be joined"
+    else:
+        import imageio_ffmpeg
+
+        frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(file))
+        assert frames == steps
+        assert seconds == pytest.approx(steps / 25, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "there is no screen here: name a file"),
+        (["--video", "a.avi"], "name it .mp4 or .gif"),
+        (["--video", "/proc/x/a.gif"], "/proc/x/a.gif cannot be written"),
+        (["--video", "a.gif", "--fps", "0"], "must be greater than 0"),
+        (["--network", "7", "--video", "a.gif"], "has no network 7"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(run_dir, tmp_path, options, said):
+    done = hvd_dqn("play", str(run_dir), *options, launcher="none", cwd=tmp_path, DISPLAY="")
+    assert done.code == 2, done.output
+    assert said in done.output.splitlines()[-1]
+
+
+def test_missing_packages_are_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match=r"hvd_dqn\[video\]"):
+        playing.Mp4(tmp_path / "a.mp4", 30)
+    monkeypatch.setitem(__import__("sys").modules, "pygame", None)
+    monkeypatch.setenv("DISPLAY", ":7")
+    with pytest.raises(UserError, match=r"hvd_dqn\[video\]"):
+        playing.Window("", 30)
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="there is no Xvfb")
+def test_a_window(run_dir, monkeypatch):
+    """On a screen of its own."""
+    pytest.importorskip("pygame")
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1280x800x24"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        try:
+            number = server.stdout.readline().strip()
+            done = hvd_dqn(
+                *("play", str(run_dir), "--fps", "500", "--max-steps", "20"),
+                launcher="none",
+                DISPLAY=f":{number}",
+            )
+            assert done.code == 0, done.output
+            assert "return " in done.output
+        finally:
+            server.terminate()
