@@ -86,7 +86,7 @@ def assemble(config: Config, comm: Communicator, resources: Resources, progress:
     learner = assemble_learner(config, comm, resources, clock)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, learner, progress, clock)
+    observer = Observer(config, comm, resources, learner, replay, progress, clock)
     return Parts(progress, learner, replay, actor, observer, clock)
 
 

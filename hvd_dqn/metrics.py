@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +20,18 @@ from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
 
 Metrics = dict[str, float]
+"""One number a name; those of single ranks are `rank/NAME/R`, and not for TensorBoard."""
+
+
+class ReplayFacts(NamedTuple):
+    """Of one rank's replay: transitions kept, the mean age of those drawn last in steps of its
+    vector environment, transitions of an update, environments.
+    """
+
+    transitions: int
+    age: float
+    batch_size: int
+    num_envs: int
 
 
 class MetricsSink(Protocol):
@@ -96,6 +108,8 @@ class FileSink:
         if self._tensorboard is not None:
             try:
                 for name, value in metrics.items():
+                    if name.startswith("rank/"):
+                        continue  # a curve for each of a thousand ranks helps nobody
                     self._tensorboard.add_scalar(name, value, progress.env_steps)
             except OSError as error:
                 self._tensorboard = None
@@ -170,6 +184,7 @@ class Meter:
         *,
         epsilon: float,
         learning_rate: float,
+        replay: ReplayFacts,
     ) -> Metrics:
         """The record of the period that ends now. Collective."""
         now = time.perf_counter()
@@ -181,18 +196,29 @@ class Meter:
             "shares": {stage: seconds / period for stage, seconds in stages.items()},
             "hidden_share": learner.on_its_way_seconds / period,
             "drift": learner.drift,
+            "replay": replay,
         }
         ranks = self._comm.gather(mine)
+        env_steps = progress.env_steps - self._last_env_steps
         episodes = [Episode(*values) for rank in ranks for values in rank["episodes"]]
         metrics: Metrics = {
             "exploration/epsilon": epsilon,
-            "speed/env_steps_per_second": (progress.env_steps - self._last_env_steps) / elapsed,
+            "speed/env_steps_per_second": env_steps / elapsed,
             "speed/updates_per_second": learner.updates / elapsed,
             "distributed/transfer_share": min(r["shares"]["averaging"] for r in ranks),
             "distributed/hidden_share": statistics.fmean(r["hidden_share"] for r in ranks),
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,
         }
+        parts = [ReplayFacts(*rank["replay"]) for rank in ranks]
+        metrics["replay/transitions"] = sum(part.transitions for part in parts)
+        if learner.updates:
+            drawn = learner.updates * sum(part.batch_size for part in parts)
+            metrics["replay/ratio"] = drawn / env_steps
+            steps = sum(part.num_envs for part in parts)
+            metrics["replay/age_env_steps"] = statistics.fmean(p.age for p in parts) * steps
+        for number, rank in enumerate(ranks):
+            metrics[f"rank/waiting/{number}"] = rank["shares"]["averaging"]
         for stage in STAGES:
             metrics[f"time/{stage}"] = statistics.fmean(r["shares"][stage] for r in ranks)
         if episodes:

@@ -13,7 +13,8 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
-from hvd_dqn.metrics import Meter
+from hvd_dqn.metrics import Meter, ReplayFacts
+from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.resources import Resources
 from hvd_dqn.saved_networks import Judged
 from hvd_dqn.schedules import period_ended
@@ -41,6 +42,7 @@ class Observer:
         communicator: Communicator,
         resources: Resources,
         learner: Learner,
+        replay: ReplayBuffer,
         progress: Progress,
         clock: StageClock,
     ) -> None:
@@ -49,6 +51,7 @@ class Observer:
         self._comm = communicator
         self._resources = resources
         self._learner = learner
+        self._replay = replay
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
         self._meter = Meter(communicator, clock, loss_name=config.objective.loss_name)
@@ -160,6 +163,12 @@ class Observer:
             self._learner.statistics,
             epsilon=self._mean_epsilon(),
             learning_rate=self._learner.learning_rate,
+            replay=ReplayFacts(
+                int(self._replay.ring.filled.sum()),
+                self._replay.age,
+                self._config.replay.batch_size,
+                self._config.env.num_envs,
+            ),
         )
         self._learner.statistics = LearnerStatistics()
         self._resources.sink.write(self._progress, self._meter.seconds, metrics)

@@ -21,7 +21,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.connect import compute_threads
-from hvd_dqn.distributed.devices import select_device
+from hvd_dqn.distributed.devices import describe_device, select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.spaces import describe
 from hvd_dqn.errors import UserError
@@ -117,6 +117,7 @@ def acquire(
             stack.callback(evaluator.close)
             useful = useful_threads(config, envs)
             require_memory(config, envs, device, ranks_here=hosts.count(hostname()))
+        devices = comm.gather(describe_device(device))
         threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
         torch.set_num_threads(threads)
         networks = NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks)
@@ -131,7 +132,7 @@ def acquire(
                     "observation": describe(envs.raw_space),
                     "num_actions": envs.num_actions,
                 }
-                facts = run_facts(config, hosts, comm.backend, threads, str(device), spaces)
+                facts = run_facts(config, hosts, comm.backend, threads, devices, spaces)
                 _open_run_directory(config, facts, run_dir, start, lock)
                 _open_outputs(config, run_dir, start, resources)
                 resources.display.start(_title(config, comm, threads, device), start.env_steps)

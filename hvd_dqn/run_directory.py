@@ -184,7 +184,7 @@ def run_facts(
     hosts: list[str],
     backend: str,
     threads: int,
-    device: str,
+    devices: list[str],
     spaces: dict[str, Any],
 ) -> dict[str, Any]:
     """`run.json`: what ran, where, with which versions, and what its environments observe."""
@@ -200,7 +200,7 @@ def run_facts(
         "hosts": hosts,
         "backend": backend,
         "threads_per_rank": threads,
-        "device": device,
+        "devices": devices,
         "spaces": spaces,
         "global_batch_size": config.replay.batch_size * len(hosts),
         "learning_rate_factor": schedules.world_size_factor(config.optimizer, len(hosts)),

@@ -148,7 +148,7 @@ def test_ranks_train_on_gpus_shared_or_not(tmp_path, ranks, backend):
     done = hvd_dqn("train", "cartpole", *SMALL, *options, ranks=ranks)
     assert done.code == 0, done.output
     facts = json.loads((run_dir / "run.json").read_text())
-    assert facts["device"].startswith("cuda")
+    assert all(device.startswith("cuda") for device in facts["devices"])
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     logged = [record for record in records if "speed/env_steps_per_second" in record]
     assert logged[-1]["updates"] > 0

@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import LearnerStatistics
-from hvd_dqn.metrics import FileSink, Meter, episode_metrics
+from hvd_dqn.metrics import FileSink, Meter, ReplayFacts, episode_metrics
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
@@ -32,6 +32,7 @@ def test_episode_metrics_are_over_all_ranks():
         "episodes": [[10.0, 3], [30.0, 5]],
         "shares": waited,
         "hidden_share": 0.5,
+        "replay": [300, 30.0, 8, 2],
         "drift": 2.0,
     }
     meter = Meter(TwoRanks(other), StageClock(), loss_name="loss/td_huber")
@@ -40,8 +41,16 @@ def test_episode_metrics_are_over_all_ranks():
         updates=4, agreed=4, loss=2.0, abs_td_error=8.0, value=40.0, grad_norm=1.0, drift=1.0
     )
     metrics = meter.record(
-        Progress(env_steps=100, updates=4), statistics, epsilon=0.0, learning_rate=0.1
+        Progress(env_steps=100, updates=4),
+        statistics,
+        epsilon=0.0,
+        learning_rate=0.1,
+        replay=ReplayFacts(100, 10.0, 8, 2),
     )
+    assert metrics["replay/transitions"] == 400
+    assert metrics["replay/ratio"] == 4 * 16 / 100
+    assert metrics["replay/age_env_steps"] == 20 * 4
+    assert (metrics["rank/waiting/0"], metrics["rank/waiting/1"]) == (0, 1)
     assert metrics["episode/count"] == 3
     assert metrics["episode/return_mean"] == 20.0
     assert metrics["episode/return_std"] == pytest.approx(np.std([10, 20, 30]))
@@ -75,7 +84,11 @@ def test_every_second_of_a_period_is_in_one_of_its_stages(tmp_path):
 
 def test_a_period_without_episode_or_update_says_nothing_of_them():
     metrics = Meter(LocalCommunicator(), StageClock(), loss_name="loss/td_huber").record(
-        Progress(), LearnerStatistics(), epsilon=1.0, learning_rate=0.1
+        Progress(),
+        LearnerStatistics(),
+        epsilon=1.0,
+        learning_rate=0.1,
+        replay=ReplayFacts(0, float("nan"), 8, 2),
     )
     assert not [name for name in metrics if name.startswith(("episode/", "loss/", "q/"))]
 

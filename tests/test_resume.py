@@ -80,7 +80,7 @@ class StopAfter(StopRequest):
 def records(run_dir):
     """What the run said of itself, but for how long it took."""
     lines = map(json.loads, run_dir.metrics_file.read_text().splitlines())
-    timed = ("seconds", "speed/", "distributed/hidden_share", "distributed/transfer_share", "time/")
+    timed = ("seconds", "speed/", "distributed/hidden", "distributed/transfer", "time/", "rank/")
     return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
 
 

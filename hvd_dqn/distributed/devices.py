@@ -24,6 +24,13 @@ def select_device(name: str, local_rank: int) -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """For people: a GPU with its name."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} {torch.cuda.get_device_name(device)}"
+
+
 def gpu_index(local_rank: int) -> int | None:
     """The GPU of a local rank among those that this process sees."""
     return local_rank % torch.cuda.device_count() if torch.cuda.is_available() else None

@@ -40,12 +40,20 @@ class ReplayBuffer:
         self._gamma_powers = gamma ** np.arange(n_step + 1, dtype=np.float64)
         self._batch_size = batch_size
         self._rng = rng
+        self._drawn = np.zeros(0, dtype=np.int64)
         self.before_rewriting: Callable[[], None] = lambda: None
         self._most_together = max(1, _BYTES_TOGETHER // (2 * batch_size * ring.observation_bytes))
         count = self._most_together * batch_size if sampler.draws_alike else batch_size
         # A GPU takes one batch while the next is put together; a learner on the host is done.
         turns = 2 if device.type == "cuda" else 1
         self._staging = itertools.cycle([_Staging(ring, count, device) for _ in range(turns)])
+
+    @property
+    def age(self) -> float:
+        """Of the transitions drawn last, in steps of the vector environment, their mean; not a
+        number where none have been.
+        """
+        return float(self._ring.ages(self._drawn).mean()) if len(self._drawn) else float("nan")
 
     @property
     def ring(self) -> Ring:
@@ -97,6 +105,7 @@ class ReplayBuffer:
         )
         reward = self._ring.returns(slot, windows, self._gamma_powers)
         discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
+        self._drawn = slot
         staging = next(self._staging)
         staging.wait()
         memory = staging.memory.first(len(slot))

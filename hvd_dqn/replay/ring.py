@@ -187,6 +187,12 @@ class Ring:
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
         return slots
 
+    def ages(self, slot: np.ndarray) -> np.ndarray:
+        """Rows from these slots [B] to their environments' cursors, [B]."""
+        column, row = np.divmod(slot, self.rows)
+        ages: np.ndarray = (self._cursor[column] - row) % self.rows
+        return ages
+
     def slots_at_edges(self) -> np.ndarray:
         """Slots of all rows whose validity the last `add` may have changed: those of the newest
         window, those that a lost frame belonged to, and the rows given up.
