@@ -21,6 +21,7 @@ _COMMANDS = {
     "evaluate": "play whole games with a run's network, and their score",
     "play": "watch a run's policy play, in a window or as a video",
     "export": "write a run's policy as ONNX or as a torch program",
+    "report": "one HTML file about one or more runs",
     "plot": "draw learning curves",
     "summary": "several runs in one table",
     "presets": "list the presets, or one preset's settings",

@@ -1,0 +1,201 @@
+"""Runs as a report reads them: records by name, seeds of one configuration together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.stages import STAGES
+from hvd_dqn.tools.runs import read_facts, read_metrics
+from hvd_dqn.tools.scores import score
+
+_LIKE = ("seed", "device", "logging", "checkpoint")
+"""What runs of one group may differ in."""
+_VIDEO_BYTES = 20 << 20
+_Spread = Callable[[dict[str, Any]], tuple[float, float]]
+
+
+class Curve(NamedTuple):
+    """Values [K] of a metric, at env steps [K] and seconds [K], with an interval or without."""
+
+    env_steps: np.ndarray
+    seconds: np.ndarray
+    values: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+class Run:
+    """One run directory, read whole."""
+
+    def __init__(self, path: Path) -> None:
+        """`UserError` where it is none."""
+        self.path = path
+        self.name = path.resolve().name
+        self.config, self.facts = read_facts(path)
+        self.records = read_metrics(path) if RunDirectory(path).metrics_file.exists() else []
+        closing = [record for record in self.records if "closing/return_mean" in record]
+        self.closing: dict[str, Any] | None = closing[-1] if closing else None
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """The facts of its last start."""
+        facts: dict[str, Any] = self.facts.get("resumed", [self.facts])[-1]
+        return facts
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """Its newest record; empty where it has none."""
+        return self.records[-1] if self.records else {}
+
+    @property
+    def last_speed(self) -> float | None:
+        """Env steps a second of all ranks, the median of its records."""
+        speeds = [
+            r["speed/env_steps_per_second"]
+            for r in self.records
+            if r.get("speed/env_steps_per_second")
+        ]
+        return float(np.median(speeds)) if speeds else None
+
+    def curve(self, name: str, spread: _Spread | None = None) -> Curve | None:
+        """A metric by its name; `None` where no record has it."""
+        having = [record for record in self.records if record.get(name) is not None]
+        if name.startswith(("speed/", "time/")):  # before the updates begin it says nothing of them
+            having = [record for record in having if "gradient/norm_mean" in record] or having
+        if not having:
+            return None
+        columns = [[r["env_steps"] for r in having], [r["seconds"] for r in having]]
+        values = np.array([record[name] for record in having], dtype=np.float64)
+        steps, seconds = (np.array(column, dtype=np.float64) for column in columns)
+        if spread is None:
+            return Curve(steps, seconds, values)
+        low, high = np.array([spread(record) for record in having], dtype=np.float64).T
+        return Curve(steps, seconds, values, low, high)
+
+    def stage_shares(self) -> dict[str, float]:
+        """Mean shares of the time, by stage; empty where no record has them."""
+        having = [record for record in self.records if f"time/{STAGES[0]}" in record]
+        timed = [r for r in having if "gradient/norm_mean" in r] or having
+        return {
+            stage: float(np.mean([record[f"time/{stage}"] for record in timed]))
+            for stage in STAGES
+            if timed
+        }
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Of each rank of the last start: host, device, mean share of the time that it waited."""
+        now = self.now
+        rows = []
+        for rank, host in enumerate(now.get("hosts", [])):
+            waits = [r[f"rank/waiting/{rank}"] for r in self.records if f"rank/waiting/{rank}" in r]
+            devices = now.get("devices", [])
+            rows.append(
+                {
+                    "rank": rank,
+                    "host": host,
+                    "device": devices[rank] if rank < len(devices) else "",
+                    "waiting": float(np.mean(waits)) if waits else None,
+                }
+            )
+        return rows
+
+    def settings(self) -> list[tuple[str, str, str | None]]:
+        """Name, value and, where it is another, what the preset has for it."""
+        own = _flat(self.config)
+        preset = PRESETS.get(self.config.get("preset", ""))
+        theirs = _flat(json.loads(preset().to_json())) if preset is not None else own
+        return [
+            (name, _text(value), _text(theirs.get(name)) if theirs.get(name) != value else None)
+            for name, value in own.items()
+        ]
+
+    def videos(self) -> list[Path]:
+        """MP4 and GIF files in it that are small enough to be taken in."""
+        found = [p for kind in ("*.mp4", "*.gif") for p in sorted(self.path.rglob(kind))]
+        return [path for path in found if path.stat().st_size <= _VIDEO_BYTES]
+
+
+class Group(NamedTuple):
+    """Runs of one configuration on as many ranks, by seed."""
+
+    label: str
+    runs: list[Run]
+
+    def score_curve(self, name: str) -> Curve | None:
+        """The interquartile mean over seeds of a metric at every env step that all of them have it
+        at, with its bootstrap interval; of one run, its own values.
+        """
+        curves = [curve for run in self.runs if (curve := run.curve(name)) is not None]
+        if not curves:
+            return None
+        if len(curves) == 1:
+            return curves[0]
+        at = [
+            {step: (value, second) for step, second, value in zip(*curve[:3], strict=True)}
+            for curve in curves
+        ]
+        steps = sorted(set.intersection(*(set(places) for places in at)))
+        if not steps:
+            return None
+        scores = [score([places[step][0] for places in at]) for step in steps]
+        seconds = [float(np.mean([places[step][1] for places in at])) for step in steps]
+        return Curve(
+            np.array(steps),
+            np.array(seconds),
+            np.array([s.iqm for s in scores]),
+            np.array([s.iqm_low for s in scores]),
+            np.array([s.iqm_high for s in scores]),
+        )
+
+
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """In the order of their first runs."""
+    by_key: dict[str, list[Run]] = {}
+    for run in runs:
+        alike = {name: value for name, value in run.config.items() if name not in _LIKE}
+        key = json.dumps([alike, run.now.get("world_size")], sort_keys=True)
+        by_key.setdefault(key, []).append(run)
+    every = list(by_key.values())
+    return [Group(_label(number, members, every), members) for number, members in enumerate(every)]
+
+
+def _label(number: int, runs: list[Run], every: list[list[Run]]) -> str:
+    """What tells the group from the others: its settings that they do not all share, shortly."""
+    flats = [_flat(members[0].config) for members in every]
+    own = flats[number]
+    differing = [
+        f"{name.rpartition('.')[2]} {_text(own.get(name))}"
+        for name in own
+        if name.partition(".")[0] not in _LIKE
+        and any(flat.get(name) != own.get(name) for flat in flats)
+    ]
+    sizes = {members[0].now.get("world_size") for members in every}
+    ranks = runs[0].now.get("world_size", 1)
+    if len(sizes) > 1:
+        differing.append(f"{ranks} rank{'s' * (ranks != 1)}")
+    if not differing:
+        return runs[0].name if len(runs) == 1 else str(own.get("preset"))
+    return ", ".join(differing[:4]) + (" …" if len(differing) > 4 else "")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            fields |= _flat(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
