@@ -20,7 +20,7 @@ from hvd_dqn.checkpoint import Saver
 from hvd_dqn.command_line import parse_train
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 
 
 def timed(method: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:

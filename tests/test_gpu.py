@@ -13,7 +13,7 @@ from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import Resources
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed import workers
 from tests.distributed.test_command import SMALL
 from tests.launching import hvd_dqn

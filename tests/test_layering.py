@@ -18,7 +18,7 @@ FLOORS = [
     ["observer"],
     ["assembly"],
     ["checkpointing", "resume"],
-    ["train"],
+    ["training"],
     ["tools"],
     ["commands"],
     ["cli"],
@@ -93,7 +93,7 @@ def test_one_process_loads_neither_horovod_nor_mpi():
     code = (
         "import sys\n"
         "from hvd_dqn.distributed import connect\n"
-        "import hvd_dqn.train\n"
+        "import hvd_dqn.training\n"
         "assert connect('auto').backend == 'local'\n"
         "print(sorted({'horovod', 'mpi4py'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ from hvd_dqn.metrics import FileSink, Meter, ReplayFacts, episode_metrics
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 
 

@@ -18,7 +18,7 @@ from hvd_dqn.networks import make_network
 from hvd_dqn.objectives import make_objective
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.structs import Batch, ReplayShare
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from hvd_dqn.watchdog import Watchdog
 from tests.distributed.workers import small_config
 

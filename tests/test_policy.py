@@ -18,7 +18,7 @@ from hvd_dqn.envs import make_vector_env
 from hvd_dqn.envs.spaces import describe, space_of
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import clean_environment
 

@@ -8,7 +8,7 @@ from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 
 

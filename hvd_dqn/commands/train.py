@@ -66,7 +66,7 @@ def _end_at_once(comm: Communicator) -> NoReturn:
 
 def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
     from hvd_dqn.run_directory import RunDirectory, default_path
-    from hvd_dqn.train import train
+    from hvd_dqn.training import train
 
     require_same(comm, "the config", options.config.flat())
     how = {"--resume": options.resume, "--resume-changes": options.resume_changes}

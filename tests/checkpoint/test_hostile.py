@@ -20,7 +20,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.state_files import pack, unpack
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 
 CONFIG = small_config().changed(

@@ -15,7 +15,7 @@ from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.saved_networks import NetworkDirectory
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
 from tests.test_resume import StopAfter

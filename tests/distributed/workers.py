@@ -201,7 +201,7 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     from hvd_dqn import assembly
     from hvd_dqn.observer import Observer, Summary
     from hvd_dqn.run_directory import RunDirectory
-    from hvd_dqn.train import train
+    from hvd_dqn.training import train
 
     seen: dict[str, Any] = {"episodes": []}
 
@@ -250,7 +250,7 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Every preset's own parts, in little: real environments, networks and updates."""
     from hvd_dqn.presets import PRESETS
     from hvd_dqn.run_directory import RunDirectory
-    from hvd_dqn.train import train
+    from hvd_dqn.training import train
 
     digests = {}
     for name in options["names"]:

@@ -14,7 +14,7 @@ from hvd_dqn.distributed import connect
 from hvd_dqn.networks import make_network
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.saved_networks import NetworkDirectory, load_network
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.envs.toy import Ring
 
 GAMMA = 0.8

@@ -10,7 +10,7 @@ from hvd_dqn.policy import load_policy
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools import export as exporting
 from hvd_dqn.tools.export import export, recorded_observations
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 

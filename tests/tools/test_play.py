@@ -13,7 +13,7 @@ from hvd_dqn.policy import load_policy
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools import play as playing
 from hvd_dqn.tools.play import Moment, compose, play
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 

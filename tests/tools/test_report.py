@@ -16,7 +16,7 @@ from hvd_dqn.tools.report import Run, groups_of, write_report
 from hvd_dqn.tools.report.charts import Line, line_chart
 from hvd_dqn.tools.report.reading import Curve
 from hvd_dqn.tools.scores import score
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 

@@ -11,7 +11,7 @@ from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools import watch as watching
 from hvd_dqn.tools.watch import Records, watch
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 

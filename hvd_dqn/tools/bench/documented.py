@@ -33,7 +33,7 @@ from hvd_dqn.signals import StopRequest
 from hvd_dqn.start import plan
 from hvd_dqn.structs import Batch, Progress
 from hvd_dqn.tools.bench.training import WARM_UP, shortened
-from hvd_dqn.train import iterate
+from hvd_dqn.training import iterate
 from hvd_dqn.watchdog import Watchdog
 
 

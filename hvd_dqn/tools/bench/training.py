@@ -14,7 +14,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.run_directory import RunDirectory, default_path
 from hvd_dqn.stages import STAGES
 from hvd_dqn.tools.bench.report import number, print_table, spread
-from hvd_dqn.train import train
+from hvd_dqn.training import train
 
 WARM_UP = 3
 """Records that do not count: caches are cold, and the first of them began before the updates."""
