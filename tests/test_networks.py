@@ -296,3 +296,48 @@ def test_low_precision_is_within_the_layers_alone(distribution):
         assert parameter.dtype == torch.float32
         assert parameter.grad is None or parameter.grad.dtype == torch.float32
     assert all(m.grad is not None for m in networks[1].torso.parameters())
+
+
+class Pooled(torch.nn.Module):
+    """Somebody's own: the largest of each channel, and a layer."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.layer = torch.nn.Linear(channels, width)
+
+    def forward(self, obs):
+        return torch.relu(self.layer(obs.flatten(2).amax(dim=2)))
+
+
+def pooled(config, obs_shape):
+    return Pooled(obs_shape[0], config.hidden_sizes[0])
+
+
+def flat(config, obs_shape):
+    return torch.nn.Flatten(0)
+
+
+def test_somebodys_own_torso():
+    network = build(
+        (4, 10, 10), torso="tests.test_networks:pooled", hidden_sizes=(8,), dueling=True
+    )
+    obs = torch.randn(5, 4, 10, 10)
+    assert network(obs).shape == (5, 3)
+    scaled = network.scaling(obs)
+    features = network.torso.layer(scaled.flatten(2).amax(dim=2)).relu()
+    torch.testing.assert_close(network(obs), network.head(features).squeeze(2))
+
+
+@pytest.mark.parametrize(
+    ("torso", "said"),
+    [
+        ("resnet", "must be one of auto, mlp"),
+        ("no_such_module:torso", "no module 'no_such_module'"),
+        ("tests.test_networks:nobody", "has no 'nobody'"),
+        ("tests.test_networks:flat", r"gives \(600,\) for two observations"),
+        ("tests.test_networks:pytest", "raises TypeError"),
+    ],
+)
+def test_a_torso_that_is_none_is_refused(torso, said):
+    with pytest.raises(ConfigError, match=said):
+        build((3, 10, 10), torso=torso)

@@ -7,6 +7,8 @@ from typing import Literal
 
 from hvd_dqn.config.section import Section, fraction, non_negative, positive, ranged
 
+TORSOS = ("auto", "mlp", "minatar", "nature", "impala")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Section):
@@ -14,9 +16,11 @@ class NetworkConfig(Section):
 
     prefix = "network."
 
-    torso: Literal["auto", "mlp", "minatar", "nature", "impala"] = "auto"
+    torso: str = "auto"
     """`mlp`; the convolutions of Young & Tian 2019 (`minatar`), Mnih et al. 2015 (`nature`) or
-    Espeholt et al. 2018 (`impala`). `auto`: by the observation's shape.
+    Espeholt et al. 2018 (`impala`); `auto`: by the observation's shape. `module:function` is your
+    own: called with this section and the observation's shape, it gives a torch module from
+    observations [B, *shape] to features [B, F].
     """
     hidden_sizes: tuple[int, ...] = ranged(
         (256, 256),
@@ -54,6 +58,10 @@ class NetworkConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.torso not in TORSOS and ":" not in self.torso:
+            self.refuse(
+                "torso", self.torso, f"must be one of {', '.join(TORSOS)}, or module:function"
+            )
         if self.torso != "impala":
             for name, silent in (
                 ("spectral_norm", False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from itertools import pairwise
 
@@ -61,6 +62,8 @@ def torso_of(config: NetworkConfig, obs_shape: tuple[int, ...]) -> str:
     large = is_image and min(obs_shape[1:]) >= _SMALLEST_NATURE_IMAGE
     if config.torso == "auto":
         return ("nature" if large else "minatar") if is_image else "mlp"
+    if ":" in config.torso:
+        return config.torso
     if config.torso != "mlp" and not is_image:
         raise ConfigError(
             f"network.torso = {config.torso!r}: convolves images, and the observation is of shape "
@@ -95,6 +98,8 @@ def hidden_layers(config: NetworkConfig, sizes: tuple[int, ...]) -> list[nn.Modu
 def make_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """The torso for observations [B, *obs_shape], and its number of features F."""
     name = torso_of(config, obs_shape)
+    if ":" in name:
+        return _own_torso(config, obs_shape)
     if name == "mlp":
         sizes = (math.prod(obs_shape), *config.hidden_sizes)
         return nn.Sequential(nn.Flatten(), *hidden_layers(config, sizes)), sizes[-1]
@@ -113,6 +118,34 @@ def make_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Mo
     with torch.no_grad():
         features = torso(torch.zeros(1, *obs_shape)).shape[1]
     return torso, features
+
+
+def _own_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """That of `module:function`, tried on two observations."""
+    module, _, function = config.torso.partition(":")
+    told = f"network.torso = {config.torso!r}"
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{told}: there is no module {error.name!r} here") from error
+    except AttributeError as error:
+        raise ConfigError(f"{told}: the module has no {function!r}") from error
+    try:
+        torso = make(config, obs_shape)
+        with torch.no_grad():
+            features = torso(torch.zeros(2, *obs_shape))
+    except Exception as error:  # another's code may raise anything
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{told}: made for observations of shape {obs_shape} and called with two of them, it "
+            f"raises {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(torso, nn.Module) or features.dim() != 2 or len(features) != 2:
+        raise ConfigError(
+            f"{told}: must give a torch module from [B, *shape] to [B, F], and gives "
+            f"{tuple(features.shape)} for two observations of shape {obs_shape}"
+        )
+    return torso, features.shape[1]
 
 
 class ResidualBlock(nn.Module):
