@@ -5,11 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hvd_dqn.config import Config
+    from hvd_dqn.interface import TrainedRun, train
+    from hvd_dqn.metrics import Event
     from hvd_dqn.policy import Policy, load_policy
+    from hvd_dqn.presets import PRESETS
 
 __version__ = "0.1.0"
-__all__ = ["Policy", "__version__", "load_policy"]
-_HOMES = {"Policy": "policy", "load_policy": "policy"}
+__all__ = [
+    "PRESETS",
+    "Config",
+    "Event",
+    "Policy",
+    "TrainedRun",
+    "__version__",
+    "load_policy",
+    "train",
+]
+_HOMES = {
+    "Config": "config",
+    "Event": "metrics",
+    "Policy": "policy",
+    "PRESETS": "presets",
+    "TrainedRun": "interface",
+    "load_policy": "policy",
+    "train": "interface",
+}
 
 
 def __getattr__(name: str) -> Any:

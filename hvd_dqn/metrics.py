@@ -8,9 +8,9 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +21,30 @@ from hvd_dqn.structs import Episode, Progress
 
 Metrics = dict[str, float]
 """One number a name; those of single ranks are `rank/NAME/R`, and not for TensorBoard."""
+
+
+Evaluation = Literal["evaluation", "closing"]
+EventKind = Literal["record", "evaluation", "closing"]
+
+
+class Event(NamedTuple):
+    """A record, an evaluation or the closing one: what a callback is told, at the same update and
+    with the same numbers on every rank (but for `seconds`, which are this rank's).
+
+    `stop`, called with a reason on any rank, stops all at the same later update with a checkpoint.
+    """
+
+    kind: EventKind
+    env_steps: int
+    updates: int
+    seconds: float
+    metrics: Metrics
+    rank: int
+    world_size: int
+    stop: Callable[[str], None]
+
+
+Callback = Callable[[Event], None]
 
 
 class ReplayFacts(NamedTuple):

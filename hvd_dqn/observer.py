@@ -13,7 +13,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
-from hvd_dqn.metrics import Meter, ReplayFacts
+from hvd_dqn.metrics import Evaluation, Event, EventKind, Meter, Metrics, ReplayFacts
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.resources import Resources
 from hvd_dqn.saved_networks import Judged
@@ -171,7 +171,7 @@ class Observer:
             ),
         )
         self._learner.statistics = LearnerStatistics()
-        self._resources.sink.write(self._progress, self._meter.seconds, metrics)
+        self._tell("record", metrics)
         self._resources.display.update(self._progress, metrics)
 
     def _mean_epsilon(self) -> float:
@@ -211,13 +211,31 @@ class Observer:
         self._clock.restart()
         return True
 
-    def _write_evaluation(self, section: str, result: EvaluationResult) -> None:
+    def _write_evaluation(self, section: Evaluation, result: EvaluationResult) -> None:
         metrics = {
             f"{section}/return_mean": result.mean,
             f"{section}/return_std": result.std,
             f"{section}/episodes": float(len(result.returns)),
         }
-        self._resources.sink.write(self._progress, self._meter.seconds, metrics)
+        self._tell(section, metrics)
+
+    def _tell(self, kind: EventKind, metrics: Metrics) -> None:
+        """Write it down, and call who wants to know, on every rank."""
+        seconds, progress = self._meter.seconds, self._progress
+        self._resources.sink.write(progress, seconds, metrics)
+        for callback in self._resources.callbacks:
+            callback(
+                Event(
+                    kind,
+                    progress.env_steps,
+                    progress.updates,
+                    seconds,
+                    dict(metrics),
+                    self._comm.rank,
+                    self._comm.world_size,
+                    self._resources.stop.ask,
+                )
+            )
 
     def _judged(self, mean: float) -> Judged:
         """A copy of the online network as it is."""

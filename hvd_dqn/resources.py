@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ from hvd_dqn.envs.spaces import describe
 from hvd_dqn.errors import UserError
 from hvd_dqn.evaluation import Evaluator
 from hvd_dqn.memory import available_bytes
-from hvd_dqn.metrics import FileSink, MetricsSink, NullSink
+from hvd_dqn.metrics import Callback, FileSink, MetricsSink, NullSink
 from hvd_dqn.networks import make_network, multiply_adds
 from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.run_directory import RunDirectory, run_facts
@@ -57,6 +57,7 @@ class Resources:
     stop: StopRequest
     sink: MetricsSink = field(default_factory=NullSink)
     display: Display = field(default_factory=NullDisplay)
+    callbacks: Sequence[Callback] = ()
     on_close: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:

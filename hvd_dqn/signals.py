@@ -37,6 +37,10 @@ class StopRequest:
             return "the time limit"
         return None
 
+    def ask(self, reason: str) -> None:
+        """From within the program."""
+        self._signal = self._signal or reason
+
     def after(self, seconds: float) -> None:
         """Ask when this much time has passed from now."""
         self._deadline = time.monotonic() + seconds

@@ -10,7 +10,7 @@ by `Progress` alone, whose counters are equal on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from hvd_dqn import schedules
 from hvd_dqn.assembly import Parts, assemble, blank_batch, epsilon
@@ -20,6 +20,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.errors import LostContactError
 from hvd_dqn.learner import NonFiniteError
+from hvd_dqn.metrics import Callback
 from hvd_dqn.observer import Summary
 from hvd_dqn.resources import acquire
 from hvd_dqn.resume import resume as resume_parts
@@ -38,6 +39,7 @@ def train(
     resume: str = "auto",
     changes: Set[str] = frozenset(),
     stop: StopRequest | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Summary:
     """Train to the end of the budget, from the beginning or from a checkpoint. Collective.
 
@@ -55,6 +57,7 @@ def train(
     watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)
     comm = WatchedCommunicator(comm, watchdog)
     resources = acquire(config, comm, run_dir, start, stop, watchdog)
+    resources.callbacks = callbacks
     try:
         parts = assemble(config, comm, resources, progress)
         with watchdog.patience():

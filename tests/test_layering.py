@@ -19,6 +19,7 @@ FLOORS = [
     ["assembly"],
     ["checkpointing", "resume"],
     ["training"],
+    ["interface"],
     ["tools"],
     ["commands"],
     ["cli"],
