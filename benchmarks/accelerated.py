@@ -30,8 +30,7 @@ WORK = [
     "--replay.capacity=200000",
     "--optimizer.name=adam",
 ]
-"""Published settings but for the sizes; a quarter of their updates of eight times as many samples.
-"""
+"""Published settings but for the sizes: a sixteenth of the updates, of eight times the samples."""
 RECORDED = {"optimizer.cuda_graph": "True"}
 COMPILED = RECORDED | {"optimizer.compile": "True"}
 BFLOAT16 = COMPILED | {"network.precision": "bfloat16"}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import hvd_dqn
@@ -35,6 +36,7 @@ _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 
 def main() -> NoReturn:
     """Run one command and exit with its code."""
+    sys.path.append(str(Path.cwd()))  # for modules of the user's own, after all that is installed
     sys.exit(run(sys.argv[1:]))
 
 

@@ -4,6 +4,7 @@ other ranks.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -67,7 +68,7 @@ class PlainDisplay:
         self._total = total_env_steps
         self._loss_name = loss_name
         self._first = 0
-        self._began = self._last_line = time.monotonic()
+        self._began, self._last_line = time.monotonic(), -math.inf
 
     def start(self, title: str, env_steps: int) -> None:
         """One line with what runs."""

@@ -84,7 +84,7 @@ class Policy:
         if self._obs is None or len(self._obs) != len(raw):
             self._obs = first
         else:
-            new = np.broadcast_to(np.asarray(begins), len(raw))
+            new = np.broadcast_to(np.asarray(begins, dtype=np.bool_), len(raw))
             self._obs = self._frames.following(self._obs, raw)
             self._obs[new] = first[new]
         return self._obs
@@ -122,9 +122,19 @@ def read_spaces(run_dir: RunDirectory) -> tuple[gym.spaces.Box, int]:
     """
     try:
         facts = json.loads(read_bounded(run_dir.facts_file, _LIMIT))
-        spaces = facts["spaces"]
+        spaces = next(
+            f["spaces"] for f in (*facts.get("resumed", [])[::-1], facts) if "spaces" in f
+        )
         return space_of(spaces["observation"]), int(spaces["num_actions"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{run_dir.facts_file} does not say what the run's environments observe "
             f"({type(error).__name__}: {error})",

@@ -139,7 +139,8 @@ def acquire(
                 resources.display.start(_title(config, comm, threads, device), start.env_steps)
         _require_shared(start.store, comm)
         watchdog.start()
-        envs.beat = evaluator.envs.beat = watchdog.beat
+        # They may step in a thread while this rank waits for others, which it goes on doing.
+        envs.beat = evaluator.envs.beat = watchdog.touch
     except BaseException:
         stack.close()
         raise

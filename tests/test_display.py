@@ -25,8 +25,8 @@ def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
         shown.update(Progress(env_steps=env_steps), METRICS)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "title"
-    assert len(lines) == 3
-    assert lines[1] == (
+    assert len(lines) == 4, "the first, and then every few seconds"
+    assert lines[2] == (
         "2,500/10,000 env steps · return 123.5 · loss 0.01234 · ε 0.04 · env steps/s 5,912 · "
         "updates/s 2,956 · waiting for ranks 12% · ETA 0:30"
     )

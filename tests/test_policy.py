@@ -48,6 +48,8 @@ def runs(tmp_path_factory):
         gym.spaces.Box(0, 255, (84, 84), np.uint8),
         gym.spaces.Box(0, 1, (10, 10, 4), np.bool_),
         gym.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        gym.spaces.Box(0, np.iinfo(np.int64).max, (2,), np.int64),
+        gym.spaces.Box(np.iinfo(np.int64).min, 7, (2,), np.int64),
     ],
     ids=str,
 )
@@ -99,6 +101,15 @@ def test_it_is_the_saved_network(runs):
         assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
     with pytest.raises(UserError, match=r"has no network 7.*one of these env steps"):
         hvd_dqn.load_policy(runs / "vectors", network=7)
+
+
+def test_spaces_are_those_of_the_last_start(runs, tmp_path):
+    place = tmp_path / "resumed"
+    shutil.copytree(runs / "vectors", place)
+    facts = json.loads((place / "run.json").read_text())
+    older = {name: value for name, value in facts.items() if name != "spaces"}
+    (place / "run.json").write_text(json.dumps(older | {"resumed": [facts]}))
+    assert hvd_dqn.load_policy(place).act(np.zeros(4)).shape == ()
 
 
 def test_no_mpi_no_horovod_no_replay(runs):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint.manifest import Manifest, list_complete, load_manifest
 from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, read, verify
+from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.errors import UserError
@@ -103,6 +104,7 @@ def require_config(
     `UserError` where one of them neither begins with a name that is `free` to differ nor is
     `allowed` by the user.
     """
+    saved = Config().flat() | saved  # a setting of later versions was as it is by default
     saved, now = (json.loads(json.dumps(values)) for values in (saved, config))  # tuples as lists
     differing = {
         name: [saved.get(name), now.get(name)]

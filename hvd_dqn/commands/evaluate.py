@@ -47,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         problem = UserError(
             f"--episodes {options.episodes}", "must be 1 or more, of one seed or more"
         )
+    if min(options.seeds, default=0) < 0:
+        problem = UserError(f"--seeds {min(options.seeds)}", "must be 0 or more")
     if not 0 <= options.epsilon <= 1:
         problem = UserError(f"--epsilon {options.epsilon}", "must be between 0 and 1")
     comm = connect("auto", problem)

@@ -45,17 +45,23 @@ def run(arguments: Sequence[str]) -> int:
 
     if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
         raise UserError("hvd-dqn play", "--episodes, --max-steps and --fps must be greater than 0")
+    if not 0 <= options.epsilon <= 1 or options.seed < 0:
+        raise UserError("hvd-dqn play", "--epsilon must be between 0 and 1, --seed 0 or more")
     policy = load_policy(options.run_dir, network=options.network)
     title = f"{policy.config.env.id} · {options.run_dir}"
     screen = open_screen(options.video, title, options.fps)
-    returns = play(
-        policy,
-        screen,
-        episodes=options.episodes,
-        epsilon=options.epsilon,
-        seed=options.seed,
-        max_steps=options.max_steps,
-    )
+    try:
+        returns = play(
+            policy,
+            screen,
+            episodes=options.episodes,
+            epsilon=options.epsilon,
+            seed=options.seed,
+            max_steps=options.max_steps,
+        )
+    finally:
+        if options.video is not None and options.video.stat().st_size == 0:
+            options.video.unlink()  # nothing was shown
     shown = ", ".join(f"{value:g}" for value in returns)
     print(f"return {shown}" + (f" · {options.video}" if options.video is not None else ""))
     return EXIT_OK

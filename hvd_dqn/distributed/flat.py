@@ -95,6 +95,12 @@ class SumBuffer:
             self._shares[self._rank] = share.mass
             self._shares[self._world_size + self._rank] = share.weight_floor
 
+    def _norm(self) -> Tensor:
+        """[1]. Sums over prioritised replays are large: their squares need not fit into float32."""
+        wide = torch.float64 if len(self._shares) else None
+        norm: Tensor = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True, dtype=wide)
+        return norm
+
     def without_stops(self) -> Tensor:
         """A copy of the whole tensor in which nobody was asked to stop."""
         copy = self.tensor.clone()
@@ -104,8 +110,7 @@ class SumBuffer:
     def read_control(self) -> Agreement:
         """What all ranks wrote, after the sum. On a GPU this waits for it, once."""
         ranks = self._world_size
-        norms = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True)
-        numbers = torch.cat((norms, self._agreed)).tolist()
+        numbers = torch.cat((self._norm(), self._agreed)).tolist()
         norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
         sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.

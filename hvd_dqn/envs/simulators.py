@@ -102,19 +102,22 @@ class GymnasiumSimulators:
         """See `Simulators`."""
         try:
             drawn = self._envs.render()
-        except gym.error.DependencyNotInstalled as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"the environment cannot draw itself: {reason}") from error
+        except Exception as error:  # another's code may raise anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"the environment cannot draw itself ({reason})") from error
         picture = None if drawn is None else np.asarray(drawn[0])
         if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError("the environment draws no pictures (rgb_array is no way it renders)")
+        if picture.dtype.kind == "f" and picture.max() <= 1:  # MinAtar's are shares
+            picture = np.rint(255 * picture)
         return picture.astype(np.uint8)
 
     def action_names(self) -> list[str] | None:
         """See `Simulators`."""
         env = self._envs.envs[0].unwrapped if isinstance(self._envs, SyncVectorEnv) else None
         meanings = getattr(env, "get_action_meanings", None)
-        return None if meanings is None else [str(name).lower() for name in meanings()]
+        names = [] if meanings is None else [str(name).lower() for name in meanings()]
+        return names if len(names) == self.num_actions else None  # a wrapper may have others
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""

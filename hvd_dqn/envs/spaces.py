@@ -27,6 +27,8 @@ def space_of(description: dict[str, Any]) -> gym.spaces.Box:
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
 
     def bound(name: str, unbounded: float) -> np.ndarray:
+        if dtype.kind != "f":
+            return np.broadcast_to(np.array(description[name], dtype=dtype), shape)
         values = np.array(description[name], dtype=np.float64)  # null becomes not a number
         values = np.where(np.isnan(values), unbounded, values)
         return np.broadcast_to(values, shape).astype(dtype)
@@ -40,9 +42,9 @@ def space_of(description: dict[str, Any]) -> gym.spaces.Box:
 def _bounds(values: np.ndarray) -> Any:
     if values.size and (values == values.flat[0]).all():
         values = values.reshape(-1)[0]
-    # as numbers of double length: what is not finite is no JSON
-    finite = np.where(np.isfinite(values.astype(np.float64)), values, np.nan)
-    return _without_nan(finite.tolist())
+    if values.dtype.kind != "f":
+        return values.astype(np.uint8).tolist() if values.dtype.kind == "b" else values.tolist()
+    return _without_nan(np.where(np.isfinite(values), values.astype(np.float64), np.nan).tolist())
 
 
 def _without_nan(value: Any) -> Any:

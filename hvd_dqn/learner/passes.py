@@ -154,7 +154,8 @@ def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Another thread of the process, such as Horovod's, may call CUDA meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         results = work()
 
     def replay() -> _Results:

@@ -14,6 +14,7 @@ from hvd_dqn.config import ConfigError, NetworkConfig
 from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 
 _UNBOUNDED = 1e6
+_MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _SMALLEST_NATURE_IMAGE = 36
 _IMPALA_CHANNELS = (16, 32, 32)
 
@@ -130,6 +131,8 @@ def _own_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Mo
         raise ConfigError(f"{told}: there is no module {error.name!r} here") from error
     except AttributeError as error:
         raise ConfigError(f"{told}: the module has no {function!r}") from error
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{told} cannot be imported: {type(error).__name__}: {error}") from error
     try:
         torso = make(config, obs_shape)
         with torch.no_grad():
@@ -140,10 +143,17 @@ def _own_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Mo
             f"{told}: made for observations of shape {obs_shape} and called with two of them, it "
             f"raises {type(error).__name__}: {reason}"
         ) from error
-    if not isinstance(torso, nn.Module) or features.dim() != 2 or len(features) != 2:
+    shape = tuple(getattr(features, "shape", ()))
+    if not isinstance(torso, nn.Module) or len(shape) != 2 or shape[0] != 2:
         raise ConfigError(
             f"{told}: must give a torch module from [B, *shape] to [B, F], and gives "
-            f"{tuple(features.shape)} for two observations of shape {obs_shape}"
+            f"{shape or type(features).__name__} for two observations of shape {obs_shape}"
+        )
+    modal = [type(m).__name__ for m in torso.modules() if isinstance(m, _MODAL)]
+    if modal:
+        raise ConfigError(
+            f"{told}: holds {modal[0]}, which does something else while it trains, by a state that "
+            "checkpoints do not have: take network.dropout and layer normalisation"
         )
     return torso, features.shape[1]
 

@@ -66,7 +66,7 @@ class FrameStore:
             kernels.write_frames(self._frames.numpy(), self._rows, again, column, row, obs, unit)
             return
         place = column * self._pitch + row
-        frames = obs.reshape(len(obs), -1)[:, -self._size :]
+        frames = obs.reshape(len(obs), math.prod(obs.shape[1:]))[:, -self._size :]
         twice = np.flatnonzero(row < again)
         place = np.concatenate((place, place[twice] + self._rows))
         frames = np.concatenate((frames, frames[twice]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
     """
     config = policy.config
     envs = make_vector_env(
-        config.env,
+        dataclasses.replace(config.env, vectorization="sync"),
         num_envs=1,
         episode_seed=lambda copy, number: derived_seed(0, Stream.EVALUATION, number),
         max_episode_steps=config.evaluation.max_episode_steps,
@@ -96,27 +97,34 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
     Raises `UserError` where a package is missing or the file cannot be written, `RunError` where
     the difference is too great for rounding.
     """
-    module = ActionValues(policy.network).eval()
+    network = copy.deepcopy(policy.network)
+    network.precision = "float32"  # parameters are; ONNX runtimes know little of bfloat16
+    module = ActionValues(network).eval()
     write, load = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}[kind]
+    partial = path.with_name(f"partial-{path.name}")
     example = torch.from_numpy(observations[:2].copy())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters' own insides
-            write(module, example, path)
+            write(module, example, partial)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    run = load(path)
-    expected = policy.values_of(observations)
+    run = load(partial)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(observations)).numpy()
     # one by one, and all at once: the number of observations is left open
     found = np.concatenate([run(observations[:1]), run(observations[1:])])
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE * scale:
+        partial.unlink(missing_ok=True)
         raise RunError(
             f"{path} gives other action values than the policy, by up to {difference:.3g}: do not "
             "use it"
         )
+    partial.rename(path)
     return difference
 
 

@@ -24,10 +24,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise UserError(f"{file}, line {number} is not JSON: {error}") from error
+            continue
+        if not isinstance(record, dict) or not {"env_steps", "updates", "seconds"} <= record.keys():
+            raise UserError(f"{file}, line {number} is no record of a run")
+        records.append(record)
     return records
 
 
@@ -45,11 +49,15 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         facts = json.loads(run_dir.facts_file.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a whole run directory: {error}") from error
+    if not isinstance(config, dict) or not isinstance(facts, dict) or "env" not in config:
+        raise UserError(f"{path} is not a run directory: its config.json or run.json is of others")
     return config, facts
 
 
 def title_of(config: dict[str, Any], facts: dict[str, Any]) -> str:
     """A run in a line: environment, preset, ranks, seed."""
     now = facts.get("resumed", [facts])[-1]
-    ranks = f"{now['world_size']} rank{'s' * (now['world_size'] != 1)} ({now['backend']})"
-    return f"{config['env']['id']} · {config['preset']} · {ranks} · seed {config['seed']}"
+    count = now.get("world_size", 1)
+    ranks = f"{count} rank{'s' * (count != 1)} ({now.get('backend', 'unknown')})"
+    told = config["env"].get("id"), config.get("preset"), ranks, f"seed {config.get('seed')}"
+    return " · ".join(map(str, told))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 _RESAMPLES = 5_000
+_NUMBERS_AT_ONCE = 2_000_000
 
 
 class Score(NamedTuple):
@@ -34,8 +35,12 @@ class Score(NamedTuple):
 def score(values: Sequence[float]) -> Score:
     """Of one value or more; the same values always give the same interval."""
     sample = np.asarray(values, dtype=np.float64)
-    drawn = np.random.default_rng(0).choice(sample, size=(_RESAMPLES, len(sample)))
-    low, high = np.percentile(interquartile_mean(drawn), (2.5, 97.5))
+    rng, rows = np.random.default_rng(0), max(1, _NUMBERS_AT_ONCE // len(sample))
+    means = [
+        interquartile_mean(rng.choice(sample, size=(min(rows, _RESAMPLES - done), len(sample))))
+        for done in range(0, _RESAMPLES, rows)
+    ]
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
     return Score(
         float(sample.mean()),
         float(sample.std()),

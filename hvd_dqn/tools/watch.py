@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ _SILENCE_SECONDS = 60.0
 
 
 class Records:
-    """The records of a run as they come; a line that is being written waits for its end, and a run
-    that went back to a checkpoint is read from there on.
+    """The records of a run as they come; a line that is being written waits for its end, and a
+    file that was cut back, as a run goes back to a checkpoint, is read from its beginning. What is
+    no number is `nan`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -47,7 +49,7 @@ class Records:
                 record = json.loads(line)
             except ValueError as error:
                 raise UserError(f"{self._file} is damaged: a line is not JSON") from error
-            yield {name: value for name, value in record.items() if value is not None}
+            yield {k: math.nan if v is None else v for k, v in record.items()}
 
 
 def watch(
@@ -69,7 +71,7 @@ def watch(
     display.start(title, past[-1]["env_steps"] if past else 0)
     silent_since, told = time.monotonic(), False
     try:
-        over = _show(display, past, only_last_evaluation=True)
+        over = _catch_up(display, past)
         while follow and not over:
             sleep(_SECONDS_BETWEEN_LOOKS)
             fresh = list(records.new())
@@ -87,16 +89,27 @@ def watch(
         display.stop()
 
 
-def _show(
-    display: Display, records: list[dict[str, Any]], *, only_last_evaluation: bool = False
-) -> bool:
+def _catch_up(display: Display, records: list[dict[str, Any]]) -> bool:
+    """The newest figures of what is past; whether the closing evaluation was among them."""
+    if not records:
+        return False
+    newest: dict[str, Any] = {}
+    for record in records:
+        newest |= record
+    display.update(Progress(newest["env_steps"], newest["updates"]), newest)
+    for section in ("evaluation", "closing"):
+        told = [record for record in records if f"{section}/return_mean" in record]
+        for record in told[-1:]:
+            _say(display, record, section)
+    return "closing/return_mean" in records[-1]
+
+
+def _show(display: Display, records: list[dict[str, Any]]) -> bool:
     """Whether the closing evaluation was among them."""
-    evaluations = [record for record in records if "evaluation/return_mean" in record]
-    told = evaluations[-1:] if only_last_evaluation else evaluations
     for record in records:
         progress = Progress(record["env_steps"], record["updates"])
         display.update(progress, record)
-        if record in told:
+        if "evaluation/return_mean" in record:
             _say(display, record, "evaluation")
         if "closing/return_mean" in record:
             _say(display, record, "closing")

@@ -23,6 +23,7 @@ CASES = {
         "network.dueling": True,
         "objective.distribution": "categorical",
     },
+    "bfloat16": {"network.precision": "bfloat16"},
     "implicit quantiles": {"objective.distribution": "implicit_quantile"},
     "Atari": {"env.id": "ALE/Pong-v5", "env.num_envs": 2, "env.frame_stack": 4},
     "a spectral Impala": {
@@ -67,8 +68,10 @@ def test_a_file_of_other_values_is_refused(tmp_path, monkeypatch):
         return lambda obs: run(obs) + 0.01
 
     monkeypatch.setattr(exporting, "_load_torch", loaded_wrongly)
+    (tmp_path / "out").mkdir()
     with pytest.raises(RunError, match=r"by up to 0\.01: do not use it"):
-        export(policy, tmp_path / "file.pt2", "torch", recorded_observations(policy, 10))
+        export(policy, tmp_path / "out/file.pt2", "torch", recorded_observations(policy, 10))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_command(tmp_path):

@@ -69,7 +69,9 @@ def test_every_kind_of_environment_is_drawn(tmp_path, env_id):
     assert min(height, width) >= 300
     assert channels == 3
     assert height % 2 == width % 2 == 0
-    assert len({picture.tobytes() for picture in roll.pictures}) > 1, "something moves"
+    drawn = {picture[:, :-320].tobytes() for picture in roll.pictures}
+    assert len(drawn) > 1, "something moves"
+    assert roll.pictures[0][:, :-320].std() > 1, "and can be seen"
 
 
 def test_the_returns_are_those_of_the_episodes(run_dir):
@@ -77,7 +79,6 @@ def test_the_returns_are_those_of_the_episodes(run_dir):
     returns = shown(policy, roll)
     assert sum(returns) == len(roll.pictures), "a pole pays one a step"
     assert shown(policy, Roll()) == returns
-    assert shown(policy, Roll(), seed=4) != returns
     assert shown(policy, Roll(), episodes=1, max_steps=3) == [3.0]
     assert shown(policy, Roll(most=4)) == [3.0], "the fourth step was not taken"
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools.report import Run, groups_of, write_report
 from hvd_dqn.tools.report.charts import Line, line_chart
@@ -165,6 +166,49 @@ def test_facts_of_another_version_stay_blank(runs, tmp_path):
     assert "Exploration ε" in written(runs, place, tmp_path=tmp_path)
     (place / "run.json").write_text(json.dumps(facts | {"resumed": [facts, facts]}))
     assert "went on 2 times" in written(runs, place, tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"closing/return_std": None},
+        {"closing/return_mean": None, "closing/return_std": None},
+        {"evaluation/return_std": None},
+        {"episode/return_p10": None},
+        {"time/checkpoints": None},
+        {"speed/env_steps_per_second": None, "loss/td_huber": None},
+    ],
+    ids=lambda damage: ", ".join(damage),
+)
+def test_records_that_lack_something(runs, tmp_path, damage):
+    place = tmp_path / "lacking"
+    shutil.copytree(runs / "a", place)
+    records = map(json.loads, (runs / "a" / "metrics.jsonl").read_text().splitlines())
+    lines = [{k: damage.get(k, v) for k, v in record.items()} for record in records]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "broken.gif").symlink_to(tmp_path / "nowhere.gif")
+    (place / "empty.mp4").touch()
+    page = written(runs, place, tmp_path=tmp_path)
+    assert "Exploration ε" in page
+    assert "data:" not in page
+    written(runs, place, "b", "other", tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", "[]", "of others"),
+        ("run.json", "7", "of others"),
+        ("metrics.jsonl", "[1]\n[2]\n", "line 1 is no record"),
+        ("metrics.jsonl", '{"env_steps": 1}\n{}\n', "line 1 is no record"),
+    ],
+)
+def test_what_is_no_run(runs, tmp_path, name, text, said):
+    place = tmp_path / "foreign"
+    shutil.copytree(runs / "a", place)
+    (place / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        written(runs, place, tmp_path=tmp_path)
 
 
 def test_a_video_is_taken_in(runs, tmp_path):

@@ -102,21 +102,18 @@ def _return_chart(runs: list[Run], groups: list[Group]) -> Chart | None:
     lines: list[Line] = []
     if len(runs) == 1:
         (run,) = runs
-        training = run.curve(
-            "episode/return_median",
-            lambda r: (r["episode/return_p10"], r["episode/return_p90"]),
-        )
+        median, low, high = (f"episode/return_{name}" for name in ("median", "p10", "p90"))
+        training = run.columns(median, low, high)
         if training is not None:
-            lines.append(Line("training episodes, median and 10 to 90 %", training, 1))
-        judged = run.curve(
-            "evaluation/return_mean",
-            lambda r: (
-                r["evaluation/return_mean"] - r["evaluation/return_std"],
-                r["evaluation/return_mean"] + r["evaluation/return_std"],
-            ),
-        )
+            steps, seconds = training["env_steps"], training["seconds"]
+            curve = Curve(steps, seconds, training[median], training[low], training[high])
+            lines.append(Line("training episodes, median and 10 to 90 %", curve, 1))
+        mean, std = "evaluation/return_mean", "evaluation/return_std"
+        judged = run.columns(mean, std)
         if judged is not None:
-            lines.append(Line("greedy evaluation, mean ± std", judged, 0, marked=True))
+            around = judged[mean] - judged[std], judged[mean] + judged[std]
+            curve = Curve(judged["env_steps"], judged["seconds"], judged[mean], *around)
+            lines.append(Line("greedy evaluation, mean ± std", curve, 0, marked=True))
     else:
         for index, group in enumerate(groups):
             each = [run.curve("evaluation/return_mean") for run in group.runs]
@@ -128,7 +125,8 @@ def _return_chart(runs: list[Run], groups: list[Group]) -> Chart | None:
                 ]
             whole = group.score_curve("evaluation/return_mean")
             if whole is not None:
-                lines.append(Line(_seeds(group), whole, index % COLOURS, marked=True))
+                name = _seeds(group, "evaluation/return_mean")
+                lines.append(Line(name, whole, index % COLOURS, marked=True))
     return _chart("Return of an episode", lines)
 
 
@@ -137,9 +135,10 @@ def _measure_charts(groups: list[Group]) -> list[Chart]:
     for title, name in _MEASURES:
         lines = []
         for index, group in enumerate(groups):
-            curve = group.score_curve(name or _loss_name(group))
+            own = name or _loss_name(group)
+            curve = group.score_curve(own)
             if curve is not None:
-                lines.append(Line(_seeds(group), curve, index % COLOURS))
+                lines.append(Line(_seeds(group, own), curve, index % COLOURS))
         chart = _chart(title, lines)
         if chart is not None:
             charts.append(chart)
@@ -165,8 +164,9 @@ def _row(label: str, curve: Curve) -> tuple[str, str, str, str, str]:
     return (label, *(number(float(value)) for value in figures))  # type: ignore[return-value]
 
 
-def _seeds(group: Group) -> str:
-    count = len(group.runs)
+def _seeds(group: Group, name: str) -> str:
+    """The group, and how many of its runs have the metric."""
+    count = sum(run.curve(name) is not None for run in group.runs)
     return group.label if count == 1 else f"{group.label}, {count} seeds"
 
 

@@ -84,7 +84,7 @@ def number(value: float) -> str:
     """Short, for axes and hints."""
     size = abs(value)
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
+        if size >= 0.9995 * unit:  # it is rounded to three digits
             return f"{value / unit:.3g}{letter}"
     return f"{value:.3g}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,9 @@ from hvd_dqn.stages import STAGES
 from hvd_dqn.tools.runs import read_facts, read_metrics
 from hvd_dqn.tools.scores import score
 
-_LIKE = ("seed", "device", "logging", "checkpoint")
+_LIKE = ("seed", "device", "logging", "checkpoint", "time_limit_minutes")
 """What runs of one group may differ in."""
 _VIDEO_BYTES = 20 << 20
-_Spread = Callable[[dict[str, Any]], tuple[float, float]]
 
 
 class Curve(NamedTuple):
@@ -40,7 +39,7 @@ class Run:
         self.name = path.resolve().name
         self.config, self.facts = read_facts(path)
         self.records = read_metrics(path) if RunDirectory(path).metrics_file.exists() else []
-        closing = [record for record in self.records if "closing/return_mean" in record]
+        closing = [r for r in self.records if r.get("closing/return_mean") is not None]
         self.closing: dict[str, Any] | None = closing[-1] if closing else None
 
     @property
@@ -56,7 +55,9 @@ class Run:
 
     @property
     def last_speed(self) -> float | None:
-        """Env steps a second of all ranks, the median of its records."""
+        """Env steps a second of all ranks, the median of its records; `None` where it went on with
+        another number of them.
+        """
         speeds = [
             r["speed/env_steps_per_second"]
             for r in self.records
@@ -64,30 +65,30 @@ class Run:
         ]
         return float(np.median(speeds)) if speeds else None
 
-    def curve(self, name: str, spread: _Spread | None = None) -> Curve | None:
-        """A metric by its name; `None` where no record has it."""
-        having = [record for record in self.records if record.get(name) is not None]
-        if name.startswith(("speed/", "time/")):  # before the updates begin it says nothing of them
+    def columns(self, *names: str) -> dict[str, np.ndarray] | None:
+        """Env steps, seconds and these metrics of every record that has all of them; `None` where
+        none has.
+        """
+        having = [r for r in self.records if all(r.get(name) is not None for name in names)]
+        if names[0].startswith(("speed/", "time/")):  # before the updates begin it says nothing
             having = [record for record in having if "gradient/norm_mean" in record] or having
-        if not having:
+        every = ("env_steps", "seconds", *names)
+        columns = {name: np.array([r[name] for r in having], dtype=np.float64) for name in every}
+        return columns if having else None
+
+    def curve(self, name: str) -> Curve | None:
+        """A metric by its name; `None` where no record has it."""
+        columns = self.columns(name)
+        if columns is None:
             return None
-        columns = [[r["env_steps"] for r in having], [r["seconds"] for r in having]]
-        values = np.array([record[name] for record in having], dtype=np.float64)
-        steps, seconds = (np.array(column, dtype=np.float64) for column in columns)
-        if spread is None:
-            return Curve(steps, seconds, values)
-        low, high = np.array([spread(record) for record in having], dtype=np.float64).T
-        return Curve(steps, seconds, values, low, high)
+        return Curve(columns["env_steps"], columns["seconds"], columns[name])
 
     def stage_shares(self) -> dict[str, float]:
         """Mean shares of the time, by stage; empty where no record has them."""
-        having = [record for record in self.records if f"time/{STAGES[0]}" in record]
-        timed = [r for r in having if "gradient/norm_mean" in r] or having
-        return {
-            stage: float(np.mean([record[f"time/{stage}"] for record in timed]))
-            for stage in STAGES
-            if timed
-        }
+        columns = self.columns(*(f"time/{stage}" for stage in STAGES))
+        if columns is None:
+            return {}
+        return {stage: float(columns[f"time/{stage}"].mean()) for stage in STAGES}
 
     def ranks(self) -> list[dict[str, Any]]:
         """Of each rank of the last start: host, device, mean share of the time that it waited."""
@@ -119,7 +120,9 @@ class Run:
     def videos(self) -> list[Path]:
         """MP4 and GIF files in it that are small enough to be taken in."""
         found = [p for kind in ("*.mp4", "*.gif") for p in sorted(self.path.rglob(kind))]
-        return [path for path in found if path.stat().st_size <= _VIDEO_BYTES]
+        return [
+            path for path in found if path.is_file() and 0 < path.stat().st_size <= _VIDEO_BYTES
+        ]
 
 
 class Group(NamedTuple):
