@@ -13,7 +13,7 @@ def test_facts_of_a_run(tmp_path):
     run_dir.require_new()
     run_dir.logs.mkdir(parents=True)
     run_dir.require_new()
-    run_dir.create(Config(), run_facts(Config(), ["a", "b"], "horovod", 3, "cpu"))
+    run_dir.create(Config(), run_facts(Config(), ["a", "b"], "horovod", 3, ["cpu"] * 2, {}))
     facts = json.loads((run_dir.path / "run.json").read_text())
     assert facts["world_size"] == 2
     assert facts["hosts"] == ["a", "b"]

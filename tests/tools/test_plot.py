@@ -14,16 +14,15 @@ from hvd_dqn.tools.summary import print_summaries, summarize
 @pytest.fixture
 def run(tmp_path):
     run_dir = RunDirectory(tmp_path / "run")
-    run_dir.create(Config(), run_facts(Config(), ["a"], "local", 1, "cpu"))
+    run_dir.create(Config(), run_facts(Config(), ["a"], "local", 1, ["cpu"], {}))
     records = []
     for k in range(1, 11):
         quantiles = {
             f"episode/return_{p}": k * f for p, f in (("p10", 5), ("median", 10), ("p90", 20))
         }
-        records.append({"env_steps": k * 100, "updates": k} | quantiles)
-        records.append(
-            {"env_steps": k * 100, "evaluation/return_mean": 12 * k, "evaluation/return_std": 1}
-        )
+        place = {"env_steps": k * 100, "updates": k, "seconds": k}
+        records.append(place | quantiles)
+        records.append(place | {"evaluation/return_mean": 12 * k, "evaluation/return_std": 1})
     run_dir.metrics_file.write_text("".join(json.dumps(r) + "\n" for r in records))
     return run_dir
 
@@ -52,7 +51,7 @@ def test_bad_runs_are_told(run, tmp_path):
         plot_runs([tmp_path / "nowhere"], tmp_path / "x.png")
     with pytest.raises(UserError, match="cannot be written"):
         plot_runs([run.path], tmp_path / "x.nonsense")
-    run.metrics_file.write_text('{"env_steps": 1}\n')
+    run.metrics_file.write_text('{"env_steps": 1, "updates": 0, "seconds": 1.5}\n')
     with pytest.raises(UserError, match="nothing to draw"):
         plot_runs([run.path], tmp_path / "x.png")
     run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
@@ -62,7 +61,7 @@ def test_bad_runs_are_told(run, tmp_path):
 
 def test_runs_in_one_table(run, tmp_path, capsys):
     other = RunDirectory(tmp_path / "other")
-    other.create(Config(seed=7), run_facts(Config(), ["a", "b"], "horovod", 1, "cpu"))
+    other.create(Config(seed=7), run_facts(Config(), ["a", "b"], "horovod", 1, ["cpu"] * 2, {}))
     for run_dir, score in ((run, 10.0), (other, 14.0)):
         closing = {"closing/return_mean": score, "closing/return_std": 1.0}
         record = {"env_steps": 5000, "updates": 70, "seconds": 9.0} | closing
