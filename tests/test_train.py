@@ -1,5 +1,7 @@
 """What the loop hands to its parts."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.training import train
+from hvd_dqn.watchdog import Watchdog
 from tests.distributed.workers import small_config
 
 
@@ -47,6 +50,29 @@ def test_an_overlapped_update_draws_from_what_was_there_before_the_step(monkeypa
     # a window of two steps is complete after the second, which the third one's updates see
     first, later = "abfa", "abduufa"
     assert order_of_work(monkeypatch, tmp_path, **overlapped) == first + later * 9
+
+
+def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp_path):
+    """Else a rank whose neighbour hangs would take the fault for its own."""
+    threads = set()
+    beat, touch = Watchdog.beat, Watchdog.touch
+
+    def beating(self, *, waiting=False):
+        threads.add(threading.current_thread())
+        beat(self, waiting=waiting)
+
+    touched = []
+
+    def touching(self):
+        touched.append(threading.current_thread())
+        touch(self)
+
+    monkeypatch.setattr(Watchdog, "beat", beating)
+    monkeypatch.setattr(Watchdog, "touch", touching)
+    config = small_config().changed({"env.overlap_updates": True, "total_env_steps": 400})
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert threads == {threading.main_thread()}
+    assert any(thread.name.startswith("environments") for thread in touched)
 
 
 def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back(

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvd_dqn.checkpoint.manifest import Manifest, _checksum
-from hvd_dqn.checkpoint.resuming import find
+from hvd_dqn.checkpoint.resuming import find, require_config
 from hvd_dqn.checkpoint.store import DamageError, LocalStore
+from hvd_dqn.config import Config
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory
@@ -227,3 +228,11 @@ def test_two_runs_do_not_share_a_directory(run_dir):
         go_on(run_dir)
     held.close()
     go_on(run_dir)
+
+
+def test_a_setting_of_a_later_version_is_no_change():
+    now = Config().flat()
+    older = {name: value for name, value in now.items() if name != "env.overlap_updates"}
+    assert require_config(older, now, free=(), allowed=set()) == {}
+    with pytest.raises(UserError, match=r"has env\.overlap_updates = False, and this one True"):
+        require_config(older, now | {"env.overlap_updates": True}, free=(), allowed=set())
