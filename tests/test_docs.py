@@ -1,0 +1,45 @@
+"""The documents, against the code."""
+
+import json
+import re
+from pathlib import Path
+
+from hvd_dqn.config import ObjectiveConfig
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.training import train
+from tests.distributed.workers import small_config
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def names_in(table):
+    """Names of the first column; `_x` stands for the one before it with another ending."""
+    names = []
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            for name in re.findall(r"`([^`]+)`", line.split(" | ")[0]):
+                whole = names[-1].rpartition("_")[0] + name if name.startswith("_") else name
+                names.append(whole)
+    return names
+
+
+def test_every_metric_is_explained_and_no_other(tmp_path):
+    run_dir = RunDirectory(tmp_path / "run")
+    train(small_config(), LocalCommunicator(), run_dir)
+    lines = run_dir.metrics_file.read_text().splitlines()
+    recorded = {name for line in lines for name in json.loads(line)}
+    recorded -= {"env_steps", "updates", "seconds"}
+    recorded = {name.replace("rank/waiting/0", "rank/waiting/R") for name in recorded}
+    losses = {
+        ObjectiveConfig(**options).loss_name
+        for options in (
+            {"loss": "huber"},
+            {"loss": "squared"},
+            {"distribution": "categorical"},
+            {"distribution": "quantile"},
+        )
+    }
+    explained = names_in((DOCS / "metrics.md").read_text())
+    assert len(explained) == len(set(explained))
+    assert set(explained) == recorded | losses
