@@ -42,6 +42,7 @@ class HorovodCommunicator(MpiCommunicator):
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
         """See `Communicator`."""
+        self._settle()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
         self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)

@@ -46,6 +46,7 @@ class MpiCommunicator:
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
         """See `Communicator`."""
+        self._settle()
         host = self._stage(tensor, name)
         self._summed = (tensor, host)
         self._request = self._comm.Iallreduce(self._mpi.IN_PLACE, host.numpy(), op=self._mpi.SUM)
@@ -86,7 +87,9 @@ class MpiCommunicator:
         self._comm.Free()
 
     def _settle(self) -> None:
-        """MPI must not be left while a sum is under way."""
+        """Wait for a sum that is under way and that nobody waits for any more: its memory must not be
+        freed before.
+        """
         if self._summed is not None:
             self.finish_sum()
 
