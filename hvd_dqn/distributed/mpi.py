@@ -87,8 +87,8 @@ class MpiCommunicator:
         self._comm.Free()
 
     def _settle(self) -> None:
-        """Wait for a sum that is under way and that nobody waits for any more: its memory must not be
-        freed before.
+        """Wait for a sum that is under way and that nobody waits for any more: its memory must not
+        be freed before.
         """
         if self._summed is not None:
             self.finish_sum()
