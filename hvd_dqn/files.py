@@ -40,6 +40,17 @@ def publish(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def room_for(path: Path | None) -> None:
+    """Before there is something to write: that it can be. `UserError` where it cannot."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def sync_directory(path: Path) -> None:
     """Wait until the disk has the names in this directory."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from hvd_dqn import training
 from hvd_dqn.config import Config
-from hvd_dqn.distributed.agreement import require_same
+from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import (
@@ -116,28 +116,33 @@ def _config(config: Config | str, changes: Mapping[str, Any]) -> Config:
     return config.changed(changes)
 
 
-@functools.cache
-def _connect_once(backend: str) -> Communicator:
-    """Ranks meet once in a process, and part when it ends."""
-    comm = connect(backend)
-    if comm.world_size > 1:
-        said = sys.excepthook
-
-        def end(
-            kind: type[BaseException], error: BaseException, trace: TracebackType | None
-        ) -> None:
-            said(kind, error, trace)
-            comm.abort(EXIT_FAILED)
-
-        sys.excepthook = end  # a rank that is gone would be waited for at the end
-        atexit.register(comm.close)
-    return comm
+_met: dict[str, Communicator] = {}
+"""Ranks meet once in a process, by each backend, and part when it ends."""
 
 
 def _connected(backend: str, problem: UserError | None) -> Communicator:
-    if problem is not None:
-        connect(backend, problem)
-    return _connect_once(backend)
+    """Collective; a `problem` of one rank is told to all."""
+    for comm in list(_met.values())[:1]:
+        with agreement(comm):
+            if problem is not None:
+                raise problem
+    if backend not in _met:
+        _met[backend] = comm = connect(backend, problem)
+        if comm.world_size > 1:
+            _end_the_others_if_this_one_breaks(comm)
+            atexit.register(comm.close)
+    return _met[backend]
+
+
+def _end_the_others_if_this_one_breaks(comm: Communicator) -> None:
+    """They would wait for it where ranks part."""
+    said = sys.excepthook
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        said(kind, error, trace)
+        comm.abort(EXIT_FAILED)
+
+    sys.excepthook = end
 
 
 def _end_the_others(comm: Communicator) -> None:

@@ -188,6 +188,14 @@ def changes():
     return [*(flip(bit) for bit in range(32)), swap, negate]
 
 
+def test_the_norm_of_prioritised_sums_does_not_overflow():
+    """They are a million transitions' priorities large until they are divided."""
+    values = torch.zeros(5)
+    buffer = SumBuffer(values, 5, rank=0, world_size=2, shares=True)
+    buffer.payload.fill_(3e25)
+    assert buffer.read_control().norm == pytest.approx(3e25 * 5**0.5)
+
+
 @pytest.mark.parametrize("change", changes())
 def test_the_digest_notices(change):
     learner = workers.make_learner(LocalCommunicator(), seed=0)

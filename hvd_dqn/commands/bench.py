@@ -15,6 +15,7 @@ from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.errors import EXIT_OK, AgreedError, UserError
+from hvd_dqn.files import room_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
     try:
         options = parse(TrainBench, flags, program="hvd-dqn bench train")
         _at_least(options.records, "records")
-        _room_for(options.json)
+        room_for(options.json)
         config = parse_train(words or ["cartpole"]).config
     except UserError as error:
         problem = error
@@ -138,7 +139,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
     options = parse(ReplayBench, flags, program="hvd-dqn bench replay")
     _at_least(options.rounds, "rounds")
     _at_least(min(options.capacity, default=0), "capacity", 1000)
-    _room_for(options.json)
+    room_for(options.json)
     rows = measure_replay(options.capacity, options.rounds)
     print_replay(rows)
     finish("replay", {"rows": rows}, options.json)
@@ -148,7 +149,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
 def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
     _no_words(words)
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
-    _room_for(options.json)
+    room_for(options.json)
     comm = connect("auto")
     if comm.world_size == 1:
         raise UserError("hvd-dqn bench allreduce: there is one rank", "horovodrun -np 2 hvd-dqn …")
@@ -179,10 +180,10 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
     if max(options.ranks) > 1:
         require_launcher(options.launcher)
-    _room_for(options.json)
+    room_for(options.json)
     if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {options.plot}", "name it .png, .svg or .pdf")
-    _room_for(options.plot)
+    room_for(options.plot)
     result = measure_scaling(
         words or ["cartpole"],
         sorted({1, *options.ranks}),
@@ -209,7 +210,7 @@ def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
     if options.ranks:
         _at_least(options.ranks, "ranks", 2)
         require_launcher(options.launcher)
-    _room_for(options.json)
+    room_for(options.json)
     results: dict[str, object] = {}
     if options.python is not None:
         peers = measure_peers(
@@ -232,17 +233,6 @@ def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
         results["ways"] = ways
     finish("compare", results, options.json)
     return EXIT_OK
-
-
-def _room_for(path: Path | None) -> None:
-    """Before it is measured, the place for it is there."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _not_in_a_launch(name: str) -> None:

@@ -15,6 +15,7 @@ from hvd_dqn.commands.together import together
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import UserError
+from hvd_dqn.files import room_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         with agreement(comm):
             if comm.is_root:
-                _require_writable(options.output)
+                room_for(options.output)
         saved, results = evaluate_run(options.run_dir, play, comm)
         if not comm.is_root:
             return
@@ -96,14 +97,3 @@ def run(arguments: Sequence[str]) -> int:
             print(f"means by seed · {means}")
 
     return together(comm, work)
-
-
-def _require_writable(path: Path | None) -> None:
-    """Before anything is played."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error

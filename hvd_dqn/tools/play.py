@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.errors import UserError
+from hvd_dqn.files import room_for
 from hvd_dqn.policy import Policy
 from hvd_dqn.seeding import Stream, derived_seed
 
@@ -211,11 +212,7 @@ def open_screen(video: Path | None, title: str, fps: float) -> Screen:
     kinds: dict[str, Any] = {".mp4": Mp4, ".gif": Gif}
     if video.suffix not in kinds:
         raise UserError(f"--video {video}", "name it .mp4 or .gif")
-    try:
-        video.parent.mkdir(parents=True, exist_ok=True)
-        video.touch()
-    except OSError as error:
-        raise UserError(f"{video} cannot be written: {error.strerror}") from error
+    room_for(video)
     screen: Screen = kinds[video.suffix](video, fps)
     return screen
 

@@ -277,6 +277,12 @@ def test_a_sum_wakes_horovods_thread(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
+def test_a_sum_that_is_abandoned_ends_before_the_next_one_begins(run_job, backend):
+    for result in run_job("abandoned", backend=backend):
+        assert result["sums"] == [3.0, 23.0]
+
+
+@pytest.mark.parametrize("backend", ["horovod", "mpi"])
 def test_collectives(run_job, backend):
     results = run_job("gathering", ranks=3, backend=backend)
     for rank, result in enumerate(results):

@@ -287,7 +287,20 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     return digests
 
 
-JOBS = {job.__name__: job for job in (equivalence, bad_start, drift, gathering, whole_run, presets)}
+def abandoned(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """A sum that nobody waits for, and another of the same name."""
+    first, second = (torch.full((100_000,), 1.0 + comm.rank + 10 * n) for n in range(2))
+    comm.start_sum(first, "sum")
+    comm.start_sum(second, "sum")
+    sums = [first[-1].item()]
+    comm.finish_sum()
+    return {"sums": [*sums, second[-1].item()]}
+
+
+JOBS = {
+    job.__name__: job
+    for job in (abandoned, equivalence, bad_start, drift, gathering, whole_run, presets)
+}
 
 
 def main() -> None:
