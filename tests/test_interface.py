@@ -89,6 +89,8 @@ if MODE == "stop":
 rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
 with open(f"{place}/told-{rank}.json", "w") as file:
     json.dump([told, run.summary.score.returns], file)
+if MODE == "wrong":
+    hvd_dqn.train(small_config(), changes | ({"sed": 1} if rank else {}), run_dir=place + "-2")
 if MODE == "late" and rank == 1:
     raise RuntimeError("the script breaks after its run")
 """
@@ -119,7 +121,11 @@ def test_two_ranks_are_told_the_same_at_the_same_updates(tmp_path, mode):
 @pytest.mark.multirank
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [("raise", "this callback breaks"), ("late", "the script breaks after its run")],
+    [
+        ("raise", "this callback breaks"),
+        ("late", "the script breaks after its run"),
+        ("wrong", "there is no setting 'sed'"),
+    ],
 )
 def test_what_breaks_on_one_rank_ends_all(tmp_path, mode, said):
     done, told = run_script(tmp_path, mode)
