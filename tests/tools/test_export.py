@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import RunError
 from hvd_dqn.policy import load_policy
-from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools import export as exporting
 from hvd_dqn.tools.export import export, recorded_observations
-from hvd_dqn.training import train
-from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
+from tests.short_runs import run_of
 
 CASES = {
     "scaled vectors": {"network.scale_observations": True, "network.layer_norm": True},
@@ -34,18 +31,6 @@ CASES = {
         "network.pool_size": 6,
     },
 }
-SHORT = {
-    "total_env_steps": 48,
-    "learning_starts_env_steps": 24,
-    "evaluation.episodes": 1,
-    "evaluation.final_episodes": 1,
-    "evaluation.max_episode_steps": 20,
-}
-
-
-def run_of(path, changes):
-    train(small_config().changed(SHORT | changes), LocalCommunicator(), RunDirectory(path))
-    return path
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])

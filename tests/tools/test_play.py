@@ -7,23 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
 from hvd_dqn.policy import load_policy
-from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools import play as playing
 from hvd_dqn.tools.play import Moment, compose, play
-from hvd_dqn.training import train
-from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
-
-SHORT = {
-    "total_env_steps": 48,
-    "learning_starts_env_steps": 24,
-    "evaluation.episodes": 1,
-    "evaluation.final_episodes": 1,
-    "evaluation.max_episode_steps": 20,
-}
+from tests.short_runs import run_of
 
 
 class Roll:
@@ -40,11 +29,6 @@ class Roll:
         self.closed = True
 
 
-def run_of(path, **changes):
-    train(small_config().changed(SHORT | changes), LocalCommunicator(), RunDirectory(path))
-    return path
-
-
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     return run_of(tmp_path_factory.mktemp("played") / "run")
@@ -59,7 +43,7 @@ def shown(policy, screen, **options):
     "env_id", ["CartPole-v1", "MinAtar/Breakout-v1", "LunarLander-v3", "ALE/Pong-v5", "highway-v0"]
 )
 def test_every_kind_of_environment_is_drawn(tmp_path, env_id):
-    run_dir = run_of(tmp_path / "run", **{"env.id": env_id, "env.num_envs": 2})
+    run_dir = run_of(tmp_path / "run", {"env.id": env_id, "env.num_envs": 2})
     roll = Roll(most=5)
     shown(load_policy(run_dir), roll, epsilon=0.5)
     assert len(roll.pictures) == 5
