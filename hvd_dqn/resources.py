@@ -86,20 +86,8 @@ def acquire(
     stack.callback(watchdog.stop)  # after all that may hang when it is closed
     try:
         with agreement(comm):
-            if config.planned_updates(comm.world_size) == 0:
-                raise UserError(
-                    f"total_env_steps = {config.total_env_steps} ends before the first update at "
-                    f"{config.updates_start_env_steps(comm.world_size)} env steps",
-                    "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
-                )
-            if config.optimizer.compile:
-                _require_compiler()
             device = select_device(config.device, comm.local_rank)
-            if config.optimizer.cuda_graph and device.type != "cuda":
-                raise UserError(
-                    f"optimizer.cuda_graph = True needs a GPU, and rank {comm.rank} has none",
-                    "leave it out",
-                )
+            _require_what_updates_need(config, comm, device)
             envs = make_vector_env(
                 config.env,
                 num_envs=config.env.num_envs,
@@ -145,6 +133,23 @@ def acquire(
         stack.close()
         raise
     return resources
+
+
+def _require_what_updates_need(config: Config, comm: Communicator, device: torch.device) -> None:
+    """`UserError` where none would be made, or not in the way that is asked for."""
+    if config.planned_updates(comm.world_size) == 0:
+        raise UserError(
+            f"total_env_steps = {config.total_env_steps} ends before the first update at "
+            f"{config.updates_start_env_steps(comm.world_size)} env steps",
+            "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
+        )
+    if config.optimizer.compile:
+        _require_compiler()
+    if config.optimizer.cuda_graph and device.type != "cuda":
+        raise UserError(
+            f"optimizer.cuda_graph = True needs a GPU, and rank {comm.rank} has none",
+            "leave it out",
+        )
 
 
 def _require_compiler() -> None:
