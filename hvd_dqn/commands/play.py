@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -40,8 +41,9 @@ class PlayOptions:
 def run(arguments: Sequence[str]) -> int:
     """Show."""
     options = parse(PlayOptions, arguments, program="hvd-dqn play")
+    from hvd_dqn.pictures import Theatre
     from hvd_dqn.policy import load_policy
-    from hvd_dqn.tools.play import open_screen, play
+    from hvd_dqn.tools.play import open_screen
 
     if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
         raise UserError("hvd-dqn play", "--episodes, --max-steps and --fps must be greater than 0")
@@ -51,14 +53,14 @@ def run(arguments: Sequence[str]) -> int:
     title = f"{policy.config.env.id} · {options.run_dir}"
     screen = open_screen(options.video, title, options.fps)
     try:
-        returns = play(
-            policy,
-            screen,
-            episodes=options.episodes,
-            epsilon=options.epsilon,
-            seed=options.seed,
-            max_steps=options.max_steps,
-        )
+        with closing(screen), closing(Theatre(policy.config, seed=options.seed)) as theatre:
+            returns = theatre.play(
+                policy.values_of,
+                screen,
+                episodes=options.episodes,
+                epsilon=options.epsilon,
+                max_steps=options.max_steps,
+            )
     finally:
         if options.video is not None and options.video.stat().st_size == 0:
             options.video.unlink()  # nothing was shown

@@ -2,15 +2,16 @@
 
 import shutil
 import subprocess
+from contextlib import closing
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hvd_dqn.errors import UserError
+from hvd_dqn.pictures import Moment, Theatre, compose
 from hvd_dqn.policy import load_policy
 from hvd_dqn.tools import play as playing
-from hvd_dqn.tools.play import Moment, compose, play
 from tests.launching import hvd_dqn
 from tests.short_runs import run_of
 
@@ -19,14 +20,11 @@ class Roll:
     """A screen that keeps what it is shown, and looks away after so many."""
 
     def __init__(self, most=10_000):
-        self.pictures, self.most, self.closed = [], most, False
+        self.pictures, self.most = [], most
 
     def show(self, picture):
         self.pictures.append(picture)
         return len(self.pictures) < self.most
-
-    def close(self):
-        self.closed = True
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +33,9 @@ def run_dir(tmp_path_factory):
 
 
 def shown(policy, screen, **options):
-    given = {"episodes": 2, "epsilon": 0.0, "seed": 3, "max_steps": 500} | options
-    return play(policy, screen, **given)
+    given = {"episodes": 2, "epsilon": 0.0, "max_steps": 500} | options
+    with closing(Theatre(policy.config, seed=3)) as theatre:
+        return theatre.play(policy.values_of, screen, **given)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,6 @@ def test_every_kind_of_environment_is_drawn(tmp_path, env_id):
     roll = Roll(most=5)
     shown(load_policy(run_dir), roll, epsilon=0.5)
     assert len(roll.pictures) == 5
-    assert roll.closed
     assert len({picture.shape for picture in roll.pictures}) == 1
     height, width, channels = roll.pictures[0].shape
     assert min(height, width) >= 300
