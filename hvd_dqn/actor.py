@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
 from hvd_dqn.networks import QNetwork
@@ -28,13 +29,21 @@ class GreedyPolicy:
         self._device = device
         self._generator = generator
 
-    @torch.no_grad()
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions [N] int64 for observations [N, *shape]. On a GPU this waits for the result."""
-        self._network.prepare(self._generator, learning=False)
-        values = self._network(torch.from_numpy(obs).to(self._device))
-        action: np.ndarray = values.argmax(dim=1).cpu().numpy()
+        action: np.ndarray = self._values(obs).argmax(dim=1).cpu().numpy()
         return action
+
+    def values(self, obs: np.ndarray) -> np.ndarray:
+        """Action values [N, A]."""
+        values: np.ndarray = self._values(obs).cpu().numpy()
+        return values
+
+    @torch.no_grad()
+    def _values(self, obs: np.ndarray) -> Tensor:
+        self._network.prepare(self._generator, learning=False)
+        values: Tensor = self._network(torch.from_numpy(obs).to(self._device))
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator, if there is one."""

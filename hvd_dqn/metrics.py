@@ -1,16 +1,11 @@
-"""What a run says of itself: one record per log period, over all ranks, and where it is written."""
+"""What a run says of itself: one record per log period, over all ranks."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,7 +15,7 @@ from hvd_dqn.stages import STAGES, StageClock
 from hvd_dqn.structs import Episode, Progress
 
 Metrics = dict[str, float]
-"""One number a name; those of single ranks are `rank/NAME/R`, and not for TensorBoard."""
+"""One number a name; those of single ranks are `rank/NAME/R`, and not for loggers."""
 
 
 Evaluation = Literal["evaluation", "closing"]
@@ -56,101 +51,6 @@ class ReplayFacts(NamedTuple):
     age: float
     batch_size: int
     num_envs: int
-
-
-class MetricsSink(Protocol):
-    """Where records go."""
-
-    @property
-    def position(self) -> int:
-        """Bytes written so far, to be taken up again from there."""
-        ...
-
-    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Keep one record."""
-        ...
-
-    def close(self) -> None:
-        """Write out what is held back."""
-        ...
-
-
-class NullSink:
-    """For the ranks that do not write."""
-
-    position = 0
-
-    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Keep nothing."""
-
-    def close(self) -> None:
-        """Nothing is held back."""
-
-
-class FileSink:
-    """`metrics.jsonl`, one object a line, and TensorBoard events beside it.
-
-    A run that goes on takes up the file at the byte and the curves at the env steps where its
-    checkpoint left them. What the disk does not take is kept and tried again with the next record.
-    """
-
-    def __init__(
-        self, run_dir: Path, *, tensorboard: bool, position: int = 0, env_steps: int = 0
-    ) -> None:
-        self._file = (run_dir / "metrics.jsonl").open("ab+", buffering=0)
-        self._file.seek(0)
-        whole_lines = self._file.read(position).rpartition(b"\n")
-        self._position = len(whole_lines[0] + whole_lines[1])
-        self._file.truncate(self._position)
-        self._unwritten = b""
-        self._tensorboard: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._tensorboard = SummaryWriter(
-                str(run_dir / "tensorboard"), purge_step=env_steps + 1 if position else None
-            )
-
-    @property
-    def position(self) -> int:
-        """See `MetricsSink`."""
-        return self._position
-
-    def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Append one line, and one point to every TensorBoard curve; the x-axis is env steps."""
-        record = {
-            "env_steps": progress.env_steps,
-            "updates": progress.updates,
-            "seconds": round(seconds, 3),
-        }
-        # JSON has no NaN: what is not a number is null.
-        numbers = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-        line = (json.dumps(record | numbers, allow_nan=False) + "\n").encode()
-        self._position += len(line)
-        self._unwritten += line
-        self._try_to_write()
-        if self._tensorboard is not None:
-            try:
-                for name, value in metrics.items():
-                    if name.startswith("rank/"):
-                        continue  # a curve for each of a thousand ranks helps nobody
-                    self._tensorboard.add_scalar(name, value, progress.env_steps)
-            except OSError as error:
-                self._tensorboard = None
-                print(f"hvd-dqn: no more TensorBoard events: {error}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Flush and close both."""
-        self._try_to_write()
-        self._file.close()
-        if self._tensorboard is not None:
-            with contextlib.suppress(OSError):
-                self._tensorboard.close()
-
-    def _try_to_write(self) -> None:
-        with contextlib.suppress(OSError):
-            while self._unwritten:
-                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 class Meter:

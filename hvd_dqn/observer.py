@@ -10,6 +10,7 @@ from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.envs import EpisodesLostError
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
@@ -207,6 +208,8 @@ class Observer:
             f"over {len(result.returns)} episodes"
         )
         self._save(judged)
+        if self._comm.is_root:
+            self._show()
         self._meter.leave_out(time.perf_counter() - began)
         self._clock.restart()
         return True
@@ -218,6 +221,24 @@ class Observer:
             f"{section}/episodes": float(len(result.returns)),
         }
         self._tell(section, metrics)
+
+    def _show(self) -> None:
+        """What loggers draw of a network besides its numbers."""
+        resources, env_steps = self._resources, self._progress.env_steps
+        if self._config.logging.histograms:
+            values = {}
+            for name, parameter in self._learner.online.named_parameters():
+                values[f"parameters/{name}"] = parameter.detach().cpu().numpy()
+                if parameter.grad is not None and self._progress.updates:
+                    values[f"gradients/{name}"] = parameter.grad.cpu().numpy()
+            resources.sink.histograms(env_steps, values)
+        if resources.theatre is not None:
+            path = resources.run_dir.videos / f"{env_steps}.gif"
+            try:
+                resources.theatre.film(self._policy.values, path)
+                resources.sink.video(env_steps, path)
+            except (OSError, UserError, EpisodesLostError) as error:
+                resources.display.say(f"no video of this network: {error}")
 
     def _tell(self, kind: EventKind, metrics: Metrics) -> None:
         """Write it down, and call who wants to know, on every rank."""

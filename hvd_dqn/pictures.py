@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ _SIDE = 320
 would have more than `_WIDEST`."""
 _WIDEST = 1280
 _INK, _PAPER, _BAR, _CHOSEN = "#e6e6e6", "#16181d", "#4f6d8f", "#f2a33a"
+_FILM_STEPS, _FILM_FPS = 500, 30.0
 _GIF_SECONDS = 0.02
 """The shortest time of a GIF's frame that browsers keep to."""
 
@@ -121,9 +123,15 @@ class Theatre:
     """One copy of a run's environment that can be looked at."""
 
     def __init__(
-        self, config: Config, *, seed: int, beat: Callable[[], None] = lambda: None
+        self,
+        config: Config,
+        *,
+        seed: int,
+        beat: Callable[[], None] = lambda: None,
+        wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """`seed`: which episodes; `beat` is called at every step."""
+        self._wants_stop = wants_stop
         self._envs: VectorEnvironment = make_vector_env(
             dataclasses.replace(config.env, vectorization="sync"),
             num_envs=1,
@@ -157,7 +165,7 @@ class Theatre:
                 random = rng.random() < epsilon
                 action = int(rng.integers(envs.num_actions) if random else values.argmax())
                 moment = Moment(envs.picture(), values, action, so_far, steps, episode)
-                if not screen.show(compose(moment, names)):
+                if not screen.show(compose(moment, names)) or self._wants_stop():
                     return returns
                 step = envs.step(np.array([action]))
                 ended = bool(step.ended[0])
@@ -166,6 +174,12 @@ class Theatre:
                 if ended:
                     break
         return returns
+
+    def film(self, values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> None:
+        """The first episode as a GIF, its first steps."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(Gif(path, _FILM_FPS)) as gif:
+            self.play(values_of, gif, max_steps=_FILM_STEPS)
 
     def close(self) -> None:
         """End the environment."""

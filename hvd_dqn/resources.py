@@ -26,13 +26,16 @@ from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.spaces import describe
 from hvd_dqn.errors import UserError
 from hvd_dqn.evaluation import Evaluator
+from hvd_dqn.loggers import LoggedRun, open_loggers, require_loggers
 from hvd_dqn.memory import available_bytes
-from hvd_dqn.metrics import Callback, FileSink, MetricsSink, NullSink
+from hvd_dqn.metrics import Callback
 from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.pictures import Theatre
 from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.run_directory import RunDirectory, run_facts
 from hvd_dqn.saved_networks import NetworkDirectory
 from hvd_dqn.signals import StopRequest
+from hvd_dqn.sinks import FileSink, NullSink, Sink
 from hvd_dqn.start import Start
 from hvd_dqn.watchdog import Watchdog
 
@@ -49,14 +52,16 @@ class Resources:
     nothing.
     """
 
+    run_dir: RunDirectory
     device: torch.device
     envs: VectorEnvironment
     evaluator: Evaluator
     networks: NetworkDirectory
     saver: Saver
     stop: StopRequest
-    sink: MetricsSink = field(default_factory=NullSink)
+    sink: Sink = field(default_factory=NullSink)
     display: Display = field(default_factory=NullDisplay)
+    theatre: Theatre | None = None
     callbacks: Sequence[Callback] = ()
     on_close: ExitStack = field(default_factory=ExitStack)
 
@@ -86,6 +91,8 @@ def acquire(
     stack.callback(watchdog.stop)  # after all that may hang when it is closed
     try:
         with agreement(comm):
+            if comm.is_root:
+                require_loggers(config.logging.loggers)
             device = select_device(config.device, comm.local_rank)
             _require_what_updates_need(config, comm, device)
             envs = make_vector_env(
@@ -114,7 +121,9 @@ def acquire(
             start.store, comm, config.flat(), keep=config.checkpoint.keep, touch=watchdog.touch
         )
         stack.callback(saver.close)
-        resources = Resources(device, envs, evaluator, networks, saver, stop, on_close=stack)
+        resources = Resources(
+            run_dir, device, envs, evaluator, networks, saver, stop, on_close=stack
+        )
         with agreement(comm):
             if comm.is_root:
                 spaces = {
@@ -122,8 +131,13 @@ def acquire(
                     "num_actions": envs.num_actions,
                 }
                 facts = run_facts(config, hosts, comm.backend, threads, devices, spaces)
-                _open_run_directory(config, facts, run_dir, start, lock)
-                _open_outputs(config, run_dir, start, resources)
+                if config.logging.video:
+                    resources.theatre = Theatre(
+                        config, seed=config.seed, beat=watchdog.touch, wants_stop=stop
+                    )
+                    stack.callback(resources.theatre.close)
+                run_id = _open_run_directory(config, facts, run_dir, start, lock)
+                _open_outputs(config, run_dir, start, resources, run_id)
                 resources.display.start(_title(config, comm, threads, device), start.env_steps)
         _require_shared(start.store, comm)
         watchdog.start()
@@ -191,8 +205,10 @@ def _require_shared(store: Store, comm: Communicator) -> None:
 
 def _open_run_directory(
     config: Config, facts: dict[str, Any], run_dir: RunDirectory, start: Start, lock: ExitStack
-) -> None:
-    """Make the run directory, or go on in it; its `run.json` says which. `lock` gives it back."""
+) -> str:
+    """Make the run directory, or go on in it; its `run.json` says which. `lock` gives it back. The
+    run's id.
+    """
     if start.manifest is not None:
         facts["from"] = {
             "checkpoint": f"{start.source}/{start.manifest.directory}",
@@ -202,23 +218,22 @@ def _open_run_directory(
         }
     if start.continues:
         lock.callback(run_dir.lock().close)
-        run_dir.reopen(config, facts)
+        facts = run_dir.reopen(config, facts)
     else:
         run_dir.create(config, facts)
         lock.callback(run_dir.lock().close)
     run_dir.clear_signs()
+    return str(facts["id"])
 
 
 def _open_outputs(
-    config: Config, run_dir: RunDirectory, start: Start, resources: Resources
+    config: Config, run_dir: RunDirectory, start: Start, resources: Resources, run_id: str
 ) -> None:
     """What the root writes and shows."""
-    resources.sink = FileSink(
-        run_dir.path,
-        tensorboard=config.logging.tensorboard,
-        position=start.metrics_bytes,
-        env_steps=start.env_steps,
-    )
+    name = run_dir.path.resolve().name
+    followed = LoggedRun(run_id, name, run_dir.path, config.flat(), start.env_steps)
+    loggers = open_loggers(config.logging.loggers, followed)
+    resources.sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
     resources.on_close.callback(resources.sink.close)
     resources.display = make_display(config.total_env_steps, config.objective.loss_name)
     resources.on_close.callback(resources.display.stop)

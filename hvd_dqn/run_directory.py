@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import time
@@ -72,6 +73,11 @@ class RunDirectory:
         return self.path / f"crash-rank-{rank}.txt"
 
     @property
+    def videos(self) -> Path:
+        """Episodes, by the env steps of the network that played."""
+        return self.path / "videos"
+
+    @property
     def plots(self) -> Path:
         """Pictures."""
         return self.path / "plots"
@@ -121,15 +127,18 @@ class RunDirectory:
                 partial.unlink()
             publish(self.facts_file, (json.dumps(facts, indent=2) + "\n").encode())
 
-    def reopen(self, config: Config, facts: dict[str, Any]) -> None:
+    def reopen(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
         """Go on in a directory that `create` made: the config of now, and the facts of this start
-        besides those of the ones before. `UserError` where it cannot be written or is damaged.
+        besides those of the ones before, of which it keeps the id; all of them. `UserError` where
+        it cannot be written or is damaged.
         """
+        before: dict[str, Any]
         with self._written():
             # There are none where a run was killed as it began.
             text = read_bounded(self.facts_file, _LIMIT) if self.facts_file.exists() else b"{}"
             try:
                 before = json.loads(text)
+                before.setdefault("id", facts.pop("id"))
                 before["resumed"] = [*before.get("resumed", []), facts]
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
@@ -138,6 +147,7 @@ class RunDirectory:
                 ) from error
             publish(self.facts_file, (json.dumps(before, indent=2) + "\n").encode())
             publish(self.config_file, config.to_json().encode())
+        return before
 
     def clear_signs(self) -> None:
         """Remove heartbeats of the time before, and put its crash files aside."""
@@ -189,6 +199,7 @@ def run_facts(
 ) -> dict[str, Any]:
     """`run.json`: what ran, where, with which versions, and what its environments observe."""
     return {
+        "id": secrets.token_hex(8),
         "hvd_dqn": hvd_dqn.__version__,
         "command": sys.argv,
         "commit": commit(),

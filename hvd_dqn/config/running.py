@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hvd_dqn.config.section import Section, positive
+from hvd_dqn.config.section import Section, positive, ranged
+
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+"""Those that come along; others are `module:Class`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,5 +83,19 @@ class LoggingConfig(Section):
 
     period_env_steps: int = positive(1_000)
     """Global env steps between lines of `metrics.jsonl`."""
-    tensorboard: bool = True
-    """Write TensorBoard events as well."""
+    loggers: tuple[str, ...] = ranged(
+        ("tensorboard",),
+        lambda names: (
+            all(name in LOGGERS or ":" in name for name in names) and len(set(names)) == len(names)
+        ),
+        f"of {', '.join(LOGGERS)} or module:Class, each once",
+    )
+    """Where records go besides `metrics.jsonl`: any of tensorboard, wandb, mlflow and classes of
+    your own, module:Class.
+    """
+    histograms: bool = False
+    """Give loggers the distributions of parameters and gradients at every evaluation."""
+    video: bool = False
+    """Draw an episode at every evaluation, its first 500 steps, for `videos/` and the loggers; the
+    other ranks wait while it is played.
+    """

@@ -241,7 +241,7 @@ def small_config(**changes: Any) -> Config:
         replay=ReplayConfig(capacity=1000, batch_size=16, n_step=2),
         exploration=ExplorationConfig(epsilon_decay_env_steps=1000),
         evaluation=EvaluationConfig(period_env_steps=1000, episodes=5, final_episodes=7),
-        logging=LoggingConfig(period_env_steps=300, tensorboard=False),
+        logging=LoggingConfig(period_env_steps=300, loggers=()),
     )
     return dataclasses.replace(config, **changes)
 
@@ -269,7 +269,7 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
                 "evaluation.episodes": 2,
                 "evaluation.final_episodes": 2,
                 "evaluation.max_episode_steps": 20,
-                "logging.tensorboard": False,
+                "logging.loggers": (),
                 "distributed.threads_per_rank": 1,
                 **options.get("changes", {}),
             }

@@ -114,7 +114,7 @@ def test_values_are_found(name, tmp_path):
         "evaluation.episodes": 1,
         "evaluation.final_episodes": 1,
         "logging.period_env_steps": 4_000,
-        "logging.tensorboard": False,
+        "logging.loggers": (),
         "distributed.threads_per_rank": 1,
     } | CASES[name]
     config = Config(preset="test").changed(changes)

@@ -37,7 +37,7 @@ def shortened(config: Config, *, records: int, world_size: int) -> Config:
             "evaluation.final_episodes": 1,
             "evaluation.max_episode_steps": 1,
             "checkpoint.period_env_steps": total,
-            "logging.tensorboard": False,
+            "logging.loggers": (),
         }
     )
 
