@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,23 +15,38 @@ from hvd_dqn.errors import EXIT_OK, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PlotOptions:
-    """Draw the learning curves of one or more runs."""
+    """Draw figures of one or more runs for a paper, as the report has them: of one run its training
+    and evaluations, of several their evaluations, seeds of one configuration together.
+    """
 
     run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR …")]
     """The runs' directories."""
+    figures: tuple[str, ...] = ("return",)
+    """all, or any of return, epsilon, loss, q-values, td-error, gradient-norm, speed, replay-age,
+    replay-ratio, waiting.
+    """
+    over: Literal["env_steps", "seconds"] = "env_steps"
+    """The x-axis."""
+    format: Literal["png", "svg", "pdf"] = "png"
+    """Of files whose names do not say it."""
     output: Path | None = None
-    """The picture; by default `plots/learning_curve.png` of the first run."""
+    """The picture, or a directory for several; by default plots/ of the first run."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Draw."""
-    from hvd_dqn.run_directory import RunDirectory
-    from hvd_dqn.tools.plot import plot_runs
+    from hvd_dqn.tools.plot import names_of, plot_runs
 
     options = parse(PlotOptions, arguments, program="hvd-dqn plot")
     if not options.run_dirs:
         raise UserError("hvd-dqn plot: name one run directory or more")
-    output = options.output or RunDirectory(options.run_dirs[0]).plots / "learning_curve.png"
-    plot_runs(list(options.run_dirs), output)
-    print(output)
+    files = plot_runs(
+        options.run_dirs,
+        names=names_of(options.figures, options.run_dirs),
+        over=options.over,
+        output=options.output,
+        kind=options.format,
+    )
+    for file in files:
+        print(file)
     return EXIT_OK

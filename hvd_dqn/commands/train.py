@@ -93,7 +93,7 @@ def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> N
     from hvd_dqn.tools.plot import plot_runs
 
     try:
-        plot_runs([run_dir.path], run_dir.plots / "learning_curve.png")
+        plot_runs([run_dir.path])
     except Exception as error:  # a picture is not worth a run
         print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
     progress, score = summary.progress, summary.score

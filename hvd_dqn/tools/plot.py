@@ -1,74 +1,111 @@
-"""Learning curves from `metrics.jsonl`."""
+"""The report's figures as pictures for a paper: PNG, SVG or PDF."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.runs import read_facts, read_metrics, title_of
+from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools.report.figures import FIGURES, RETURN, Figure, Line, figures_of
+from hvd_dqn.tools.report.reading import Run, groups_of
+from hvd_dqn.tools.runs import title_of
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
+_FILES = {RETURN: "learning_curve"}
+"""Figures whose files have another name."""
 
 
-def plot_runs(run_dirs: list[Path], output: Path) -> None:
-    """Returns over env steps: the median training episode with the 10th to 90th percentile over
-    episodes of all ranks, and the greedy evaluations with one standard deviation. Several runs
-    share one picture. `UserError` where a run holds no metrics.
+_UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""The same runs give the same file."""
+
+
+def plot_runs(
+    run_dirs: Sequence[Path],
+    *,
+    names: Sequence[str] = (RETURN,),
+    over: str = "env_steps",
+    output: Path | None = None,
+    kind: str = "png",
+) -> list[Path]:
+    """Draw the figures of these `names` (`FIGURES`) over `env_steps` or `seconds`; the files.
+
+    `output` is a file for one figure, which its ending says the `kind` of, or a directory for
+    several; by default `plots/` of the first run. Seeds of one configuration are one curve, their
+    interquartile mean with its bootstrap interval. `UserError` where the runs have nothing for a
+    figure, or a file cannot be written.
     """
+    runs = [Run(path) for path in run_dirs]
+    having = {figure.name: figure for figure in figures_of(runs, groups_of(runs))}
+    missing = [name for name in names if name not in having]
+    if missing:
+        which = runs[0].path if len(runs) == 1 else "these runs"
+        found = ", ".join(having) or "nothing"
+        raise UserError(f"{which}: no record has what {missing[0]} draws", f"there is {found}")
+    title = title_of(runs[0].config, runs[0].facts) if len(runs) == 1 else None
+    files = []
+    for name in names:
+        path = _file(name, output, kind, RunDirectory(run_dirs[0]).plots, several=len(names) > 1)
+        _draw(having[name], over, title, path)
+        files.append(path)
+    return files
+
+
+def names_of(chosen: Sequence[str], run_dirs: Sequence[Path]) -> list[str]:
+    """`all` stands for what the runs have. `UserError` for a name that is none."""
+    for name in chosen:
+        if name not in (*FIGURES, "all"):
+            raise UserError(f"there is no figure {name!r}", f"take all, or {', '.join(FIGURES)}")
+    if "all" not in chosen:
+        return list(chosen)
+    runs = [Run(path) for path in run_dirs]
+    return [figure.name for figure in figures_of(runs, groups_of(runs))]
+
+
+def _file(name: str, output: Path | None, kind: str, plots: Path, *, several: bool) -> Path:
+    file = f"{_FILES.get(name, name)}.{kind}"
+    if output is None:
+        return plots / file
+    return output / file if several or output.is_dir() else output
+
+
+def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
     # The object interface: no global state and no window, whatever the user's matplotlib settings
     # are.
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Picture
 
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for number, path in enumerate(run_dirs):
-        _draw(axes, path, _COLOURS[number % len(_COLOURS)], several=len(run_dirs) > 1)
-    axes.set_xlabel("env steps (all ranks)")
-    axes.set_ylabel("episode return (undiscounted, unclipped)")
+    picture = Picture(figsize=(8, 4.8), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    for line in figure.lines:
+        _draw_line(axes, line, over)
+    axes.set_xlabel("env steps (all ranks)" if over == "env_steps" else "seconds")
+    returns = figure.name == RETURN
+    axes.set_ylabel("episode return (undiscounted, unclipped)" if returns else figure.title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize="small")
-    if len(run_dirs) == 1:
-        axes.set_title(title_of(*read_facts(run_dirs[0])), fontsize="medium")
+    if returns or len(figure.lines) > 1:
+        axes.legend(loc="best", fontsize="small")
+    if title is not None:
+        axes.set_title(title, fontsize="medium")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output, dpi=150)
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hvd_dqn", "pdf.fonttype": 42}):
+            undated = _UNDATED.get(output.suffix, {})
+            picture.savefig(output, dpi=150, metadata=undated)
     except (OSError, ValueError) as error:
         raise UserError(f"the picture cannot be written to {output}: {error}") from error
 
 
-def _draw(axes: Any, path: Path, colour: str, *, several: bool) -> None:
-    records = read_metrics(path)
-    training = [r for r in records if r.get("episode/return_median") is not None]
-    evaluations = [r for r in records if r.get("evaluation/return_mean") is not None]
-    if not training and not evaluations:
-        raise UserError(f"{path} holds no finished episode and no evaluation yet: nothing to draw")
-    label = f"{path.name}: " if several else ""
-    steps = [r["env_steps"] for r in training]
-    axes.plot(
-        steps,
-        [r["episode/return_median"] for r in training],
-        color=colour,
-        lw=1,
-        alpha=0.7,
-        label=f"{label}training, median",
-    )
-    low, high = ([r[f"episode/return_{p}"] for r in training] for p in ("p10", "p90"))
-    axes.fill_between(
-        steps,
-        low,
-        high,
-        color=colour,
-        alpha=0.15,
-        lw=0,
-        label=f"{label}training, 10–90 % of episodes",
-    )
-    axes.errorbar(
-        [r["env_steps"] for r in evaluations],
-        [r["evaluation/return_mean"] for r in evaluations],
-        yerr=[r["evaluation/return_std"] for r in evaluations],
-        color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=f"{label}greedy evaluation, mean "
-                                                                 "± std",
-    )  # fmt: skip
+def _draw_line(axes: Any, line: Line, over: str) -> None:
+    colour, curve = _COLOURS[line.colour], line.curve
+    x = getattr(curve, over)
+    if line.faint:
+        axes.plot(x, curve.values, color=colour, lw=0.7, alpha=0.35)
+        return
+    marker = {"marker": "o", "ms": 4} if line.marked else {}
+    axes.plot(x, curve.values, color=colour, lw=1.5, label=line.label, **marker)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)

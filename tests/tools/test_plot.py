@@ -6,9 +6,11 @@ from PIL import Image
 from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory, run_facts
-from hvd_dqn.tools.plot import plot_runs
+from hvd_dqn.tools.plot import names_of, plot_runs
+from hvd_dqn.tools.report.figures import FIGURES
 from hvd_dqn.tools.runs import read_metrics
 from hvd_dqn.tools.summary import print_summaries, summarize
+from tests.short_runs import run_of
 
 
 @pytest.fixture
@@ -29,15 +31,36 @@ def run(tmp_path):
 
 def test_the_curve_the_band_and_the_evaluations_are_drawn(run, tmp_path):
     output = tmp_path / "deep" / "curve.png"
-    plot_runs([run.path, run.path], output)
-    plot_runs([run.path], output)
+    assert plot_runs([run.path], output=output) == [output]
     image = Image.open(output).convert("RGB")
     assert image.size == (1200, 720)
     colours = {colour for _, colour in image.getcolors(1_000_000)}
     assert (31, 119, 180) in colours, "the line"
-    assert any(abs(r - 221) < 6 and abs(g - 235) < 6 and abs(b - 244) < 6 for r, g, b in colours), (
+    assert any(abs(r - 249) < 6 and abs(g - 223) < 6 and abs(b - 223) < 6 for r, g, b in colours), (
         "the band"
     )
+
+
+def test_seeds_of_one_configuration_are_one_curve(run, tmp_path):
+    """Whatever is drawn is text in an SVG: the legend, the axes."""
+    other = RunDirectory(tmp_path / "other")
+    other.create(Config(seed=7), run_facts(Config(), ["a"], "local", 1, ["cpu"], {}))
+    other.metrics_file.write_text(run.metrics_file.read_text())
+    (file,) = plot_runs([run.path, other.path], over="seconds", output=tmp_path / "x.svg")
+    text = file.read_text()
+    assert "cartpole, 2 seeds" in text
+    assert ">seconds<" in text
+    assert text == plot_runs([run.path, other.path], over="seconds", output=file)[0].read_text()
+
+
+def test_all_figures_that_a_run_has(tmp_path):
+    path = run_of(tmp_path / "run")
+    names = names_of(["all"], [path])
+    assert names == list(FIGURES)
+    files = plot_runs([path], names=names, kind="svg")
+    assert [file.stem for file in files] == ["learning_curve", *names[1:]]
+    assert all(file.parent == path / "plots" for file in files)
+    assert [f.name for f in plot_runs([path], names=["loss"], output=tmp_path)] == ["loss.png"]
 
 
 def test_a_last_line_cut_short_is_passed_over(run):
@@ -47,13 +70,17 @@ def test_a_last_line_cut_short_is_passed_over(run):
 
 
 def test_bad_runs_are_told(run, tmp_path):
-    with pytest.raises(UserError, match="not a run directory"):
-        plot_runs([tmp_path / "nowhere"], tmp_path / "x.png")
+    with pytest.raises(UserError, match="not a whole run directory"):
+        plot_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="cannot be written"):
-        plot_runs([run.path], tmp_path / "x.nonsense")
+        plot_runs([run.path], output=tmp_path / "x.nonsense")
     run.metrics_file.write_text('{"env_steps": 1, "updates": 0, "seconds": 1.5}\n')
-    with pytest.raises(UserError, match="nothing to draw"):
-        plot_runs([run.path], tmp_path / "x.png")
+    with pytest.raises(UserError, match="no record has what return draws: there is nothing"):
+        plot_runs([run.path])
+    with pytest.raises(UserError, match="no record has what loss draws"):
+        plot_runs([run.path], names=["loss"])
+    with pytest.raises(UserError, match="there is no figure 'lost': take all, or return, "):
+        names_of(["lost"], [run.path])
     run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
     with pytest.raises(UserError, match="line 1 is not JSON"):
         read_metrics(run.path)

@@ -15,24 +15,13 @@ import hvd_dqn
 from hvd_dqn.errors import UserError
 from hvd_dqn.files import publish
 from hvd_dqn.stages import STAGES
-from hvd_dqn.tools.report.charts import COLOURS, Line, line_chart, number
+from hvd_dqn.tools.report.charts import line_chart, number
+from hvd_dqn.tools.report.figures import RETURN, Figure, figures_of
 from hvd_dqn.tools.report.reading import Curve, Group, Run, groups_of
 from hvd_dqn.tools.runs import title_of
 from hvd_dqn.tools.scores import score
 
 __all__ = ["Run", "groups_of", "write_report"]
-
-_MEASURES = (
-    ("Exploration ε", "exploration/epsilon"),
-    ("Loss", None),
-    ("Action values of actions taken", "q/taken_mean"),
-    ("|TD error|", "td/abs_error_mean"),
-    ("Gradient norm", "gradient/norm_mean"),
-    ("Env steps a second, all ranks", "speed/env_steps_per_second"),
-    ("Replay: age of what is drawn, in env steps", "replay/age_env_steps"),
-    ("Replay: samples drawn per env step", "replay/ratio"),
-    ("Waiting for other ranks, share of the time", "time/averaging"),
-)
 
 
 class Chart(NamedTuple):
@@ -60,6 +49,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
 
 def _render(runs: list[Run]) -> str:
     groups = groups_of(runs)
+    figures = figures_of(runs, groups)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hvd_dqn.tools.report", "."),
         autoescape=True,
@@ -76,8 +66,8 @@ def _render(runs: list[Run]) -> str:
         groups=groups,
         single=single,
         scores=[_score_row(group) for group in groups],
-        returns=_return_chart(runs, groups),
-        charts=_measure_charts(groups),
+        returns=next((_chart(figure) for figure in figures if figure.name == RETURN), None),
+        charts=[_chart(figure) for figure in figures if figure.name != RETURN],
         stages=STAGES,
         shares=[(run, run.stage_shares()) for run in runs],
         videos=[(run, video.name, _data_url(video)) for run in runs for video in run.videos()],
@@ -97,62 +87,12 @@ def _score_row(group: Group) -> dict[str, Any]:
     }
 
 
-def _return_chart(runs: list[Run], groups: list[Group]) -> Chart | None:
-    """Of one run, training and evaluation; of several, the evaluations of each group and seed."""
-    lines: list[Line] = []
-    if len(runs) == 1:
-        (run,) = runs
-        median, low, high = (f"episode/return_{name}" for name in ("median", "p10", "p90"))
-        training = run.columns(median, low, high)
-        if training is not None:
-            steps, seconds = training["env_steps"], training["seconds"]
-            curve = Curve(steps, seconds, training[median], training[low], training[high])
-            lines.append(Line("training episodes, median and 10 to 90 %", curve, 1))
-        mean, std = "evaluation/return_mean", "evaluation/return_std"
-        judged = run.columns(mean, std)
-        if judged is not None:
-            around = judged[mean] - judged[std], judged[mean] + judged[std]
-            curve = Curve(judged["env_steps"], judged["seconds"], judged[mean], *around)
-            lines.append(Line("greedy evaluation, mean ± std", curve, 0, marked=True))
-    else:
-        for index, group in enumerate(groups):
-            each = [run.curve("evaluation/return_mean") for run in group.runs]
-            if len(group.runs) > 1:
-                lines += [
-                    Line(run.name, curve, index % COLOURS, faint=True)
-                    for run, curve in zip(group.runs, each, strict=True)
-                    if curve is not None
-                ]
-            whole = group.score_curve("evaluation/return_mean")
-            if whole is not None:
-                name = _seeds(group, "evaluation/return_mean")
-                lines.append(Line(name, whole, index % COLOURS, marked=True))
-    return _chart("Return of an episode", lines)
-
-
-def _measure_charts(groups: list[Group]) -> list[Chart]:
-    charts = []
-    for title, name in _MEASURES:
-        lines = []
-        for index, group in enumerate(groups):
-            own = name or _loss_name(group)
-            curve = group.score_curve(own)
-            if curve is not None:
-                lines.append(Line(_seeds(group, own), curve, index % COLOURS))
-        chart = _chart(title, lines)
-        if chart is not None:
-            charts.append(chart)
-    return charts
-
-
-def _chart(title: str, lines: list[Line]) -> Chart | None:
-    if not lines:
-        return None
-    shown = [line for line in lines if not line.faint]
+def _chart(figure: Figure) -> Chart:
+    shown = [line for line in figure.lines if not line.faint]
     return Chart(
-        title,
-        line_chart(title, lines, over="env_steps"),
-        line_chart(title, lines, over="seconds"),
+        figure.title,
+        line_chart(figure.title, figure.lines, over="env_steps"),
+        line_chart(figure.title, figure.lines, over="seconds"),
         [(line.colour, line.label) for line in shown],
         [_row(line.label, line.curve) for line in shown],
     )
@@ -162,19 +102,6 @@ def _row(label: str, curve: Curve) -> tuple[str, str, str, str, str]:
     values = curve.values
     figures = values[0], values[-1], values.min(), values.max()
     return (label, *(number(float(value)) for value in figures))  # type: ignore[return-value]
-
-
-def _seeds(group: Group, name: str) -> str:
-    """The group, and how many of its runs have the metric."""
-    count = sum(run.curve(name) is not None for run in group.runs)
-    return group.label if count == 1 else f"{group.label}, {count} seeds"
-
-
-def _loss_name(group: Group) -> str:
-    names = {
-        name for run in group.runs for r in run.records for name in r if name.startswith("loss/")
-    }
-    return min(names, default="loss/none")
 
 
 def _data_url(video: Path) -> str:

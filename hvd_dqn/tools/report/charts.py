@@ -11,22 +11,12 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
+from hvd_dqn.tools.report.figures import Line
 from hvd_dqn.tools.report.reading import Curve
 
 _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 38
 _MOST_POINTS = 300
-COLOURS = 8
-
-
-class Line(NamedTuple):
-    """A curve and what it is called; `marked` where its points are few and stand for themselves."""
-
-    label: str
-    curve: Curve
-    colour: int
-    marked: bool = False
-    faint: bool = False
 
 
 class Axis(NamedTuple):

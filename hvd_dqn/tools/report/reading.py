@@ -17,7 +17,7 @@ from hvd_dqn.tools.scores import score
 
 _LIKE = ("seed", "device", "logging", "checkpoint", "time_limit_minutes")
 """What runs of one group may differ in."""
-_VIDEO_BYTES = 20 << 20
+_VIDEOS, _VIDEO_BYTES = 3, 20 << 20
 
 
 class Curve(NamedTuple):
@@ -118,11 +118,16 @@ class Run:
         ]
 
     def videos(self) -> list[Path]:
-        """MP4 and GIF files in it that are small enough to be taken in."""
-        found = [p for kind in ("*.mp4", "*.gif") for p in sorted(self.path.rglob(kind))]
-        return [
-            path for path in found if path.is_file() and 0 < path.stat().st_size <= _VIDEO_BYTES
-        ]
+        """The newest MP4 and GIF files in it, as many as can be taken in, newest first."""
+        found = [p for kind in ("*.mp4", "*.gif") for p in self.path.rglob(kind) if p.is_file()]
+        sizes = {path: path.stat().st_size for path in found}
+        newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        taken: list[Path] = []
+        for path in newest:
+            room = _VIDEO_BYTES - sum(sizes[other] for other in taken)
+            if 0 < sizes[path] <= room and len(taken) < _VIDEOS:
+                taken.append(path)
+        return taken
 
 
 class Group(NamedTuple):
