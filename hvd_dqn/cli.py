@@ -16,17 +16,17 @@ from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, AgreedError, RunError, UserError
 
 _COMMANDS = {
-    "train": "train PRESET, on every rank of this launch",
+    "train": "train a preset, on every rank of this launch",
     "launch": "start ranks, again where they fail, and stop them gently",
     "watch": "follow a run that goes on elsewhere",
     "evaluate": "play whole games with a run's network, and their score",
     "play": "watch a run's policy play, in a window or as a video",
     "export": "write a run's policy as ONNX or as a torch program",
     "report": "one HTML file about one or more runs",
-    "plot": "draw learning curves",
+    "plot": "the report's figures as PNG, SVG or PDF",
     "summary": "several runs in one table",
     "presets": "list the presets, or one preset's settings",
-    "doctor": "check torch, MPI, Horovod and GPUs",
+    "doctor": "check torch, MPI, Horovod and GPUs, and say what to do",
     "bench": "measure how fast it is here",
     "slurm": "write a batch script for Slurm, or hand it in",
     "build-horovod": "build Horovod against this torch and this MPI",

@@ -21,6 +21,15 @@ from hvd_dqn.errors import UserError
 from hvd_dqn.presets import PRESETS
 
 T = TypeVar("T")
+OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+"""An option that names a file; what happens without it is said in its help."""
+RunDir = Annotated[
+    tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")
+]
+RunDirs = Annotated[
+    tyro.conf.Positional[tuple[Path, ...]],
+    tyro.conf.arg(metavar="RUN_DIR …", help_behavior_hint=""),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +52,17 @@ class TrainOptions:
 
 
 def parse(
-    kind: type[T], arguments: Sequence[str], *, program: str, default: Any = tyro.MISSING_NONPROP
+    kind: type[T],
+    arguments: Sequence[str],
+    *,
+    program: str,
+    default: Any = tyro.MISSING_NONPROP,
+    values: bool = False,
+    examples: Sequence[str] = (),
 ) -> T:
-    """Parse typed options; help goes to the terminal and exits 0. Raises `UserError`, one line, for
-    anything wrong.
+    """Parse typed options; help, with `examples` below it, goes to the terminal and exits 0.
+    Booleans are switches, or, with `values`, take True or False as every setting of a config takes
+    its value. Raises `UserError`, one line, for anything wrong.
     """
     said = io.StringIO()
     try:
@@ -60,12 +76,14 @@ def parse(
                 args=list(arguments),
                 prog=program,
                 default=default,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagConversionOff if values else tyro.conf.FlagCreatePairsOff,),
             )
             return parsed
     except SystemExit as exit_request:
         if not exit_request.code:
-            print(said.getvalue(), end="")
+            print(said.getvalue().rstrip())
+            if examples:
+                print("\nexamples", *examples, sep="\n  ")
             raise
         raise UserError(_first_fact(said.getvalue(), program)) from None
 
@@ -90,7 +108,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         raise UserError(
             f"hvd-dqn train: name a preset first ({', '.join(PRESETS)}), or --config FILE"
         )
-    return parse(TrainOptions, rest, program=program, default=TrainOptions(config=default))
+    preset_options = TrainOptions(config=default)
+    return parse(TrainOptions, rest, program=program, default=preset_options, values=True)
 
 
 def preset(name: str) -> Config:
@@ -112,10 +131,25 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(saved, dict):
         raise UserError(f"{path} holds no JSON object")
+    unknown = [name for name in _names(saved) if name not in Config().flat()]
+    if unknown:
+        raise UserError(
+            f"{path}: there is no setting {unknown[0]!r}",
+            "check its spelling, or use the version of hvd_dqn that wrote the file (run.json says "
+            "which)",
+        )
     try:
-        return parse(Config, list(_as_arguments(saved)), program="config.json")
+        return parse(Config, list(_as_arguments(saved)), program="config.json", values=True)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _names(saved: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in saved.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _as_arguments(saved: dict[str, Any], prefix: str = "--") -> Iterator[str]:
@@ -157,14 +191,3 @@ def _wide_output(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-
-
-def switches(arguments: Sequence[str], *names: str) -> list[str]:
-    """`--name` alone means `--name True`: switches of commands read like switches, options of a
-    config like values.
-    """
-    return [
-        part
-        for argument in arguments
-        for part in ((argument, "True") if argument in {f"--{n}" for n in names} else (argument,))
-    ]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from hvd_dqn.command_line import parse, parse_train
+from hvd_dqn.command_line import OptionalFile, parse, parse_train
 from hvd_dqn.commands.together import together
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
@@ -26,7 +26,7 @@ class TrainBench:
 
     records: int = 15
     """How many of the run's records to measure; one is of logging.period_env_steps."""
-    json: Path | None = None
+    json: OptionalFile = None
     """Write every measurement here."""
 
 
@@ -38,7 +38,7 @@ class ReplayBench:
     """Rows: a million take 7.1 GB."""
     rounds: int = 200
     """Samples of each kind."""
-    json: Path | None = None
+    json: OptionalFile = None
     """Write every measurement here."""
 
 
@@ -48,7 +48,7 @@ class AllreduceBench:
 
     seconds: float = 1.0
     """How long to measure every size."""
-    json: Path | None = None
+    json: OptionalFile = None
     """Write every measurement here."""
 
 
@@ -64,9 +64,9 @@ class ScalingBench:
     """How many of a run's records to measure."""
     launcher: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "horovodrun"
     """What starts several ranks, with its options."""
-    plot: Path | None = None
+    plot: OptionalFile = None
     """Draw the efficiencies into this file, as PNG, SVG or PDF."""
-    json: Path | None = None
+    json: OptionalFile = None
     """Write every measurement here."""
 
 
@@ -90,17 +90,17 @@ class CompareBench:
     """How many of a run's records to measure."""
     launcher: Annotated[str, tyro.conf.arg(metavar="PROGRAM")] = "horovodrun"
     """What starts several ranks, with its options."""
-    json: Path | None = None
+    json: OptionalFile = None
     """Write every measurement here."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     if not arguments or arguments[0] not in _BENCHES:
-        names = ", ".join(_BENCHES)
         if arguments[:1] in (["-h"], ["--help"]):
-            print(f"usage: hvd-dqn bench {{{names}}} …\n\nhvd-dqn bench NAME --help says more.")
+            print(_USAGE)
             return EXIT_OK
+        names = ", ".join(_BENCHES)
         wanted = f" {arguments[0]}" if arguments else ""
         raise UserError(f"hvd-dqn bench{wanted}", f"the benches are {names}")
     split = arguments.index("--") if "--" in arguments else len(arguments)
@@ -260,3 +260,12 @@ _BENCHES: dict[str, Callable[[Sequence[str], Sequence[str]], int]] = {
     "scaling": _scaling,
     "compare": _compare,
 }
+_USAGE = """usage: hvd-dqn bench NAME [OPTIONS] [-- PRESET [--section.field VALUE …]]
+
+  train      env steps and updates a second, and where the time goes
+  replay     drawing batches, beside a plain copy of their bytes
+  allreduce  sums over the ranks of this launch, beside plain MPI
+  scaling    one rank and several, efficiency, and predictions for more
+  compare    the same work beside other libraries
+
+hvd-dqn bench NAME --help says more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import parse, switches
+from hvd_dqn.command_line import parse
 from hvd_dqn.errors import EXIT_OK
 from hvd_dqn.tools.build_horovod import build_horovod
 
@@ -22,9 +22,5 @@ class BuildOptions:
 
 def run(arguments: Sequence[str]) -> int:
     """Build."""
-    build_horovod(
-        force=parse(
-            BuildOptions, switches(arguments, "force"), program="hvd-dqn build-horovod"
-        ).force
-    )
+    build_horovod(force=parse(BuildOptions, arguments, program="hvd-dqn build-horovod").force)
     return EXIT_OK

@@ -6,15 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from hvd_dqn.command_line import parse, switches
+import tyro
+
+from hvd_dqn.command_line import parse
 from hvd_dqn.commands.together import together
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.errors import EXIT_FAILED, EXIT_OK, RunError
 from hvd_dqn.tools.doctor.checks import Check, diagnose, enough_gpus, print_checks, two_ranks
+
+_EXAMPLES = (
+    "hvd-dqn doctor",
+    "srun --mpi=pmix hvd-dqn doctor --shared /scratch/runs",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,7 @@ class DoctorOptions:
     """With --node: how many GPUs it should have."""
     backend: Literal["horovod", "mpi", "local"] = "horovod"
     """What the job averages by; for mpi, Horovod may be missing, for local both."""
-    shared: Path | None = None
+    shared: Annotated[Path | None, tyro.conf.arg(metavar="DIRECTORY", help_behavior_hint="")] = None
     """Within a launch: a directory that all ranks should see."""
 
 
@@ -40,7 +47,7 @@ _SPARED: dict[str, list[str]] = {"horovod": [], "mpi": ["Horovod"], "local": ["H
 
 def run(arguments: Sequence[str]) -> int:
     """Check."""
-    options = parse(DoctorOptions, switches(arguments, "json", "node"), program="hvd-dqn doctor")
+    options = parse(DoctorOptions, arguments, program="hvd-dqn doctor", examples=_EXAMPLES)
     if options.node:
         spared = _SPARED[options.backend]
         checks = [*diagnose(), enough_gpus(options.gpus)]

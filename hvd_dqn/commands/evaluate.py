@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from hvd_dqn.command_line import parse, switches
+from hvd_dqn.command_line import OptionalFile, RunDir, parse
 from hvd_dqn.commands.together import together
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.errors import UserError
 from hvd_dqn.files import room_for
 
+_EXAMPLES = (
+    "hvd-dqn evaluate runs/a --episodes 100",
+    "hvd-dqn evaluate runs/a --seeds 0 1 2 --epsilon 0.001 --output scores.json",
+    "horovodrun -np 4 hvd-dqn evaluate runs/a",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Play whole games with a network of a run."""
+    """Play whole games with a network of a run: mean, standard deviation, median and interquartile
+    mean of the returns, with its bootstrap interval.
+    """
 
-    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: RunDir
     """The run's directory."""
     network: str = "best"
     """best (by evaluation), newest, or the env steps of one of the networks kept."""
@@ -34,7 +39,7 @@ class EvaluateOptions:
     """Share of random actions; 0 is greedy."""
     atari_protocol: Literal["machado2018", "mnih2015"] | None = None
     """Atari only: another protocol than the run's."""
-    output: Path | None = None
+    output: OptionalFile = None
     """Write one JSON object with every return here."""
     json: bool = False
     """Print that object and nothing else."""
@@ -42,7 +47,7 @@ class EvaluateOptions:
 
 def run(arguments: Sequence[str]) -> int:
     """Play episodes, shared by the ranks of this launch."""
-    options = parse(EvaluateOptions, switches(arguments, "json"), program="hvd-dqn evaluate")
+    options = parse(EvaluateOptions, arguments, program="hvd-dqn evaluate", examples=_EXAMPLES)
     problem = None
     if options.episodes < 1 or not options.seeds:
         problem = UserError(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import OptionalFile, RunDir, parse
 from hvd_dqn.errors import EXIT_OK
+
+_EXAMPLES = (
+    "hvd-dqn export runs/a",
+    "hvd-dqn export runs/a --format torch --output policy.pt2",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +21,13 @@ class ExportOptions:
     them, for any number of observations at once.
     """
 
-    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: RunDir
     """The run's directory."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or torch's own (torch.export)."""
     network: str = "best"
     """best (by evaluation), newest, or the env steps of one of the networks kept."""
-    output: Path | None = None
+    output: OptionalFile = None
     """The file; by default policy.onnx or policy.pt2 in the run's directory."""
     observations: int = 500
     """How many observations of the policy's own episodes the file is checked on."""
@@ -33,7 +35,7 @@ class ExportOptions:
 
 def run(arguments: Sequence[str]) -> int:
     """Write, and check."""
-    options = parse(ExportOptions, arguments, program="hvd-dqn export")
+    options = parse(ExportOptions, arguments, program="hvd-dqn export", examples=_EXAMPLES)
     from hvd_dqn.policy import load_policy
     from hvd_dqn.tools.export import export, recorded_observations
 

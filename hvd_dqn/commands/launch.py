@@ -11,11 +11,16 @@ from hvd_dqn.run_directory import default_path
 from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
 from hvd_dqn.tools.launching.restarts import launch, option
 
+_EXAMPLES = (
+    "hvd-dqn launch --np 4 --max-restarts 3 -- train cartpole --run-dir runs/a",
+    "hvd-dqn launch --np 8 --hosts a:4,b:4 --min-np 4 -- train rainbow --run-dir /shared/runs/a",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """Run `hvd-dqn COMMAND` on several ranks, start it again where it fails, and stop it gently:
-    hvd-dqn launch --np 4 --max-restarts 3 -- train cartpole --run-dir runs/a
+    """Run what stands behind -- on several ranks, start it again where it fails, and stop it
+    gently.
     """
 
     np: int
@@ -36,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     """Start ranks, again where they fail."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
     flags = ["--np" if a == "-np" else "--hosts" if a == "-H" else a for a in arguments[:split]]
-    options = parse(LaunchOptions, flags, program="hvd-dqn launch")
+    options = parse(LaunchOptions, flags, program="hvd-dqn launch", examples=_EXAMPLES)
     command = list(arguments[split + 1 :])
     if command[:1] != ["train"]:
         raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")

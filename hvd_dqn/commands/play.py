@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import OptionalFile, RunDir, parse
 from hvd_dqn.errors import EXIT_OK, UserError
+
+_EXAMPLES = (
+    "hvd-dqn play runs/a",
+    "hvd-dqn play runs/a --video episode.gif --max-steps 300",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,9 @@ class PlayOptions:
     window (Esc closes it), or as a video.
     """
 
-    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: RunDir
     """The run's directory."""
-    video: Path | None = None
+    video: OptionalFile = None
     """Write a file instead of opening a window: .mp4 or .gif."""
     network: str = "best"
     """best (by evaluation), newest, or the env steps of one of the networks kept."""
@@ -40,7 +41,7 @@ class PlayOptions:
 
 def run(arguments: Sequence[str]) -> int:
     """Show."""
-    options = parse(PlayOptions, arguments, program="hvd-dqn play")
+    options = parse(PlayOptions, arguments, program="hvd-dqn play", examples=_EXAMPLES)
     from hvd_dqn.pictures import Theatre
     from hvd_dqn.policy import load_policy
     from hvd_dqn.tools.play import open_screen

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import OptionalFile, RunDirs, parse
 from hvd_dqn.errors import EXIT_OK, UserError
+
+_EXAMPLES = (
+    "hvd-dqn plot runs/a",
+    "hvd-dqn plot runs/seed-* --figures return loss --format svg --output figures",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class PlotOptions:
     and evaluations, of several their evaluations, seeds of one configuration together.
     """
 
-    run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR …")]
+    run_dirs: RunDirs
     """The runs' directories."""
     figures: tuple[str, ...] = ("return",)
     """all, or any of return, epsilon, loss, q-values, td-error, gradient-norm, speed, replay-age,
@@ -29,7 +31,7 @@ class PlotOptions:
     """The x-axis."""
     format: Literal["png", "svg", "pdf"] = "png"
     """Of files whose names do not say it."""
-    output: Path | None = None
+    output: OptionalFile = None
     """The picture, or a directory for several; by default plots/ of the first run."""
 
 
@@ -37,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     """Draw."""
     from hvd_dqn.tools.plot import names_of, plot_runs
 
-    options = parse(PlotOptions, arguments, program="hvd-dqn plot")
+    options = parse(PlotOptions, arguments, program="hvd-dqn plot", examples=_EXAMPLES)
     if not options.run_dirs:
         raise UserError("hvd-dqn plot: name one run directory or more")
     files = plot_runs(

@@ -12,18 +12,27 @@ from hvd_dqn.command_line import parse, preset
 from hvd_dqn.errors import EXIT_OK
 from hvd_dqn.presets import PRESETS
 
+_EXAMPLES = (
+    "hvd-dqn presets",
+    "hvd-dqn presets rainbow",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PresetsOptions:
     """List the presets, or every setting of one."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
-    """A preset."""
+    name: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[PRESET]", help_behavior_hint=""),
+    ] = None
+    """The one to show."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print."""
-    options = parse(PresetsOptions, arguments, program="hvd-dqn presets")
+    options = parse(PresetsOptions, arguments, program="hvd-dqn presets", examples=_EXAMPLES)
     if options.name is None:
         for name, make in PRESETS.items():
             print(f"{name:18} {(make.__doc__ or '').strip().splitlines()[0]}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import OptionalFile, RunDirs, parse
 from hvd_dqn.errors import EXIT_OK, UserError
+
+_EXAMPLES = (
+    "hvd-dqn report runs/a",
+    "hvd-dqn report runs/* --output comparison.html",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +20,15 @@ class ReportOptions:
     stage, ranks, settings, origin, videos; seeds of one configuration together.
     """
 
-    run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR …")]
+    run_dirs: RunDirs
     """The runs' directories."""
-    output: Path | None = None
+    output: OptionalFile = None
     """The file; by default report.html in the first run's directory."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Write."""
-    options = parse(ReportOptions, arguments, program="hvd-dqn report")
+    options = parse(ReportOptions, arguments, program="hvd-dqn report", examples=_EXAMPLES)
     if not options.run_dirs:
         raise UserError("hvd-dqn report: name one run directory or more")
     from hvd_dqn.tools.report import write_report

@@ -12,23 +12,26 @@ from typing import Annotated
 
 import tyro
 
-from hvd_dqn.command_line import parse
+from hvd_dqn.command_line import OptionalFile, parse
 from hvd_dqn.errors import EXIT_OK, UserError
 from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
 
+_EXAMPLES = (
+    "hvd-dqn slurm render --nodes 2 --gpus-per-node 4 -- train rainbow",
+    "hvd-dqn slurm submit --site cluster.yaml --array-seeds 0-4 -- train cartpole",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmOptions:
-    """Write a batch script for Slurm, or hand it in: hvd-dqn slurm submit --nodes 2 --gpus-per-node
-    4 -- train rainbow
-    """
+    """Write a batch script for Slurm (render), or hand it in as well (submit)."""
 
     job: Annotated[Job, tyro.conf.arg(name="")]
-    site: Path | None = None
+    site: OptionalFile = None
     """A YAML file with what is particular to the cluster."""
-    output: Path | None = None
+    output: OptionalFile = None
     """Where the script is written; by default `render` prints it and `submit` names it by the job.
     """
 
@@ -41,10 +44,12 @@ def run(arguments: Sequence[str]) -> int:
             raise UserError(
                 f"hvd-dqn slurm{wanted}", "write hvd-dqn slurm render or hvd-dqn slurm submit"
             )
-        parse(SlurmOptions, ["--help"], program="hvd-dqn slurm {render,submit}")
+        parse(SlurmOptions, ["--help"], program="hvd-dqn slurm {render,submit}", examples=_EXAMPLES)
     action, rest = arguments[0], list(arguments[1:])
     split = rest.index("--") if "--" in rest else len(rest)
-    options = parse(SlurmOptions, rest[:split], program=f"hvd-dqn slurm {action}")
+    options = parse(
+        SlurmOptions, rest[:split], program=f"hvd-dqn slurm {action}", examples=_EXAMPLES
+    )
     job, work = options.job, Work(rest[split + 1 :], options.job)
     site = read_site(options.site) if options.site else Site()
     script = render(job, work, site, shlex.join(["hvd-dqn", "slurm", "render", *rest]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from hvd_dqn.command_line import parse, switches
+from hvd_dqn.command_line import RunDir, parse
 from hvd_dqn.errors import EXIT_OK
+
+_EXAMPLES = (
+    "hvd-dqn watch runs/a",
+    "hvd-dqn watch runs/a --once",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class WatchOptions:
     watching alone.
     """
 
-    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: RunDir
     """The run's directory."""
     once: bool = False
     """Show where it is, and end."""
@@ -28,7 +29,7 @@ class WatchOptions:
 
 def run(arguments: Sequence[str]) -> int:
     """Watch."""
-    options = parse(WatchOptions, switches(arguments, "once"), program="hvd-dqn watch")
+    options = parse(WatchOptions, arguments, program="hvd-dqn watch", examples=_EXAMPLES)
     from hvd_dqn.tools.watch import watch
 
     with contextlib.suppress(KeyboardInterrupt):
