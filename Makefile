@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup peers chaos cluster-test container-test clean
+.PHONY: train test check setup docs peers chaos cluster-test container-test clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -62,6 +62,10 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt hvd_dqn/replay/kerne
 $(READY_TO_TEST): $(READY)
 	@$(PIP) -e '.[test]'
 	@touch $@
+
+# The documentation site, in site/.
+docs: $(READY_TO_TEST)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # What other people use, for benchmarks/replay.py and benchmarks/minatar_games.py: never in our own
 # environment, whose versions they would change.

@@ -2,15 +2,38 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from hvd_dqn.config import ObjectiveConfig
+import pytest
+
+from hvd_dqn.config import Config, ObjectiveConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
+from tests.launching import clean_environment
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_site_is_built_strictly(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=DOCS.parent,
+        env=clean_environment(NO_MKDOCS_2_WARNING="1", PYTHONPATH=str(DOCS.parent)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    settings = (tmp_path / "settings" / "index.html").read_text()
+    for name in Config().flat():
+        assert f"<code>{name}</code>" in settings
+    assert "fonts.googleapis" not in settings
+    assert not (tmp_path / "settings.py").exists()
 
 
 def names_in(table):
