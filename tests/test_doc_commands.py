@@ -34,6 +34,9 @@ ELSEWHERE = {
     r"docker |mkdir -p -m 1777 runs": "tests/container/try.sh",
     r"ssh-keygen|cp keys|printf 'Port|sudo chown|mkdir -m 700 keys": "tests/cluster/ssh.py",
     r"hvd-dqn bench (scaling|compare)": "tests/tools/test_bench.py",
+    r"hvd-dqn train dqn --env.id ALE/Pong-v5": "tests/test_examples.py",
+    r"(horovodrun -np 2 )?python examples/inventory": "tests/test_examples.py",
+    r"sbatch examples/sweep|hvd-dqn report runs/sweep": "tests/test_examples.py",
     r"tensorboard --logdir": "tests/test_loggers.py",
 }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from gymnasium.utils.env_checker import check_env
-from PIL import Image
 
 from examples.inventory import Inventory
 from tests.launching import clean_environment, hvd_dqn, launch
@@ -31,22 +30,18 @@ def test_the_inventory(tmp_path, ranks):
     assert json.loads((run_dir / "run.json").read_text())["world_size"] == ranks
 
 
-def test_a_network_of_ones_own_drives_and_is_filmed(tmp_path):
-    run_dir, video = tmp_path / "run", tmp_path / "highway.gif"
-    done = hvd_dqn(
-        *("train", "highway", "--network.torso", "examples.attention_torso:torso"),
-        *("--total_env_steps", "120", "--learning_starts_env_steps", "60", "--env.num_envs", "2"),
-        *("--evaluation.episodes", "1", "--evaluation.final_episodes", "1"),
-        *("--run-dir", str(run_dir)),
-        launcher="none",
-        cwd=ROOT,
-    )
+def test_atari_as_it_is_written_but_for_the_gpu(tmp_path):
+    text = (ROOT / "examples/README.md").read_text().replace("\\\n", " ")
+    command = next(line for line in text.splitlines() if "ALE/Pong-v5" in line)
+    words = command.replace("cuda_graph True", "cuda_graph False").split()[1:]
+    small = {"total_env_steps": 512, "learning_starts_env_steps": 128, "replay.capacity": 2000,
+             "env.num_envs": 8, "replay.batch_size": 32, "network.hidden_sizes": 16,
+             "evaluation.episodes": 1, "evaluation.final_episodes": 1,
+             "evaluation.max_episode_steps": 20}  # fmt: skip
+    options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    done = hvd_dqn(*words, *options, launcher="none", cwd=tmp_path)
     assert done.code == 0, done.output
-    done = hvd_dqn("play", str(run_dir), "--video", str(video), "--fps", "5",
-                   launcher="none", cwd=ROOT)  # fmt: skip
-    assert done.code == 0, done.output
-    with Image.open(video) as film:
-        assert film.n_frames >= 1
+    assert "updates" in done.lines("dqn: return")[0]
 
 
 def test_a_task_of_the_sweep(tmp_path):
@@ -69,3 +64,5 @@ def test_a_task_of_the_sweep(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     config = json.loads((tmp_path / "runs/sweep/rate-1e-3-seed-1/config.json").read_text())
     assert (config["optimizer"]["learning_rate"], config["seed"]) == (1e-3, 1)
+    done = hvd_dqn("report", "runs/sweep/rate-1e-3-seed-1", launcher="none", cwd=tmp_path)
+    assert done.code == 0, done.output

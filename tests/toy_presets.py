@@ -5,6 +5,7 @@ stand in the documents, by any launcher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hvd_dqn.config import Config
 from hvd_dqn.presets import PRESETS
@@ -23,15 +24,25 @@ _SIZE = {
 }
 
 
+_SLOW = _SIZE | {
+    "total_env_steps": 120,
+    "learning_starts_env_steps": 60,
+    "evaluation.episodes": 1,
+    "evaluation.final_episodes": 1,
+    "env.num_envs": 2,
+}
+
+
 def shrink() -> None:
-    """From now on, in this process, every preset of a small network is over in a second or two."""
+    """From now on, in this process, these presets are over in a few seconds."""
     for name in ("cartpole", "acrobot", "lunarlander"):
-        PRESETS[name] = _small(PRESETS[name])
+        PRESETS[name] = _small(PRESETS[name], _SIZE)
+    PRESETS["highway"] = _small(PRESETS["highway"], _SLOW)
 
 
-def _small(preset: Callable[[], Config]) -> Callable[[], Config]:
+def _small(preset: Callable[[], Config], size: dict[str, Any]) -> Callable[[], Config]:
     def small() -> Config:
-        return preset().changed(_SIZE)
+        return preset().changed(size)
 
     small.__doc__ = preset.__doc__
     return small
