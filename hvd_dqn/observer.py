@@ -6,6 +6,9 @@ import math
 import time
 from typing import NamedTuple
 
+import numpy as np
+from torch import Tensor
+
 from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
@@ -228,9 +231,9 @@ class Observer:
         if self._config.logging.histograms:
             values = {}
             for name, parameter in self._learner.online.named_parameters():
-                values[f"parameters/{name}"] = parameter.detach().cpu().numpy()
+                values[f"parameters/{name}"] = _copy(parameter.detach())
                 if parameter.grad is not None and self._progress.updates:
-                    values[f"gradients/{name}"] = parameter.grad.cpu().numpy()
+                    values[f"gradients/{name}"] = _copy(parameter.grad)
             resources.sink.histograms(env_steps, values)
         if resources.theatre is not None:
             path = resources.run_dir.videos / f"{env_steps}.gif"
@@ -273,3 +276,9 @@ class Observer:
             UserError,
         ) as error:  # the best one is in memory, and in the next checkpoint
             self._resources.display.say(f"this network is not saved: {error}")
+
+
+def _copy(tensor: Tensor) -> np.ndarray:
+    """For whoever reads it later."""
+    array: np.ndarray = tensor.cpu().numpy().copy()
+    return array

@@ -137,7 +137,7 @@ def acquire(
                     )
                     stack.callback(resources.theatre.close)
                 run_id = _open_run_directory(config, facts, run_dir, start, lock)
-                _open_outputs(config, run_dir, start, resources, run_id)
+                _open_outputs(config, run_dir, start, resources, watchdog, run_id)
                 resources.display.start(_title(config, comm, threads, device), start.env_steps)
         _require_shared(start.store, comm)
         watchdog.start()
@@ -227,16 +227,27 @@ def _open_run_directory(
 
 
 def _open_outputs(
-    config: Config, run_dir: RunDirectory, start: Start, resources: Resources, run_id: str
+    config: Config,
+    run_dir: RunDirectory,
+    start: Start,
+    resources: Resources,
+    watchdog: Watchdog,
+    run_id: str,
 ) -> None:
     """What the root writes and shows."""
     name = run_dir.path.resolve().name
     followed = LoggedRun(run_id, name, run_dir.path, config.flat(), start.env_steps)
     loggers = open_loggers(config.logging.loggers, followed)
     resources.sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
-    resources.on_close.callback(resources.sink.close)
+    resources.on_close.callback(_close, resources.sink, watchdog)
     resources.display = make_display(config.total_env_steps, config.objective.loss_name)
     resources.on_close.callback(resources.display.stop)
+
+
+def _close(sink: Sink, watchdog: Watchdog) -> None:
+    """What loggers hold back may have a long way."""
+    with watchdog.patience():
+        sink.close()
 
 
 def useful_threads(config: Config, envs: VectorEnvironment) -> int:

@@ -8,12 +8,15 @@ import importlib
 import json
 import struct
 import sys
+import threading
+import time
 
 import pytest
 from PIL import Image
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import StoppedError, UserError
+from hvd_dqn.loggers import Loggers, opening
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.training import train
@@ -259,6 +262,43 @@ def test_a_logger_of_ones_own_and_what_it_raises(tmp_path, monkeypatch, capsys):
         go(tmp_path / "other", ("own_lines:Refuses",))
     with pytest.raises(UserError, match="has no 'Lime'"):
         go(tmp_path / "other", ("own_lines:Lime",))
+
+
+class Slow:
+    """A logger that waits for a sign."""
+
+    def __init__(self):
+        self.go, self.told = threading.Event(), []
+
+    def scalars(self, env_steps, metrics):
+        self.go.wait(30)
+        self.told.append(env_steps)
+
+    def close(self, outcome):
+        self.told.append(outcome)
+
+
+def test_a_slow_logger_holds_up_nobody(monkeypatch, capsys):
+    monkeypatch.setattr(opening, "_SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(opening, "_MOST_WAITING", 8)
+    slow, quick = Slow(), Slow()
+    quick.go.set()
+    loggers = Loggers({"slow": slow, "quick": quick})
+    began = time.monotonic()
+    for step in range(5):
+        loggers.scalars(step, {"closing/return_mean": 1.0})
+    loggers.close()
+    assert time.monotonic() - began < 5
+    assert quick.told == [0, 1, 2, 3, 4, "finished"]
+    assert slow.told == []
+    assert "nothing more for slow: it has not ended after 0 s" in capsys.readouterr().err
+    slow.go.set()
+    stuck = Slow()
+    loggers = Loggers({"stuck": stuck})
+    for step in range(20):
+        loggers.scalars(step, {})
+    assert "nothing more for stuck: 8 records wait for it" in capsys.readouterr().err
+    stuck.go.set()
 
 
 @pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("mlflow", "mlflow")])
