@@ -22,7 +22,7 @@ _SIDE = 320
 would have more than `_WIDEST`."""
 _WIDEST = 1280
 _INK, _PAPER, _BAR, _CHOSEN = "#e6e6e6", "#16181d", "#4f6d8f", "#f2a33a"
-_FILM_STEPS, _FILM_FPS = 500, 30.0
+_FILM_STEPS, _FILM_FPS = 500, 15.0
 _GIF_SECONDS = 0.02
 """The shortest time of a GIF's frame that browsers keep to."""
 
@@ -150,10 +150,11 @@ class Theatre:
         episodes: int = 1,
         epsilon: float = 0.0,
         max_steps: int,
+        every: int = 1,
     ) -> list[float]:
-        """Show the first episodes, each as far as so many steps, while somebody looks: their
-        returns so far. `values_of` gives action values [1, A] of observations [1, *shape].
-        `UserError` where the environment draws no pictures.
+        """Show the first episodes, each as far as so many steps and `every` so many of them, while
+        somebody looks: their returns so far. `values_of` gives action values [1, A] of observations
+        [1, *shape]. `UserError` where the environment draws no pictures.
         """
         envs, rng, returns = self._envs, np.random.default_rng(self._seed), []
         names = envs.action_names()
@@ -164,9 +165,10 @@ class Theatre:
                 values = values_of(obs)[0]
                 random = rng.random() < epsilon
                 action = int(rng.integers(envs.num_actions) if random else values.argmax())
-                moment = Moment(envs.picture(), values, action, so_far, steps, episode)
-                if not screen.show(compose(moment, names)) or self._wants_stop():
-                    return returns
+                if steps % every == 0:
+                    moment = Moment(envs.picture(), values, action, so_far, steps, episode)
+                    if not screen.show(compose(moment, names)) or self._wants_stop():
+                        return returns
                 step = envs.step(np.array([action]))
                 ended = bool(step.ended[0])
                 so_far = step.episodes[0].episode_return if ended else float(envs.returns[0])
@@ -176,10 +178,10 @@ class Theatre:
         return returns
 
     def film(self, values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> None:
-        """The first episode as a GIF, its first steps."""
+        """The first episode as a GIF: every second one of its first steps."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(Gif(path, _FILM_FPS)) as gif:
-            self.play(values_of, gif, max_steps=_FILM_STEPS)
+            self.play(values_of, gif, max_steps=_FILM_STEPS, every=2)
 
     def close(self) -> None:
         """End the environment."""
