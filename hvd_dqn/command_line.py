@@ -172,6 +172,7 @@ def _first_fact(text: str, program: str) -> str:
         (line for after, line in pairwise(facts) if after.startswith("Perhaps you meant")),
         "",
     )
+    fact = fact.removesuffix(f" from {program}").replace(f" from {program}:", ":")
     hint = f"; perhaps {suggestion.split()[0]}" if suggestion else ""
     return f"{program}: {fact}{hint} (options: {program} --help)"
 

@@ -13,7 +13,6 @@ from hvd_dqn import schedules
 from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.envs import EpisodesLostError
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
@@ -62,6 +61,7 @@ class Observer:
         self._best: Judged | None = None
         self._last_mean = float("nan")
         self._evaluation_is_due = False
+        self._updates_before = 0
 
     @property
     def wants_stop(self) -> bool:
@@ -72,6 +72,7 @@ class Observer:
         """Say where the run goes on from, if it does not begin here, and what was not as before;
         leave no network that it has not made yet, and the best that it has.
         """
+        self._updates_before = self._progress.updates
         if self._comm.is_root:
             networks = self._resources.networks
             networks.remove_after(start.env_steps)
@@ -229,19 +230,20 @@ class Observer:
         """What loggers draw of a network besides its numbers."""
         resources, env_steps = self._resources, self._progress.env_steps
         if self._config.logging.histograms:
-            values = {}
+            values, updated = {}, self._progress.updates > self._updates_before
             for name, parameter in self._learner.online.named_parameters():
                 values[f"parameters/{name}"] = _copy(parameter.detach())
-                if parameter.grad is not None and self._progress.updates:
+                if parameter.grad is not None and updated:
                     values[f"gradients/{name}"] = _copy(parameter.grad)
             resources.sink.histograms(env_steps, values)
         if resources.theatre is not None:
             path = resources.run_dir.videos / f"{env_steps}.gif"
             try:
-                resources.theatre.film(self._policy.values, path)
-                resources.sink.video(env_steps, path)
-            except (OSError, UserError, EpisodesLostError) as error:
-                resources.display.say(f"no video of this network: {error}")
+                if resources.theatre.film(self._policy.values, path):
+                    resources.sink.video(env_steps, path)
+            except Exception as error:  # a picture is not worth a run
+                resources.theatre = None
+                resources.display.say(f"no more videos: {type(error).__name__}: {error}")
 
     def _tell(self, kind: EventKind, metrics: Metrics) -> None:
         """Write it down, and call who wants to know, on every rank."""

@@ -177,11 +177,21 @@ class Theatre:
                     break
         return returns
 
-    def film(self, values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> None:
-        """The first episode as a GIF: every second one of its first steps."""
+    def film(self, values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> bool:
+        """The first episode as a GIF, every second one of its first steps; whether there is one,
+        and no stop came between. `OSError`, and what the environment raises.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(Gif(path, _FILM_FPS)) as gif:
-            self.play(values_of, gif, max_steps=_FILM_STEPS, every=2)
+        partial = path.with_name(f".{path.name}")
+        try:
+            with closing(Gif(partial, _FILM_FPS)) as gif:
+                self.play(values_of, gif, max_steps=_FILM_STEPS, every=2)
+            if self._wants_stop():
+                return False
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
 
     def close(self) -> None:
         """End the environment."""

@@ -12,8 +12,8 @@ from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
 from hvd_dqn.tools.launching.restarts import launch, option
 
 _EXAMPLES = (
-    "hvd-dqn launch --np 4 --max-restarts 3 -- train cartpole --run-dir runs/a",
-    "hvd-dqn launch --np 8 --hosts a:4,b:4 --min-np 4 -- train rainbow --run-dir /shared/runs/a",
+    "hvd-dqn launch -np 4 --max-restarts 3 -- train cartpole --run-dir runs/a",
+    "hvd-dqn launch -np 8 -H a:4,b:4 --min-np 4 -- train rainbow --run-dir /shared/runs/a",
 )
 
 
@@ -24,9 +24,9 @@ class LaunchOptions:
     """
 
     np: int
-    """Ranks."""
+    """Ranks (short: -np)."""
     hosts: str = ""
-    """Where, as `a:4,b:4`; by default on this host."""
+    """Where, as a:4,b:4 (short: -H); by default on this host."""
     launcher: str = "horovodrun"
     """What starts the ranks, with its options: horovodrun, or another that takes -np and -H. Hosts
     are asked by plain ssh first: a port or a key is best named in ~/.ssh/config.

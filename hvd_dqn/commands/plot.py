@@ -24,27 +24,28 @@ class PlotOptions:
     run_dirs: RunDirs
     """The runs' directories."""
     figures: tuple[str, ...] = ("return",)
-    """all, or any of return, epsilon, loss, q-values, td-error, gradient-norm, speed, replay-age,
-    replay-ratio, waiting.
+    """Behind the runs: all, or any of return, epsilon, loss, q-values, td-error, gradient-norm,
+    speed, replay-age, replay-ratio, waiting.
     """
     over: Literal["env_steps", "seconds"] = "env_steps"
     """The x-axis."""
     format: Literal["png", "svg", "pdf"] = "png"
     """Of files whose names do not say it."""
     output: OptionalFile = None
-    """The picture, or a directory for several; by default plots/ of the first run."""
+    """The picture, or, without an ending, a folder for several; by default plots/ of the first run.
+    """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Draw."""
-    from hvd_dqn.tools.plot import names_of, plot_runs
+    from hvd_dqn.tools.plot import plot_runs
 
     options = parse(PlotOptions, arguments, program="hvd-dqn plot", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn plot: name one run directory or more")
+        raise UserError("hvd-dqn plot", "name one run directory or more, before the options")
     files = plot_runs(
         options.run_dirs,
-        names=names_of(options.figures, options.run_dirs),
+        names=options.figures,
         over=options.over,
         output=options.output,
         kind=options.format,

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     """Write."""
     options = parse(ReportOptions, arguments, program="hvd-dqn report", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn report: name one run directory or more")
+        raise UserError("hvd-dqn report", "name one run directory or more, before the options")
     from hvd_dqn.tools.report import write_report
 
     output = options.output or options.run_dirs[0] / "report.html"

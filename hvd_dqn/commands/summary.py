@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     """Print."""
     options = parse(SummaryOptions, arguments, program="hvd-dqn summary", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn summary: name one run directory or more")
+        raise UserError("hvd-dqn summary", "name one run directory or more, before the options")
     runs = [summarize(path) for path in options.run_dirs]
     if options.json:
         print(json.dumps([run._asdict() for run in runs], indent=2))

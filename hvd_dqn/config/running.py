@@ -86,7 +86,8 @@ class LoggingConfig(Section):
     loggers: tuple[str, ...] = ranged(
         ("tensorboard",),
         lambda names: (
-            all(name in LOGGERS or ":" in name for name in names) and len(set(names)) == len(names)
+            all(name in LOGGERS or all(name.partition(":")) for name in names)
+            and len(set(names)) == len(names)
         ),
         f"of {', '.join(LOGGERS)} or module:Class, each once",
     )

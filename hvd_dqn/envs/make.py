@@ -110,7 +110,9 @@ def _make_gymnasium(
 ) -> tuple[GymnasiumSimulators, int | None]:
     """The copies and the steps after which to truncate, where they do not do so themselves."""
     drawing = {"render_mode": "rgb_array"} if pictures else {}
-    probe = make_env(config, **drawing)  # a bad id is told here, in this process, in one line
+    probe = make_env(config)  # a bad id is told here, in this process, in one line
+    if pictures and "rgb_array" not in probe.metadata.get("render_modes", []):
+        raise UserError(f"env.id {config.id!r} draws no pictures: rgb_array is no way it renders")
     limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
     probe.close()
     constructors: list[Callable[[], gym.Env[Any, Any]]] = [partial(make_env, config, **drawing)]

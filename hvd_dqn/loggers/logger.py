@@ -32,11 +32,12 @@ class LoggedRun(NamedTuple):
 
 
 class Logger(Protocol):
-    """Made with the `LoggedRun` at every start of it, on the root; the x-axis is env steps.
+    """Made with the `LoggedRun` at every start of it, on the root, and called in order, all on a
+    thread of its own; the x-axis is env steps.
 
-    A run that goes on from a checkpoint gives the same values at the same env steps again. Its
-    methods are called on a thread of the logger's own, in order. What a logger raises when it is
-    made ends the run before it begins; what it raises later ends only the logger, with a line.
+    A run that goes on from a checkpoint gives the same values at the same env steps again. What a
+    logger raises when it is made ends a run before it begins; of one that goes on, and later, it
+    ends only the logger, with a line.
     """
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:

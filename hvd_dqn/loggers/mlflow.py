@@ -1,6 +1,6 @@
 """MLflow: one run there, found again by its tag whenever the run goes on here.
 
-Its own variables hold: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ….
+Of its own variables these hold: MLFLOW_TRACKING_URI and what belongs to it, MLFLOW_EXPERIMENT_NAME.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from hvd_dqn.loggers.logger import LoggedRun, Outcome
 
@@ -23,7 +23,7 @@ _STATUS: dict[Outcome, str] = {"finished": "FINISHED", "stopped": "KILLED"}
 
 
 class MLflow:
-    """Metrics are sent by a thread of MLflow's own."""
+    """The loggers' thread waits for its server, where there is one."""
 
     def __init__(self, run: LoggedRun) -> None:
         self._client = MlflowClient()
@@ -50,7 +50,7 @@ class MLflow:
             for name, value in metrics.items()
             if math.isfinite(value) and env_steps > self._newest_of(name)
         ]
-        self._client.log_batch(self._id, metrics=new, synchronous=False)
+        self._client.log_batch(self._id, metrics=new)
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
         """It has none."""
@@ -61,12 +61,19 @@ class MLflow:
 
     def close(self, outcome: Outcome) -> None:
         """Send what is left."""
-        mlflow.flush_async_logging()
         self._client.set_terminated(self._id, _STATUS[outcome])
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
-        return self._client.create_experiment(name) if found is None else found.experiment_id
+        if found is not None:
+            return found.experiment_id
+        try:
+            return self._client.create_experiment(name)
+        except MlflowException:
+            made = self._client.get_experiment_by_name(name)
+            if made is None:
+                raise
+            return made.experiment_id  # another job made it at the same time
 
     def _newest_of(self, name: str) -> int:
         """The env steps of a metric's last value of the starts before; asked once a metric."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +23,11 @@ _KNOWN = {
     "mlflow": ("hvd_dqn.loggers.mlflow", "MLflow"),
 }
 _MOST_WAITING = 10_000
-_SECONDS_TO_END = 60.0
+_MOST_WAITING_FOR_MORE = 16
+"""Calls after which arrays and videos, which take memory, are left out."""
+_SECONDS_TO_END: dict[Outcome, float] = {"finished": 60.0, "stopped": 10.0}
+
+Call = Callable[[Logger], None]
 
 
 class Loggers:
@@ -28,8 +35,12 @@ class Loggers:
     one that raises is left out from then on.
     """
 
-    def __init__(self, loggers: Mapping[str, Logger]) -> None:
-        self._threads = [_LoggerThread(name, logger) for name, logger in loggers.items()]
+    def __init__(self, makers: Mapping[str, Callable[[], Logger]]) -> None:
+        """They are made by their threads; `failures` has what those raised that could not be."""
+        threads = {name: _LoggerThread(name, make) for name, make in makers.items()}
+        failures = {name: thread.wait_until_made() for name, thread in threads.items()}
+        self.failures = {name: error for name, error in failures.items() if error is not None}
+        self._threads = [thread for name, thread in threads.items() if name not in self.failures]
         self._outcome: Outcome = "stopped"
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:
@@ -43,77 +54,107 @@ class Loggers:
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
         """See `Logger`; the arrays must not change any more."""
-        self._tell(lambda logger: logger.histograms(env_steps, values))
+        self._tell(lambda logger: logger.histograms(env_steps, values), _MOST_WAITING_FOR_MORE)
 
     def video(self, env_steps: int, path: Path) -> None:
         """See `Logger`."""
-        self._tell(lambda logger: logger.video(env_steps, path))
+        self._tell(lambda logger: logger.video(env_steps, path), _MOST_WAITING_FOR_MORE)
 
     def close(self) -> None:
-        """See `Logger`; those that take longer than a minute are left alone."""
-        outcome = self._outcome
-        self._tell(lambda logger: logger.close(outcome))
+        """See `Logger`. All have a minute together, of a run that may go on ten seconds; who takes
+        longer is left alone.
+        """
         for thread in self._threads:
-            thread.end()
+            thread.tell_to_end(self._outcome)
+        seconds = _SECONDS_TO_END[self._outcome]
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            if not thread.has_ended_by(deadline):
+                thread.leave_out(f"it has not ended after {seconds:.0f} s")
+        self._threads = []
 
-    def _tell(self, call: Callable[[Logger], None]) -> None:
+    def _tell(self, call: Call, most_waiting: int | None = None) -> None:
         for thread in self._threads:
-            thread.tell(call)
+            thread.tell(call, most_waiting)
 
 
 class _LoggerThread:
-    """Calls one logger, in order."""
+    """Makes one logger and calls it, in order."""
 
-    def __init__(self, name: str, logger: Logger) -> None:
+    def __init__(self, name: str, make: Callable[[], Logger]) -> None:
         self._name = name
-        self._logger = logger
-        self._calls: queue.Queue[Callable[[Logger], None] | None] = queue.Queue(_MOST_WAITING)
+        self._make = make
+        self._calls: queue.Queue[Call | None] = queue.Queue(_MOST_WAITING)
+        self._made: queue.Queue[BaseException | None] = queue.Queue(1)
+        self._outcome: Outcome = "stopped"
         self._is_left_out = False
         self._thread = threading.Thread(target=self._work, name=f"logger {name}", daemon=True)
         self._thread.start()
 
-    def tell(self, call: Callable[[Logger], None]) -> None:
-        """Soon."""
-        try:
-            if not self._is_left_out:
-                self._calls.put_nowait(call)
-        except queue.Full:
-            self._leave_out(f"{_MOST_WAITING} records wait for it")
+    def wait_until_made(self) -> BaseException | None:
+        """What making it raised, if anything."""
+        return self._made.get()
 
-    def end(self) -> None:
-        """When it has been told all."""
-        try:
-            self._calls.put_nowait(None)
-        except queue.Full:
+    def tell(self, call: Call, most_waiting: int | None) -> None:
+        """Soon; not where so many wait already."""
+        if self._is_left_out or (most_waiting and self._calls.qsize() > most_waiting):
             return
-        self._thread.join(_SECONDS_TO_END)
-        if self._thread.is_alive():
-            self._leave_out(f"it has not ended after {_SECONDS_TO_END:.0f} s")
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self.leave_out(f"{_MOST_WAITING} records wait for it")
+
+    def tell_to_end(self, outcome: Outcome) -> None:
+        """When it has been told all."""
+        self._outcome = outcome
+        with contextlib.suppress(queue.Full):  # it hangs
+            self._calls.put_nowait(None)
+
+    def has_ended_by(self, deadline: float) -> bool:
+        """Waits for it until then."""
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
+        return not self._thread.is_alive()
+
+    def leave_out(self, reason: str) -> None:
+        """It is told nothing more."""
+        if not self._is_left_out:
+            said = f"hvd-dqn: nothing more for {self._name}: {reason}"
+            print(said, file=sys.stderr, flush=True)
+        self._is_left_out = True
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if self._is_left_out:
-                continue
+        try:
+            logger = self._make()
+        except BaseException as error:
+            self._made.put(error)
+            return
+        self._made.put(None)
+        while not self._is_left_out and (call := self._calls.get()) is not None:
             try:
-                call(self._logger)
-            except Exception as error:  # a curve is not worth a run
-                self._leave_out(f"{type(error).__name__}: {error}")
-
-    def _leave_out(self, reason: str) -> None:
-        self._is_left_out = True
-        print(f"hvd-dqn: nothing more for {self._name}: {reason}", file=sys.stderr, flush=True)
+                call(logger)
+            except BaseException as error:  # a curve is not worth a run
+                self.leave_out(_in_one_line(error))
+        try:
+            logger.close("stopped" if self._is_left_out else self._outcome)
+        except BaseException as error:
+            self.leave_out(_in_one_line(error))
 
 
 def open_loggers(names: Sequence[str], run: LoggedRun) -> Loggers:
-    """Those of `logging.loggers`. `UserError` where one cannot be had."""
-    loggers: dict[str, Logger] = {}
-    try:
-        for name in names:
-            loggers[name] = _open(name, run)
-    except UserError:
-        Loggers(loggers).close()
-        raise
-    return Loggers(loggers)
+    """Those of `logging.loggers`. `UserError` where one cannot be had at the beginning of a run;
+    one that goes on does so without it.
+    """
+    loggers = Loggers({name: functools.partial(_class_of(name), run) for name in names})
+    for name, error in loggers.failures.items():
+        if run.env_steps == 0:
+            loggers.close()
+            raise UserError(
+                f"logging.loggers: {name} cannot begin: {_in_one_line(error)}",
+                "mend that, or leave it out",
+            ) from error
+        told = f"hvd-dqn: going on without {name}: {_in_one_line(error)}"
+        print(told, file=sys.stderr, flush=True)
+    return loggers
 
 
 def require_loggers(names: Sequence[str]) -> None:
@@ -122,32 +163,23 @@ def require_loggers(names: Sequence[str]) -> None:
         _class_of(name)
 
 
-def _open(name: str, run: LoggedRun) -> Logger:
-    make = _class_of(name)
-    try:
-        return make(run)
-    except Exception as error:  # the libraries raise what they like
-        raise UserError(
-            f"logging.loggers: {name} cannot begin: {type(error).__name__}: "
-            f"{' '.join(str(error).split())}",
-            "mend that, or leave it out",
-        ) from error
-
-
 def _class_of(name: str) -> Callable[[LoggedRun], Logger]:
-    module, kind = _KNOWN.get(name) or name.split(":", 1)
+    path, kind = _KNOWN.get(name) or name.split(":", 1)
+    told = f"logging.loggers: {name}"
     try:
-        made: Callable[[LoggedRun], Logger] = getattr(importlib.import_module(module), kind)
+        module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         extra = f"pip install 'hvd_dqn[{name}]', or " if name in _KNOWN else ""
         raise UserError(
-            f"logging.loggers: {name} needs the module {error.name!r}, which is not here",
-            f"{extra}leave it out",
+            f"{told} needs the module {error.name!r}, which is not here", f"{extra}leave it out"
         ) from error
-    except AttributeError as error:
-        raise UserError(f"logging.loggers: {module} has no {kind!r}") from error
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"logging.loggers: {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # another's code may raise anything
+        raise UserError(f"{told} cannot be imported: {_in_one_line(error)}") from error
+    if not hasattr(module, kind):
+        raise UserError(f"{told}: the module has no {kind!r}")
+    made: Callable[[LoggedRun], Logger] = getattr(module, kind)
     return made
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,7 +1,7 @@
 """Weights & Biases: one run there, whenever the run goes on here.
 
-Its own variables hold: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE=offline where nodes have no network
-(`wandb sync` sends it later), ….
+Of its own variables these hold: WANDB_PROJECT, WANDB_ENTITY, WANDB_NAME, WANDB_RUN_GROUP, and
+WANDB_MODE=offline where nodes have no network (`wandb sync` sends it later).
 """
 
 from __future__ import annotations

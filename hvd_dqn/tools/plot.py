@@ -13,6 +13,7 @@ from hvd_dqn.tools.report.reading import Run, groups_of
 from hvd_dqn.tools.runs import title_of
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
+_ALL = "all"
 _FILES = {RETURN: "learning_curve"}
 """Figures whose files have another name."""
 
@@ -31,43 +32,33 @@ def plot_runs(
 ) -> list[Path]:
     """Draw the figures of these `names` (`FIGURES`) over `env_steps` or `seconds`; the files.
 
-    `output` is a file for one figure, which its ending says the `kind` of, or a directory for
-    several; by default `plots/` of the first run. Seeds of one configuration are one curve, their
-    interquartile mean with its bootstrap interval. `UserError` where the runs have nothing for a
-    figure, or a file cannot be written.
+    `output` is a file for one figure, which its ending says the `kind` of, or, without an ending, a
+    directory; by default `plots/` of the first run. `names` may be `all` that the runs have. Seeds
+    of one configuration are one curve, their interquartile mean with its bootstrap interval.
+    `UserError` where the runs have nothing for a figure, or a file cannot be written.
     """
+    for name in names:
+        if name not in (*FIGURES, _ALL):
+            raise UserError(f"there is no figure {name!r}", f"take all, or {', '.join(FIGURES)}")
     runs = [Run(path) for path in run_dirs]
     having = {figure.name: figure for figure in figures_of(runs, groups_of(runs))}
-    missing = [name for name in names if name not in having]
+    chosen = [*having] or [RETURN] if _ALL in names else [*dict.fromkeys(names)]
+    missing = [name for name in chosen if name not in having]
     if missing:
         which = runs[0].path if len(runs) == 1 else "these runs"
         found = ", ".join(having) or "nothing"
         raise UserError(f"{which}: no record has what {missing[0]} draws", f"there is {found}")
+    if output is not None and output.suffix and len(chosen) > 1:
+        raise UserError(f"--output {output} is one file for {len(chosen)} figures", "name a folder")
     title = title_of(runs[0].config, runs[0].facts) if len(runs) == 1 else None
     files = []
-    for name in names:
-        path = _file(name, output, kind, RunDirectory(run_dirs[0]).plots, several=len(names) > 1)
+    for name in chosen:
+        path = output or RunDirectory(run_dirs[0]).plots
+        if not path.suffix or path.is_dir():
+            path /= f"{_FILES.get(name, name)}.{kind}"
         _draw(having[name], over, title, path)
         files.append(path)
     return files
-
-
-def names_of(chosen: Sequence[str], run_dirs: Sequence[Path]) -> list[str]:
-    """`all` stands for what the runs have. `UserError` for a name that is none."""
-    for name in chosen:
-        if name not in (*FIGURES, "all"):
-            raise UserError(f"there is no figure {name!r}", f"take all, or {', '.join(FIGURES)}")
-    if "all" not in chosen:
-        return list(chosen)
-    runs = [Run(path) for path in run_dirs]
-    return [figure.name for figure in figures_of(runs, groups_of(runs))]
-
-
-def _file(name: str, output: Path | None, kind: str, plots: Path, *, several: bool) -> Path:
-    file = f"{_FILES.get(name, name)}.{kind}"
-    if output is None:
-        return plots / file
-    return output / file if several or output.is_dir() else output
 
 
 def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from hvd_dqn.config import Config
 from hvd_dqn.errors import UserError
 from hvd_dqn.run_directory import RunDirectory, run_facts
-from hvd_dqn.tools.plot import names_of, plot_runs
+from hvd_dqn.tools.plot import plot_runs
 from hvd_dqn.tools.report.figures import FIGURES
 from hvd_dqn.tools.runs import read_metrics
 from hvd_dqn.tools.summary import print_summaries, summarize
@@ -53,14 +53,19 @@ def test_seeds_of_one_configuration_are_one_curve(run, tmp_path):
     assert text == plot_runs([run.path, other.path], over="seconds", output=file)[0].read_text()
 
 
-def test_all_figures_that_a_run_has(tmp_path):
-    path = run_of(tmp_path / "run")
-    names = names_of(["all"], [path])
-    assert names == list(FIGURES)
-    files = plot_runs([path], names=names, kind="svg")
-    assert [file.stem for file in files] == ["learning_curve", *names[1:]]
-    assert all(file.parent == path / "plots" for file in files)
-    assert [f.name for f in plot_runs([path], names=["loss"], output=tmp_path)] == ["loss.png"]
+def test_all_figures_that_a_run_has(run, tmp_path):
+    path = run_of(tmp_path / "short")
+    files = plot_runs([path], names=["all"], kind="svg")
+    assert [file.stem for file in files] == ["learning_curve", *FIGURES[1:]]
+    assert all(file.parent == path / "plots" and file.stat().st_size > 1000 for file in files)
+    (file,) = plot_runs([path], names=["loss", "loss"], output=tmp_path / "new")
+    assert file == tmp_path / "new/loss.png"
+    assert file.exists()
+    with pytest.raises(UserError, match="one file for 2 figures: name a folder"):
+        plot_runs([path], names=["loss", "return"], output=tmp_path / "a.png")
+    run.metrics_file.write_text("")
+    with pytest.raises(UserError, match="no record has what return draws"):
+        plot_runs([run.path], names=["all"])
 
 
 def test_a_last_line_cut_short_is_passed_over(run):
@@ -80,7 +85,7 @@ def test_bad_runs_are_told(run, tmp_path):
     with pytest.raises(UserError, match="no record has what loss draws"):
         plot_runs([run.path], names=["loss"])
     with pytest.raises(UserError, match="there is no figure 'lost': take all, or return, "):
-        names_of(["lost"], [run.path])
+        plot_runs([run.path], names=["lost"])
     run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
     with pytest.raises(UserError, match="line 1 is not JSON"):
         read_metrics(run.path)
