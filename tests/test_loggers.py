@@ -291,11 +291,10 @@ def test_a_run_goes_on_without_a_logger_that_cannot_begin_again(tmp_path, monkey
 
 
 class Shy(gym.Env):
-    """Shows itself once, and never again."""
+    """Says that it can be drawn."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
     observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
-    shown = 0
 
     def __init__(self, render_mode=None):
         self.render_mode = render_mode
@@ -308,14 +307,11 @@ class Shy(gym.Env):
         return np.zeros(2, np.float32), 1.0, self.np_random.random() < 0.1, False, {}
 
     def render(self):
-        Shy.shown += 1
-        if Shy.shown > 1:
-            raise RuntimeError("no display for drawing")
-        return np.zeros((40, 40, 3), np.uint8)
+        raise RuntimeError("no display for drawing")
 
 
 class Unseen(Shy):
-    """Never does."""
+    """Does not say so."""
 
     metadata: ClassVar = {"render_modes": []}
 
