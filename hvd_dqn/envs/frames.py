@@ -42,6 +42,8 @@ class FrameStack:
 
     def following(self, obs: np.ndarray, raw: np.ndarray) -> np.ndarray:
         """The observations after `obs`, in memory of their own."""
+        if self.length == 1:
+            return np.array(self._stored(raw), dtype=self.dtype, order="C")
         channels = self.frame_shape[0]
         following = np.empty_like(obs)
         following[:, :-channels] = obs[:, channels:]

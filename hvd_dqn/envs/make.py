@@ -10,14 +10,19 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs import packages
 from hvd_dqn.envs.atari import make_atari
 from hvd_dqn.envs.minatar import FreshEpisodes
-from hvd_dqn.envs.simulators import GymnasiumSimulators, Simulators
+from hvd_dqn.envs.simulators import (
+    GymnasiumSimulators,
+    ProcessSimulators,
+    SerialSimulators,
+    Simulators,
+)
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.errors import UserError
 
@@ -115,15 +120,18 @@ def _make_gymnasium(
         raise UserError(f"env.id {config.id!r} draws no pictures: rgb_array is no way it renders")
     limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
     probe.close()
-    constructors: list[Callable[[], gym.Env[Any, Any]]] = [partial(make_env, config, **drawing)]
-    constructors *= num_envs
-    envs: SyncVectorEnv | AsyncVectorEnv
+    copy = partial(make_env, config, **drawing)
+    simulators: GymnasiumSimulators
     if config.vectorization == "async":
         # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.
-        envs = AsyncVectorEnv(constructors, autoreset_mode=AutoresetMode.DISABLED, context="spawn")
+        simulators = ProcessSimulators(
+            AsyncVectorEnv(
+                [copy] * num_envs, autoreset_mode=AutoresetMode.DISABLED, context="spawn"
+            )
+        )
     else:
-        envs = SyncVectorEnv(constructors, autoreset_mode=AutoresetMode.DISABLED)
-    return GymnasiumSimulators(envs), None if limits_itself else max_episode_steps
+        simulators = SerialSimulators([copy() for _ in range(num_envs)])
+    return simulators, None if limits_itself else max_episode_steps
 
 
 def _shapes_as_tuples(value: Any) -> Any:

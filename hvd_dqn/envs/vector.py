@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +66,7 @@ class VectorEnvironment:
         self._episode_seed = episode_seed
         self._frames = FrameStack(simulators.raw_space, frame_stack)
         self._clip = reward_clip
-        self._max_steps = math.inf if max_episode_steps is None else max_episode_steps
+        self._max_steps = max_episode_steps
         self.num_envs = simulators.num_envs
         self.num_actions = simulators.num_actions
         self.raw_space = simulators.raw_space
@@ -81,8 +80,10 @@ class VectorEnvironment:
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
+        self._most_steps = 0  # no episode under way is longer
         # Every action of every copy's episode: from its seed and these it can be played again.
         self._actions = np.zeros((self.num_envs, 1024), dtype=np.int32)
+        self._copies = np.arange(self.num_envs)
 
     def reset(self, episode_number: int = 0) -> np.ndarray:
         """Start the episode of this number in every copy: observations [N, *shape]."""
@@ -96,8 +97,11 @@ class VectorEnvironment:
 
         Raises `EpisodesLostError` where the environments had to be made anew: none has stepped.
         """
-        with self._replaced_if_broken():
+        try:
             return self._step(action)
+        except Exception as error:
+            self._replace_simulators(error)
+            raise EpisodesLostError from error
 
     def begin(self, action: np.ndarray) -> None:
         """Take action [N] in a thread, while the caller goes on; `finish` comes next."""
@@ -118,11 +122,13 @@ class VectorEnvironment:
         reward = step.reward.astype(np.float32)
         if self._clip is not None:
             reward.clip(-self._clip, self._clip, out=reward)
-        overlong = self._length >= self._max_steps
-        truncated, ended = step.truncated | overlong, step.ended | overlong
+        truncated, ended = step.truncated, step.ended
+        if self._max_steps is not None:
+            overlong = self._length >= self._max_steps
+            truncated, ended = truncated | overlong, ended | overlong
         next_obs = obs = self._frames.following(self._obs, step.frames)
         episodes = []
-        if ended.any():
+        if np.count_nonzero(ended):
             episodes = [
                 Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
             ]
@@ -171,12 +177,13 @@ class VectorEnvironment:
         actions, length = state["actions"].numpy(), state["length"].numpy()
         self._obs = state["obs"].numpy().copy()
         try:
-            with self._replaced_if_broken():
-                reached = self._play_again(actions, length)
-        except EpisodesLostError:
+            reached = self._play_again(actions, length)
+        except Exception as error:
+            self._replace_simulators(error)
             return np.ones(self.num_envs, dtype=np.bool_)
         self._return[:] = state["return"].numpy()
         self._length[:] = length
+        self._most_steps = int(length.max())
         room = max(actions.shape[1], self._actions.shape[1])
         self._actions = np.zeros((self.num_envs, room), dtype=np.int32)
         self._actions[:, : actions.shape[1]] = actions
@@ -186,20 +193,16 @@ class VectorEnvironment:
             self._obs[lost] = self._frames.first(self._start_next(lost)[lost])
         return lost
 
-    @contextmanager
-    def _replaced_if_broken(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if self._remake is None:
-                raise
-            fresh = self._remake(error)
-            with suppress(Exception):
-                self._simulators.close(broken=True)
-            self._simulators = fresh
-            everyone = np.ones(self.num_envs, dtype=np.bool_)
-            self._obs = self._frames.first(self._start_next(everyone))
-            raise EpisodesLostError from error
+    def _replace_simulators(self, error: Exception) -> None:
+        """Go on with new ones, every copy in its next episode, or raise the `error` of the old."""
+        if self._remake is None:
+            raise error
+        fresh = self._remake(error)
+        with suppress(Exception):
+            self._simulators.close(broken=True)
+        self._simulators = fresh
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        self._obs = self._frames.first(self._start_next(everyone))
 
     def close(self) -> None:
         """End the copies and their processes, after a step that is still under way."""
@@ -207,9 +210,14 @@ class VectorEnvironment:
         self._simulators.close()
 
     def _remember(self, action: np.ndarray) -> None:
-        if int(self._length.max()) >= self._actions.shape[1]:
-            self._actions = np.concatenate((self._actions, np.zeros_like(self._actions)), axis=1)
-        self._actions[np.arange(self.num_envs), self._length] = action
+        if self._most_steps >= self._actions.shape[1]:
+            self._most_steps = int(self._length.max())
+            if self._most_steps >= self._actions.shape[1]:
+                self._actions = np.concatenate(
+                    (self._actions, np.zeros_like(self._actions)), axis=1
+                )
+        self._most_steps += 1
+        self._actions[self._copies, self._length] = action
 
     def _play_again(self, actions: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Play `length` [N] actions of [N, T] in every copy, all ending at once: the observations.
@@ -228,7 +236,7 @@ class VectorEnvironment:
                 obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
                 waiting &= ~begins
             place = np.maximum(time - (longest - length), 0)
-            step = self._simulators.step(actions[np.arange(self.num_envs), place])
+            step = self._simulators.step(actions[self._copies, place])
             self.beat()
             obs = self._frames.following(obs, step.frames)
             if step.ended.any():

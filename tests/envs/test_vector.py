@@ -111,6 +111,13 @@ def test_actions_may_start_elsewhere_than_at_zero():
     envs.close()
 
 
+def test_an_observation_of_another_shape_than_the_spaces_is_refused():
+    envs = make(name="Misshapen")
+    with pytest.raises(ValueError, match=r"an observation of shape \(1,\)"):
+        envs.reset()
+    envs.close()
+
+
 def test_observations_are_float32_or_bytes():
     envs = make()
     assert envs.obs_dtype == np.float32

@@ -118,6 +118,13 @@ class Endless(Counting):
         super().__init__(length=10**9)
 
 
+class Misshapen(Counting):
+    """Observes less than it declares."""
+
+    def _obs(self):
+        return super()._obs()[:1]
+
+
 class Unmakeable(Counting):
     def __init__(self):
         raise OSError("libGL.so.1: cannot open shared object file")
@@ -153,6 +160,6 @@ class Ring(gym.Env):
         return np.eye(5, dtype=np.float32)[self.state]
 
 
-for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless, Unmakeable):
+for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless, Misshapen, Unmakeable):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)
