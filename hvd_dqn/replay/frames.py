@@ -47,6 +47,9 @@ class FrameStore:
         length = self._size * dtype.itemsize
         self._word = next(word for word in _WORDS if length % word.itemsize == 0)
         self._frames = frames.view(self._word)
+        self._frame_bytes = length
+        # The same memory for the kernels, where it is the host's.
+        self._on_host = self._frames.numpy() if device.type == "cpu" else None
 
     @staticmethod
     def bytes_needed(
@@ -60,10 +63,11 @@ class FrameStore:
         environments' rows [W].
         """
         again = self._span - 1
-        if self._frames.device.type == "cpu":
-            unit = self._frames.shape[1] * self._word.itemsize
+        if self._on_host is not None:
             obs = np.ascontiguousarray(obs)
-            kernels.write_frames(self._frames.numpy(), self._rows, again, column, row, obs, unit)
+            kernels.write_frames(
+                self._on_host, self._rows, again, column, row, obs, self._frame_bytes
+            )
             return
         place = column * self._pitch + row
         frames = obs.reshape(len(obs), math.prod(obs.shape[1:]))[:, -self._size :]
@@ -90,9 +94,8 @@ class FrameStore:
         [B] of each are zeros.
         """
         place = column * self._pitch + row
-        if self._frames.device.type == "cpu":
-            unit = self._frames.shape[1] * self._word.itemsize
-            kernels.copy_stretches(self._frames.numpy(), place, missing, unit, out.numpy())
+        if self._on_host is not None:
+            kernels.copy_stretches(self._on_host, place, missing, self._frame_bytes, out.numpy())
             return
         count, frames = out.shape[:2]
         words = out.view(count, -1).view(self._word)

@@ -164,9 +164,9 @@ class Ring:
             terminated,
             truncated,
         )
-        self._write(self._columns, next_obs)
-        again = np.flatnonzero(ended)
-        if again.size:
+        self._frames.write(self._columns, self._cursor, next_obs)
+        if np.count_nonzero(ended):
+            again = np.flatnonzero(ended)
             self._kinds[again, self._cursor[again]] = FINAL_OBS
             self._advance(again, kind=FIRST_OBS)
             self._write(again, obs[again])
