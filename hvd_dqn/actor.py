@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
-from hvd_dqn.networks import QNetwork
+from hvd_dqn.networks import QNetwork, host_network
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.stages import StageClock
 from hvd_dqn.structs import Episode
@@ -19,7 +18,8 @@ from hvd_dqn.structs import Episode
 class GreedyPolicy:
     """The action of the highest value.
 
-    A noisy network draws new noise from `generator` at each call; without one it has none.
+    A noisy network draws new noise from `generator` at each call; without one it has none. The
+    network's parameters may change, but not move in memory.
     """
 
     def __init__(
@@ -28,21 +28,20 @@ class GreedyPolicy:
         self._network = network
         self._device = device
         self._generator = generator
+        self._on_host = host_network(network) if device.type == "cpu" else None
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions [N] int64 for observations [N, *shape]. On a GPU this waits for the result."""
-        action: np.ndarray = self._values(obs).argmax(dim=1).cpu().numpy()
+        action: np.ndarray = self.values(obs).argmax(axis=1)
         return action
 
     def values(self, obs: np.ndarray) -> np.ndarray:
         """Action values [N, A]."""
-        values: np.ndarray = self._values(obs).cpu().numpy()
-        return values
-
-    @torch.no_grad()
-    def _values(self, obs: np.ndarray) -> Tensor:
-        self._network.prepare(self._generator, learning=False)
-        values: Tensor = self._network(torch.from_numpy(obs).to(self._device))
+        if self._on_host is not None and self._on_host.is_faster(len(obs)):
+            return self._on_host(obs)
+        with torch.no_grad():
+            self._network.prepare(self._generator, learning=False)
+            values: np.ndarray = self._network(torch.from_numpy(obs).to(self._device)).cpu().numpy()
         return values
 
     def state_dict(self) -> dict[str, Any]:

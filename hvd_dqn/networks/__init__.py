@@ -1,5 +1,6 @@
 """Action-value networks."""
 
+from hvd_dqn.networks.host import HostNetwork, host_network
 from hvd_dqn.networks.qnetwork import (
     CategoricalQNetwork,
     ImplicitQuantileQNetwork,
@@ -12,9 +13,11 @@ from hvd_dqn.networks.qnetwork import (
 
 __all__ = [
     "CategoricalQNetwork",
+    "HostNetwork",
     "ImplicitQuantileQNetwork",
     "QNetwork",
     "QuantileQNetwork",
+    "host_network",
     "make_network",
     "midpoints",
     "multiply_adds",
