@@ -77,19 +77,31 @@ class Exploration:
         """Actions [N], each random with its ε of [N]; `greedy` is asked only where some environment
         does not explore.
         """
-        start = self._rng.random(len(self._action)) < epsilon
-        drawn = self._rng.integers(self._num_actions, size=len(self._action))
+        exploring = self._rng.random(len(self._action)) < epsilon
         if self._zeta_exponent is None:
-            return drawn if start.all() else np.where(start, drawn, greedy())
-        start &= self._remaining == 0
-        self._action = np.where(start, drawn, self._action)
-        durations = self._rng.zipf(self._zeta_exponent, size=len(self._action))
-        self._remaining = np.where(start, durations, self._remaining)
-        exploring = self._remaining > 0
-        self._remaining -= exploring
-        chosen = self._action if exploring.all() else greedy()
-        action: np.ndarray = np.where(exploring, self._action, chosen)
+            if np.count_nonzero(exploring):
+                self._action = self._rng.integers(self._num_actions, size=len(self._action))
+        else:
+            exploring = self._lasting(exploring, self._zeta_exponent)
+        count = np.count_nonzero(exploring)
+        if count == 0:
+            return greedy()
+        if count == len(exploring):
+            return self._action
+        action: np.ndarray = np.where(exploring, self._action, greedy())
         return action
+
+    def _lasting(self, start: np.ndarray, zeta_exponent: float) -> np.ndarray:
+        """Where random actions are under way [N], once those have begun that are to `start` [N]."""
+        start &= self._remaining == 0
+        if np.count_nonzero(start):
+            drawn = self._rng.integers(self._num_actions, size=len(self._action))
+            durations = self._rng.zipf(zeta_exponent, size=len(self._action))
+            self._action = np.where(start, drawn, self._action)
+            self._remaining = np.where(start, durations, self._remaining)
+        exploring: np.ndarray = self._remaining > 0
+        self._remaining -= exploring
+        return exploring
 
     def end_episodes(self, ended: np.ndarray) -> None:
         """No random action outlasts its episode."""
