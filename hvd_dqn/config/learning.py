@@ -182,8 +182,8 @@ class OptimizerConfig(Section):
     rmsprop_eps: float = positive(0.01)
     """`rmsprop`: the constant in its denominator, outside the root."""
     compile: bool = False
-    """Compile both passes through the networks to one program (`torch.compile`) before the first
-    update: it takes some seconds to a minute, and a C++ compiler (on a GPU, Triton).
+    """Compile both passes through the networks to one program, by torch's Inductor, before the
+    first update: it takes some seconds to a minute, and a C++ compiler (on a GPU, Triton).
     """
     cuda_graph: bool = False
     """On a GPU, record the kernels of both passes once and launch them together at each update."""

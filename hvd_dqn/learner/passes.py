@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from types import FunctionType, MethodType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch._inductor
 from torch import Tensor, nn
 from torch.func import functional_call, grad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import LossTerms, Objective
@@ -58,50 +60,62 @@ class EagerPasses:
 
 
 class CompiledPasses:
-    """Both passes as one program, by `torch.compile`: the same numbers but for rounding.
+    """Both passes as one program: the same numbers but for rounding.
 
-    It reads and writes the same memory at every call, where batches are copied to; so nothing that
-    could differ between two calls is left, and torch's guards, which look for that, are left out:
-    they take as long as a tenth of a small network's update.
+    All that the program reads and writes stays where it is: parameters, layers' buffers, gradients,
+    and memory that batches are copied to. So its operations are listed once, and the list is
+    compiled. `torch.compile` would look for changes at every call, which takes as long as a tenth
+    of a small network's passes.
     """
 
     def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
         self._terms = _Terms(online, target, objective)
-        parameters = list(online.named_parameters(prefix="_online"))
-        self._parameters = {name: parameter.detach() for name, parameter in parameters}
-        self._gradients = [p.grad for _, p in parameters if p.grad is not None]
+        learned = list(online.named_parameters(prefix="_online"))
+        self._parameters = {name: parameter.detach() for name, parameter in learned}
+        self._gradients = [p.grad for _, p in learned if p.grad is not None]
+        everything = itertools.chain(self._terms.named_parameters(), self._terms.named_buffers())
+        self._constants = {
+            name: tensor.detach() for name, tensor in everything if name not in self._parameters
+        }
         self._inputs: list[Tensor] = []
-        leave_out = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # since torch 2.9
-        # Without guards, torch tells programs apart by their code: this one needs code of its own.
-        plain = CompiledPasses._differentiate
-        own = FunctionType(plain.__code__.replace(), plain.__globals__, closure=plain.__closure__)
-        self._program = torch.compile(
-            MethodType(own, self),
-            fullgraph=True,
-            dynamic=False,
-            options={} if leave_out is None else {"guard_filter_fn": leave_out},
-        )
+        self._program: Callable[..., _Results] | None = None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Passes`."""
-        if not self._inputs:
+        if self._program is None:
             self._inputs = _memory_for(batch)
+            _copy(batch, self._inputs)
+            self._program = self._compiled()
         _copy(batch, self._inputs)
-        priority, numbers = self._program(self._parameters, self._gradients, self._inputs)
+        priority, numbers = self._program(*self._memory)
         return priority, numbers
 
     def warm_up(self, batch: Batch) -> None:
         """Compile."""
         self(batch)
 
-    def _differentiate(
-        self, parameters: dict[str, Tensor], gradients: list[Tensor], parts: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        batch = _batch_of(parts)
+    def _compiled(self) -> Callable[..., _Results]:
+        self._memory: list[Any] = [
+            *self._parameters.values(),
+            *self._constants.values(),
+            *self._gradients,
+            *self._inputs,
+        ]
+        operations = make_fx(self._differentiate)(*self._memory)
+        program: Callable[..., _Results] = torch._inductor.compile(operations, self._memory)
+        return program
+
+    def _differentiate(self, *memory: Tensor) -> tuple[Tensor, Tensor]:
+        """All tensors that it reads and writes are arguments: others are taken for constants."""
+        tensors = iter(memory)
+        parameters = {name: next(tensors) for name in self._parameters}
+        constants = {name: next(tensors) for name in self._constants}
+        gradients = [next(tensors) for _ in self._gradients]
+        batch = _batch_of(list(tensors))
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, LossTerms]:
-            terms: LossTerms = functional_call(self._terms, parameters, (batch,))
+            terms: LossTerms = functional_call(self._terms, parameters | constants, (batch,))
             return (batch.weight * terms.loss).mean(), terms
 
         results, terms = grad(loss, has_aux=True)(parameters)
