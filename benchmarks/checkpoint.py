@@ -37,7 +37,7 @@ def timed(method: Callable[..., Any], seconds: list[float]) -> Callable[..., Any
 
 def main() -> None:
     """Run, then print."""
-    config = parse_train([*sys.argv[1:], "--logging.tensorboard", "False"]).config
+    config = parse_train([*sys.argv[1:], "--logging.loggers"]).config
     parts: dict[str, list[float]] = {"begin": [], "finish": [], "make_room": []}
     for name, seconds in parts.items():
         setattr(Saver, name, timed(getattr(Saver, name), seconds))

@@ -65,7 +65,7 @@ def one_run(arguments: argparse.Namespace, seed: int, ranks: int) -> dict[str, A
             "--run-dir",
             str(run_dir),
         ]
-        command += [*arguments.options, "--logging.tensorboard", "False"]
+        command += [*arguments.options, "--logging.loggers"]
         if ranks == 1:
             command += ["--distributed.threads-per-rank", "1"]
         else:

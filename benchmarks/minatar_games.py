@@ -45,7 +45,7 @@ def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dic
         "exploration.epsilon-decay-env-steps": env_steps // 10,
         "evaluation.period-env-steps": env_steps,  # once, so that no network is chosen
         "evaluation.final-episodes": EPISODES,
-        "logging.tensorboard": False,
+        "logging.loggers": (),
         "distributed.threads-per-rank": 1,
     }
     for name, value in options.items():

@@ -169,6 +169,11 @@ class Actor:
         self._envs.begin(action)
         self._begun = epsilon, action
 
+    def step_meanwhile(self) -> None:
+        """This rank would wait for others now."""
+        self._envs.step_meanwhile()
+        self._clock.lap("envs")
+
     def finish_step(self) -> list[Episode]:
         """The episodes that ended in the step that was begun."""
         epsilon, action = self._begun

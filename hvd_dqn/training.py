@@ -109,8 +109,8 @@ def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
 
 
 def update(config: Config, comm: Communicator, parts: Parts) -> None:
-    """An iteration's updates, where it is time for them; the next batch is sampled while the ranks'
-    gradients are on their way.
+    """An iteration's updates, where it is time for them; the next batch is sampled, and a step that
+    was begun taken, while the ranks' gradients are on their way.
     """
     progress, learner, replay, clock = parts.progress, parts.learner, parts.replay, parts.clock
     if progress.env_steps < config.updates_start_env_steps(comm.world_size):
@@ -125,5 +125,6 @@ def update(config: Config, comm: Communicator, parts: Parts) -> None:
         replay.update_priorities(batch.slot, priority)
         batch = next(batches, batch)
         clock.lap("replay")
+        parts.actor.step_meanwhile()
         learner.finish()
         clock.lap("step")

@@ -100,15 +100,20 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     assert ended == [[True, True]]
 
 
-def test_a_step_in_two_halves_reaches_the_replay_in_the_second():
+@pytest.mark.parametrize("in_a_thread", [True, False])
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_step_in_two_halves_reaches_the_replay_in_the_second(in_a_thread, meanwhile):
     ends = [[None, "life"], ["terminated", None]]
     simulators = ScriptedSimulators(bytes_space(1), ends)
+    simulators.lets_others_run = in_a_thread
     envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0)
     replay = Recorder()
     policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
     actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
     for steps in (0, 1):
         actor.begin_step(np.zeros(2))
+        if meanwhile:
+            actor.step_meanwhile()
         assert len(replay.steps) == steps
         episodes = actor.finish_step()
         assert len(replay.steps) == steps + 1
@@ -117,8 +122,10 @@ def test_a_step_in_two_halves_reaches_the_replay_in_the_second():
     envs.close()
 
 
-def test_episodes_lost_in_the_background_begin_anew_and_step():
+@pytest.mark.parametrize("in_a_thread", [True, False])
+def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
     broken = ScriptedSimulators(bytes_space(1), [], num_envs=2)  # its first step raises
+    broken.lets_others_run = in_a_thread
     fresh = ScriptedSimulators(bytes_space(1), [[None, None]])
     envs = VectorEnvironment(
         broken, episode_seed=lambda copy, number: number, remake=lambda error: fresh
@@ -128,6 +135,7 @@ def test_episodes_lost_in_the_background_begin_anew_and_step():
     policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
     actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
     actor.begin_step(np.zeros(2))
+    actor.step_meanwhile()
     assert actor.finish_step() == []
     assert replay.steps[0] == "cut"
     assert len(replay.steps) == 2

@@ -7,6 +7,7 @@ import pytest
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.envs.simulators import SerialSimulators
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
 from hvd_dqn.run_directory import RunDirectory
@@ -52,6 +53,29 @@ def test_an_overlapped_update_draws_from_what_was_there_before_the_step(monkeypa
     assert order_of_work(monkeypatch, tmp_path, **overlapped) == first + later * 9
 
 
+def test_what_steps_in_this_thread_does_so_while_gradients_are_on_their_way(monkeypatch, tmp_path):
+    done = []
+    for owner, name in (
+        (GradientAveragingLearner, "start"),
+        (GradientAveragingLearner, "finish"),
+        (SerialSimulators, "step"),
+    ):
+        inner = getattr(owner, name)
+
+        def telling(*args, inner=inner, name=name, **kwargs):
+            done.append(name)
+            return inner(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, telling)
+    config = small_config().changed(
+        {"env.overlap_updates": True, "learning_starts_env_steps": 0, "total_env_steps": 80,
+         "updates_per_iteration": 1, "evaluation.max_episode_steps": 1}
+    )  # fmt: skip
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    first = done.index("start")
+    assert done[first : first + 3] == ["start", "step", "finish"]
+
+
 def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp_path):
     """Else a rank whose neighbour hangs would take the fault for its own."""
     threads = set()
@@ -69,7 +93,9 @@ def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp
 
     monkeypatch.setattr(Watchdog, "beat", beating)
     monkeypatch.setattr(Watchdog, "touch", touching)
-    config = small_config().changed({"env.overlap_updates": True, "total_env_steps": 400})
+    config = small_config().changed(
+        {"env.overlap_updates": True, "env.vectorization": "async", "total_env_steps": 400}
+    )
     train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert threads == {threading.main_thread()}
     assert any(thread.name.startswith("environments") for thread in touched)

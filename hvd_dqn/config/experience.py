@@ -22,8 +22,9 @@ class EnvConfig(Section):
     vectorization: Literal["sync", "async"] = "sync"
     """Step the environments in this process, or each in a (spawned) process of its own."""
     overlap_updates: bool = False
-    """Take an iteration's last step in a thread while its updates are computed, which draw from
-    the replay as it was before: the simulators of a rank with a GPU or many cores need not wait.
+    """Take an iteration's last step while its updates are computed, which draw from the replay as
+    it was before: in a thread where the simulators are C++ (Atari) or processes of their own, else
+    while the ranks' gradients are on their way.
     """
     restarts: int = non_negative(0)
     """How often a rank may make its environments anew when one of them breaks."""

@@ -71,6 +71,8 @@ _ADJUSTABLE = (
 class AtariSimulators:
     """Copies of one game, stepped by ALE's threads."""
 
+    lets_others_run = True
+
     def __init__(
         self,
         game: str,

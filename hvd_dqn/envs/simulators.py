@@ -35,6 +35,8 @@ class Simulators(Protocol):
     num_envs: int
     num_actions: int
     raw_space: gym.spaces.Box
+    lets_others_run: bool
+    """Whether other threads of this process get on while it steps."""
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         """Start an episode in the copies `chosen` [N] bool, each from its own of `seeds`: the
@@ -65,6 +67,8 @@ class ProcessEndedError(Exception):
 
 class GymnasiumSimulators(ABC):
     """Copies of a Gymnasium environment."""
+
+    lets_others_run: bool
 
     def __init__(
         self, num_envs: int, actions: gym.Space[Any], observations: gym.Space[Any]
@@ -114,6 +118,8 @@ class GymnasiumSimulators(ABC):
 
 class SerialSimulators(GymnasiumSimulators):
     """Copies that are stepped one after the other, in this process."""
+
+    lets_others_run = False
 
     def __init__(self, envs: Sequence[gym.Env[Any, Any]]) -> None:
         super().__init__(len(envs), envs[0].action_space, envs[0].observation_space)
@@ -165,6 +171,8 @@ class SerialSimulators(GymnasiumSimulators):
 
 class ProcessSimulators(GymnasiumSimulators):
     """Copies in processes of their own: Gymnasium's vector environment, its autoreset disabled."""
+
+    lets_others_run = True
 
     def __init__(self, envs: AsyncVectorEnv) -> None:
         super().__init__(envs.num_envs, envs.single_action_space, envs.single_observation_space)

@@ -77,6 +77,7 @@ class VectorEnvironment:
         self._obs = np.empty(0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="environments")
         self._under_way: Future[EnvStep] | None = None
+        self._waiting: np.ndarray | None = None
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
@@ -104,11 +105,28 @@ class VectorEnvironment:
             raise EpisodesLostError from error
 
     def begin(self, action: np.ndarray) -> None:
-        """Take action [N] in a thread, while the caller goes on; `finish` comes next."""
-        self._under_way = self._thread.submit(self.step, action)
+        """Take action [N] while the caller goes on: in a thread where the simulators let it, else
+        at the caller's next `step_meanwhile`. `finish` comes next.
+        """
+        if self._simulators.lets_others_run:
+            self._under_way = self._thread.submit(self.step, action)
+        else:
+            self._waiting = action
+
+    def step_meanwhile(self) -> None:
+        """The caller would only wait now: take the step that was begun, if none has taken it."""
+        if self._waiting is None:
+            return
+        action, self._waiting = self._waiting, None
+        self._under_way = Future()
+        try:
+            self._under_way.set_result(self.step(action))
+        except Exception as error:
+            self._under_way.set_exception(error)
 
     def finish(self) -> EnvStep:
         """What the step that was begun gives, or raises."""
+        self.step_meanwhile()
         assert self._under_way is not None, "begin comes first"
         step, self._under_way = self._under_way, None
         return step.result()

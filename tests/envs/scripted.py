@@ -10,6 +10,7 @@ class ScriptedSimulators:
     """
 
     num_actions = 3
+    lets_others_run = True
 
     def __init__(self, raw_space, ends, rewards=None, num_envs=None):
         self.raw_space, self.ends = raw_space, ends
