@@ -100,6 +100,7 @@ def load_policy(
     steps. Raises `UserError` with reason and remedy where the directory holds none.
     """
     place = RunDirectory(Path(run_dir))
+    place.require_run()
     config = load_config(place.config_file)
     observation, num_actions = read_spaces(place)
     saved = NetworkDirectory(place.networks).find(network)

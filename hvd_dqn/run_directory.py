@@ -82,6 +82,15 @@ class RunDirectory:
         """Pictures."""
         return self.path / "plots"
 
+    def require_run(self) -> None:
+        """`UserError` unless a run has been here."""
+        if not self.config_file.exists():
+            what = "has no config.json" if self.path.is_dir() else "is not there"
+            raise UserError(
+                f"{self.path} is no run directory: it {what}",
+                "name one that hvd-dqn train made, such as runs/cartpole-…",
+            )
+
     def require_new(self) -> None:
         """`UserError` unless it can be made here, or is empty but for logs and writable; makes
         nothing.

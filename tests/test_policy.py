@@ -135,7 +135,10 @@ def test_no_mpi_no_horovod_no_replay(runs):
     [
         (lambda place: (place / "run.json").write_text("{}"), "does not say what"),
         (lambda place: (place / "run.json").write_text("[" * 100_000), "does not say what"),
-        (lambda place: (place / "config.json").unlink(), "cannot be read"),
+        (
+            lambda place: (place / "config.json").unlink(),
+            "no run directory: it has no config.json: name",
+        ),
         (lambda place: (place / "networks").rename(place / "else"), "holds no checkpoint"),
     ],
     ids=["old", "deep", "no config", "no network"],

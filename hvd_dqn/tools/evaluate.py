@@ -59,6 +59,7 @@ def evaluate_run(
     """
     run_dir = RunDirectory(path)
     with agreement(communicator):
+        run_dir.require_run()
         config = load_config(run_dir.config_file)
         if play.atari_protocol is not None:
             config = config.changed({"env.atari_protocol": play.atari_protocol})

@@ -44,13 +44,16 @@ def is_over(path: Path) -> bool:
 def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """`config.json` and `run.json`. `UserError` where they are not there."""
     run_dir = RunDirectory(path)
+    run_dir.require_run()
     try:
         config = json.loads(run_dir.config_file.read_text())
         facts = json.loads(run_dir.facts_file.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a whole run directory: {error}") from error
+        raise UserError(
+            f"{path} is no whole run directory: {error}", "the run was damaged, or is another's"
+        ) from error
     if not isinstance(config, dict) or not isinstance(facts, dict) or "env" not in config:
-        raise UserError(f"{path} is not a run directory: its config.json or run.json is of others")
+        raise UserError(f"{path} is no run directory: its config.json or run.json is of others")
     return config, facts
 
 

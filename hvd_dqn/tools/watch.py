@@ -63,6 +63,7 @@ def watch(
     there is no run.
     """
     run_dir = RunDirectory(path)
+    run_dir.require_run()
     config = load_config(run_dir.config_file)
     title = title_of(*read_facts(path))
     display = display or make_display(config.total_env_steps, config.objective.loss_name)

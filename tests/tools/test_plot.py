@@ -75,7 +75,7 @@ def test_a_last_line_cut_short_is_passed_over(run):
 
 
 def test_bad_runs_are_told(run, tmp_path):
-    with pytest.raises(UserError, match="not a whole run directory"):
+    with pytest.raises(UserError, match="is no run directory: it is not there: name one"):
         plot_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="cannot be written"):
         plot_runs([run.path], output=tmp_path / "x.nonsense")
