@@ -39,7 +39,8 @@ def shown(policy, screen, **options):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["CartPole-v1", "MinAtar/Breakout-v1", "LunarLander-v3", "ALE/Pong-v5", "highway-v0"]
+    "env_id",
+    ["CartPole-v1", "MinAtar/Breakout-v1", "LunarLander-v3", "ALE/Pong-v5", "highway-fast-v0"],
 )
 def test_every_kind_of_environment_is_drawn(tmp_path, env_id):
     run_dir = run_of(tmp_path / "run", {"env.id": env_id, "env.num_envs": 2})
