@@ -116,6 +116,7 @@ class Meter:
         stages = self._clock.take()
         period = max(sum(stages.values()), 1e-9)  # waits in a gather differ from rank to rank
         mine = {
+            "elapsed": elapsed,
             "episodes": [list(episode) for episode in self._episodes],
             "shares": {stage: seconds / period for stage, seconds in stages.items()},
             "hidden_share": learner.on_its_way_seconds / period,
@@ -123,6 +124,7 @@ class Meter:
             "replay": replay,
         }
         ranks = self._comm.gather(mine)
+        elapsed = ranks[0]["elapsed"]  # one rate for all
         env_steps = progress.env_steps - self._last_env_steps
         episodes = [Episode(*values) for rank in ranks for values in rank["episodes"]]
         metrics: Metrics = {

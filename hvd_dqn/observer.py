@@ -214,6 +214,8 @@ class Observer:
         self._save(judged)
         if self._comm.is_root:
             self._show()
+        if self._config.logging.video:
+            self._comm.gather(None)  # what the root's film takes is no rank's training
         self._meter.leave_out(time.perf_counter() - began)
         self._clock.restart()
         return True
