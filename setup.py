@@ -1,11 +1,13 @@
-"""What setup.cfg cannot say: the compiled part."""
+"""What setup.cfg cannot say: the compiled parts."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
-        Extension(
-            "hvd_dqn.replay.kernels", ["hvd_dqn/replay/kernels.c"], extra_compile_args=["-O3"]
+        Extension(f"hvd_dqn.{name}", [f"hvd_dqn/{path}.c"], extra_compile_args=["-O3"])
+        for name, path in (
+            ("replay.kernels", "replay/kernels"),
+            ("distributed.flags", "distributed/flags"),
         )
     ]
 )

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hvd_dqn.distributed.communicator import Json
+from hvd_dqn.distributed.node import NodeSum
 from hvd_dqn.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -32,11 +35,11 @@ class MpiCommunicator:
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
-        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
-        self.local_rank: int = node.Get_rank()
-        node.Free()
+        self._node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
+        self.local_rank: int = self._node.Get_rank()
         self._staging: dict[str, Tensor] = {}
-        self._request: Any = None
+        self._node_sums: dict[int, NodeSum | None] = {}
+        self._finish: Callable[[], object]
         self._summed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -49,12 +52,19 @@ class MpiCommunicator:
         self._settle()
         host = self._stage(tensor, name)
         self._summed = (tensor, host)
-        self._request = self._comm.Iallreduce(self._mpi.IN_PLACE, host.numpy(), op=self._mpi.SUM)
+        values = host.numpy()
+        node_sum = self._node_sum(values.size)
+        if node_sum is not None:
+            node_sum.start(values)
+            self._finish = lambda: node_sum.finish(values)
+        else:
+            request = self._comm.Iallreduce(self._mpi.IN_PLACE, values, op=self._mpi.SUM)
+            self._finish = request.Wait
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        self._request.Wait()
+        self._finish()
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
@@ -84,6 +94,7 @@ class MpiCommunicator:
         """See `Communicator`."""
         self._settle()
         self._comm.Barrier()
+        self._node.Free()
         self._comm.Free()
 
     def _settle(self) -> None:
@@ -92,6 +103,15 @@ class MpiCommunicator:
         """
         if self._summed is not None:
             self.finish_sum()
+
+    def _node_sum(self, size: int) -> NodeSum | None:
+        """What sums as many numbers where all ranks are on one node and can share memory.
+        Collective at the first call for a size.
+        """
+        if size not in self._node_sums:
+            together = 1 < self._node.Get_size() == self.world_size
+            self._node_sums[size] = NodeSum.over(self._node, size) if together else None
+        return self._node_sums[size]
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor itself where it is on the host, else its copy in pinned memory kept for

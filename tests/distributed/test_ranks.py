@@ -293,3 +293,12 @@ def test_collectives(run_job, backend):
         assert result["sum"] == [6.0, 6.0]
         assert result["broadcast"] == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert result["local_rank"] == rank
+
+
+@pytest.mark.parametrize(
+    ("what", "rank", "size", "shared"),
+    [("nothing", 0, 90_001, True), ("create", 0, 90_002, False), ("open", 2, 90_003, False)],
+)
+def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, what, rank, size, shared):
+    for result in run_job("refusing", ranks=3, backend="mpi", what=what, rank=rank, size=size):
+        assert result == {"sum": [6.0, 6.0], "shared": shared}

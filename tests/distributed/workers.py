@@ -4,14 +4,17 @@ BACKEND`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -32,6 +35,7 @@ from hvd_dqn.config import (
 )
 from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.files import publish
 from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate
 from hvd_dqn.learner import make_learner as make_room_learner
@@ -297,9 +301,24 @@ def abandoned(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     return {"sums": [*sums, second[-1].item()]}
 
 
+def refusing(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """A sum on ranks of which one's system does not let it share memory."""
+    refused = {"create": "memfd_create", "open": "open"}.get(options["what"])
+    with contextlib.ExitStack() as stack:
+        if comm.rank == options["rank"] and refused is not None:
+            error = OSError("not here")
+            stack.enter_context(mock.patch.object(os, refused, side_effect=error))
+        tensor = torch.full((options["size"],), 1.0 + comm.rank)
+        comm.start_sum(tensor, "refused")
+        comm.finish_sum()
+    assert isinstance(comm, MpiCommunicator)
+    shared = comm._node_sums[len(tensor)] is not None
+    return {"sum": [tensor.min().item(), tensor.max().item()], "shared": shared}
+
+
 JOBS = {
     job.__name__: job
-    for job in (abandoned, equivalence, bad_start, drift, gathering, whole_run, presets)
+    for job in (abandoned, equivalence, bad_start, drift, gathering, refusing, whole_run, presets)
 }
 
 

@@ -1,0 +1,122 @@
+"""Sums over ranks of one node, through memory that they share.
+
+An MPI library carries a tensor from one process to another in fragments, each of them copied twice
+and acknowledged. Here each rank writes its tensor where the others read it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvd_dqn.distributed.flags import raise_flag, wait_for_flags
+
+_LINE = 8
+"""int64 numbers in a cache line."""
+
+_SLOTS = 2
+"""Of each rank: the sum after the next cannot begin before all have read this one's."""
+
+
+class NodeSum:
+    """Sums of float32 [size] over the ranks of a node.
+
+    Reduce-scatter and all-gather: each rank adds up one part of all tensors, in order of rank, and
+    the others copy it, so that all have the same bits.
+    """
+
+    def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
+        self._rank = rank
+        flags = np.frombuffer(memory, dtype=np.int64, count=ranks * _LINE)
+        self._flags = flags.reshape(ranks, _LINE)
+        shape = _SLOTS, ranks, size
+        tensors = np.frombuffer(memory, np.float32, count=math.prod(shape), offset=flags.nbytes)
+        self._tensors = tensors.reshape(shape)
+        edges = np.linspace(0, size, ranks + 1).astype(int)
+        self._parts = [slice(*part) for part in itertools.pairwise(edges)]
+        self._count = 0
+
+    @classmethod
+    def over(cls, comm: Any, size: int) -> NodeSum | None:
+        """Over the ranks of `comm`, an mpi4py communicator within one node; None on all of them
+        where the system does not let them share memory. Collective.
+        """
+        rank, ranks = comm.Get_rank(), comm.Get_size()
+        memory = _shared_memory(comm, 8 * _LINE * ranks + 4 * _SLOTS * ranks * size)
+        return None if memory is None else cls(memory, rank, ranks, size)
+
+    def start(self, values: NDArray[np.float32]) -> None:
+        """Show this rank's values [size] to the others. They may be changed at once."""
+        self._count += 1
+        self._tensors[self._count % _SLOTS, self._rank] = values
+        raise_flag(self._flags, self._rank, 2 * self._count)
+
+    def finish(self, out: NDArray[np.float32]) -> None:
+        """Wait for the others' values, and put the sum of all into `out` [size]."""
+        tensors = self._tensors[self._count % _SLOTS]
+        wait_for_flags(self._flags, 2 * self._count)
+        mine = self._parts[self._rank]
+        np.sum(tensors[:, mine], axis=0, out=out[mine])
+        tensors[self._rank, mine] = out[mine]
+        raise_flag(self._flags, self._rank, 2 * self._count + 1)
+        wait_for_flags(self._flags, 2 * self._count + 1)
+        for part, tensor in zip(self._parts, tensors, strict=True):
+            out[part] = tensor[part]
+
+
+def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
+    """Zeros that all ranks of `comm` see, or None on all of them. The memory has no name, so that
+    nothing is left behind however the ranks end, and is not taken from what a container allows
+    /dev/shm; each page comes to lie near the rank that first writes to it.
+    """
+    opened: list[int] = []
+    memory = None
+    try:
+        found = None
+        if comm.Get_rank() == 0:
+            found = _new_file(length, opened)
+        found = comm.bcast(found)
+        if found is not None:
+            path, identity = found
+            memory = _map_file(path, identity, length, opened)
+        everywhere = all(comm.allgather(memory is not None))
+    finally:
+        for file in opened:
+            os.close(file)
+    return memory if everywhere else None
+
+
+def _new_file(length: int, opened: list[int]) -> tuple[str, tuple[int, int]] | None:
+    """Where the other processes find it, and its device and number."""
+    try:
+        file = os.memfd_create("hvd_dqn")
+        opened.append(file)
+        os.ftruncate(file, length)
+    except (AttributeError, OSError):  # another system than Linux, or one that is short of memory
+        return None
+    return f"/proc/{os.getpid()}/fd/{file}", _identity(file)
+
+
+def _map_file(
+    path: str, identity: tuple[int, int], length: int, opened: list[int]
+) -> mmap.mmap | None:
+    """None where the other process cannot be looked into, or is none of ours: containers of one
+    node may count processes anew.
+    """
+    try:
+        file = os.open(path, os.O_RDWR)
+        opened.append(file)
+        return mmap.mmap(file, length) if _identity(file) == identity else None
+    except OSError:
+        return None
+
+
+def _identity(file: int) -> tuple[int, int]:
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,71 @@
+"""Sums through shared memory, on threads that share it as processes do."""
+
+from __future__ import annotations
+
+import mmap
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from hvd_dqn.distributed.flags import raise_flag, wait_for_flags
+from hvd_dqn.distributed.node import NodeSum
+
+SUMS = 200
+
+
+@pytest.mark.parametrize(("ranks", "size"), [(2, 1), (2, 1001), (3, 2), (3, 10_000), (5, 64)])
+def test_all_ranks_have_the_same_sums_in_order_of_rank(ranks, size):
+    generator = np.random.default_rng(ranks * size)
+    given = generator.normal(size=(SUMS, ranks, size)).astype(np.float32)
+    memory = mmap.mmap(-1, 2**20)
+
+    def work(rank):
+        """Every sum of one rank, which is now behind the others and now before them."""
+        clock = random.Random(rank)
+        node_sum = NodeSum(memory, rank, ranks, size)
+        sums = np.empty((SUMS, size), dtype=np.float32)
+        for number, own in enumerate(given[:, rank]):
+            values = own.copy()
+            node_sum.start(values)
+            values.fill(np.nan)
+            time.sleep(clock.choice([0.0, 0.0, 0.0, 1e-4, 1e-3]))
+            node_sum.finish(sums[number])
+        return sums
+
+    with ThreadPoolExecutor(ranks) as pool:
+        results = [run.result(timeout=60) for run in [pool.submit(work, r) for r in range(ranks)]]
+    wanted = given[:, 0].copy()
+    for rank in range(1, ranks):
+        wanted += given[:, rank]
+    for sums in results:
+        assert sums.tobytes() == wanted.tobytes()
+
+
+def test_a_rank_that_waits_long_leaves_its_core():
+    flags = np.zeros((2, 8), dtype=np.int64)
+
+    def wait():
+        """Processor time of the waiting."""
+        began = time.thread_time()
+        wait_for_flags(flags, 3)
+        return time.thread_time() - began
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        raise_flag(flags, 0, 7)
+        time.sleep(1.0)
+        assert not waiting.done()
+        raise_flag(flags, 1, 3)
+        assert waiting.result(timeout=10) < 0.5
+
+
+def test_what_holds_no_such_flags_is_refused():
+    with pytest.raises(IndexError, match="no such flag"):
+        raise_flag(np.zeros((2, 8), dtype=np.int64), 2, 1)
+    with pytest.raises(ValueError, match="no array of flags"):
+        raise_flag(np.zeros(7, dtype=np.int64), 0, 1)
+    with pytest.raises(ValueError, match="no array of flags"):
+        wait_for_flags(np.zeros(0, dtype=np.int64), 1)
