@@ -38,7 +38,7 @@ def test_a_launch_is_read_from_the_environment(environ, expected):
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
-CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "10"}
+CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "1000"}
 
 
 @pytest.mark.parametrize(

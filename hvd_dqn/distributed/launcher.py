@@ -79,7 +79,7 @@ def set_small_message_defaults(
     """
     if "HOROVOD_CYCLE_TIME" not in environ:
         environ["HOROVOD_CYCLE_TIME"] = "0.1"
-        environ.setdefault("HOROVOD_IDLE_CYCLE_TIME", "10")
+        environ.setdefault("HOROVOD_IDLE_CYCLE_TIME", "1000")
     ranks_here = launch.local_size if launch is not None else 1
     if ranks_here == 0 or len(usable_cores()) < 2 * ranks_here:
         environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")

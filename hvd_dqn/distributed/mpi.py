@@ -56,7 +56,7 @@ class MpiCommunicator:
         node_sum = self._node_sum(values.size)
         if node_sum is not None:
             node_sum.start(values)
-            self._finish = lambda: node_sum.finish(values)
+            self._finish = node_sum.finish
         else:
             request = self._comm.Iallreduce(self._mpi.IN_PLACE, values, op=self._mpi.SUM)
             self._finish = request.Wait

@@ -27,8 +27,8 @@ _SLOTS = 2
 class NodeSum:
     """Sums of float32 [size] over the ranks of a node.
 
-    Reduce-scatter and all-gather: each rank adds up one part of all tensors, in order of rank, and
-    the others copy it, so that all have the same bits.
+    Reduce-scatter and all-gather: each rank adds up one part of all tensors, the others copy it, and
+    all have the same bits.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
@@ -39,7 +39,10 @@ class NodeSum:
         tensors = np.frombuffer(memory, np.float32, count=math.prod(shape), offset=flags.nbytes)
         self._tensors = tensors.reshape(shape)
         edges = np.linspace(0, size, ranks + 1).astype(int)
-        self._parts = [slice(*part) for part in itertools.pairwise(edges)]
+        parts = [slice(*part) for part in itertools.pairwise(edges)]
+        self._part = parts[rank]
+        self._others = [(other, part) for other, part in enumerate(parts) if other != rank]
+        self._values = np.empty(0, dtype=np.float32)
         self._count = 0
 
     @classmethod
@@ -52,22 +55,26 @@ class NodeSum:
         return None if memory is None else cls(memory, rank, ranks, size)
 
     def start(self, values: NDArray[np.float32]) -> None:
-        """Show this rank's values [size] to the others. They may be changed at once."""
+        """Show this rank's values [size] to the others; they must not be touched until `finish`."""
         self._count += 1
-        self._tensors[self._count % _SLOTS, self._rank] = values
+        self._values = values
+        shown = self._tensors[self._count % _SLOTS, self._rank]
+        for _, part in self._others:
+            shown[part] = values[part]
         raise_flag(self._flags, self._rank, 2 * self._count)
 
-    def finish(self, out: NDArray[np.float32]) -> None:
-        """Wait for the others' values, and put the sum of all into `out` [size]."""
+    def finish(self) -> None:
+        """Wait for the others, and replace the values by the sum of all."""
         tensors = self._tensors[self._count % _SLOTS]
+        mine = self._values[self._part]
         wait_for_flags(self._flags, 2 * self._count)
-        mine = self._parts[self._rank]
-        np.sum(tensors[:, mine], axis=0, out=out[mine])
-        tensors[self._rank, mine] = out[mine]
+        for other, _ in self._others:
+            mine += tensors[other, self._part]
+        tensors[self._rank, self._part] = mine
         raise_flag(self._flags, self._rank, 2 * self._count + 1)
         wait_for_flags(self._flags, 2 * self._count + 1)
-        for part, tensor in zip(self._parts, tensors, strict=True):
-            out[part] = tensor[part]
+        for other, part in self._others:
+            self._values[part] = tensors[other, part]
 
 
 def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:

@@ -84,8 +84,9 @@ def apply_patches(
 
 def _begin_a_cycle_with_its_tensor(common: Path) -> None:
     """Where `HOROVOD_IDLE_CYCLE_TIME` (ms) is set, Horovod's thread sleeps so long, or until there
-    is a tensor: every cycle is a small collective of all ranks, and a short `HOROVOD_CYCLE_TIME`
-    takes a tenth of a core from a learner that shares it, a long one makes every sum wait.
+    is a tensor or an end: every cycle is a small collective of all ranks, and a short
+    `HOROVOD_CYCLE_TIME` takes a tenth of a core from a learner that shares it, a long one makes
+    every sum wait.
     """
     queue = common / "tensor_queue.h"
     _replace(
@@ -96,13 +97,15 @@ def _begin_a_cycle_with_its_tensor(common: Path) -> None:
     _replace(
         queue,
         "  void FinalizeTensorQueue(",
-        "  void WaitForTensor(std::chrono::steady_clock::duration at_most);\n\n"
+        "  void WaitForTensor(std::chrono::steady_clock::duration at_most);\n"
+        "  void EndWaiting();\n\n"
         "  void FinalizeTensorQueue(",
     )
     _replace(
         queue,
         "  mutable std::mutex mutex_;\n",
-        "  mutable std::mutex mutex_;\n\n  std::condition_variable added_;\n",
+        "  mutable std::mutex mutex_;\n\n  std::condition_variable added_;\n"
+        "  bool ended_ = false;\n",
     )
     added = "  message_queue_.push(std::move(message));\n"
     several = "    message_queue_.push(std::move(messages[i]));\n  }\n"
@@ -116,7 +119,14 @@ def _begin_a_cycle_with_its_tensor(common: Path) -> None:
         """\
 void TensorQueue::WaitForTensor(std::chrono::steady_clock::duration at_most) {
   std::unique_lock<std::mutex> lock(mutex_);
-  added_.wait_for(lock, at_most, [this] { return !tensor_table_.empty(); });
+  added_.wait_for(lock, at_most, [this] { return ended_ || !tensor_table_.empty(); });
+  ended_ = false;
+}
+
+void TensorQueue::EndWaiting() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ended_ = true;
+  added_.notify_one();
 }
 
 // Execute callback for each tensor and clear tensor queue
@@ -124,6 +134,9 @@ void TensorQueue::WaitForTensor(std::chrono::steady_clock::duration at_most) {
     )
     operations = common / "operations.cc"
     _replace(operations, "#include <cassert>\n", "#include <cassert>\n#include <cstdlib>\n")
+    end = "    horovod_global.shut_down = true;\n"
+    wake = "    horovod_global.process_set_table.Get(0).tensor_queue.EndWaiting();\n"
+    _replace(operations, end, end + wake)
     _replace(
         operations,
         """\
