@@ -21,14 +21,14 @@ _LINE = 8
 """int64 numbers in a cache line."""
 
 _SLOTS = 2
-"""Of each rank: the sum after the next cannot begin before all have read this one's."""
+"""One for this sum, which others may still be reading, and one for the next."""
 
 
 class NodeSum:
     """Sums of float32 [size] over the ranks of a node.
 
-    Reduce-scatter and all-gather: each rank adds up one part of all tensors, the others copy it, and
-    all have the same bits.
+    Reduce-scatter and all-gather: each rank adds up one part of all tensors and the others copy it,
+    so that all have the same bits.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
