@@ -18,7 +18,9 @@ class DistributedConfig(Section):
     prefix = "distributed."
 
     backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
-    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone."""
+    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone, and is the
+    faster one where all ranks are on the cores of one node.
+    """
     hang_seconds: float = positive(60.0)
     """The job is ended where a rank has not moved for so long."""
     threads_per_rank: int | None = positive(None)
