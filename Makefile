@@ -34,7 +34,7 @@ check: $(READY_TO_TEST)
 
 setup: $(READY)
 
-$(READY): setup.cfg setup.py pyproject.toml constraints.txt hvd_dqn/replay/kernels.c
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed ($(PYTHON) is not): make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \

@@ -5,8 +5,9 @@
 
 A real run on all ranks changes its way of summing every few dozen updates: what disturbs a shared
 machine for seconds disturbs all of them. Beside the real ones stand each rank by itself while the
-others sleep, all of them without any sum, and all of them waiting for each other without a sum: no
-exact average is quicker than that. Efficiency is by one rank alone, of the same cycle.
+others sleep, all of them without any sum, and all of them waiting for each other without a sum
+(MPI's barrier): about what any exact average costs. Efficiency is by one rank alone, of the same
+cycle.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hvd_dqn.distributed.communicator import Json
 from hvd_dqn.distributed.connect import connect
+from hvd_dqn.distributed.flat import Digest
 from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.tools.bench.report import machine
 from hvd_dqn.training import train
 
 COUNTED, WARM_UP = 48, 16
 """Updates of a block that count, and those before them."""
+
+CONTROL = 6 + Digest.size
+"""Numbers behind the gradients in a `SumBuffer` without shares."""
 
 NEVER = 10**9
 EVERY_UPDATE: dict[str, Any] = {
@@ -74,6 +80,7 @@ class Turns:
 
     def __init__(self) -> None:
         """Collective."""
+        horovod = connect("horovod")  # before anything else, since it starts MPI with our settings
         from mpi4py import MPI
 
         self._ways = {
@@ -82,11 +89,11 @@ class Turns:
             "no sum, but waiting": None,
             "mpi, messages": ByMessages(),
             "mpi, shared memory": MpiCommunicator(),
-            "horovod": connect("horovod"),
+            "horovod": horovod,
         }
         self._names = list(self._ways)
         self._meeting = MPI.COMM_WORLD.Dup()
-        self._control = self._ways["horovod"]
+        self._control = horovod
         self.rank, self.world_size = self._control.rank, self._control.world_size
         self.local_rank, self.is_root = self._control.local_rank, self._control.is_root
         self._sums = 0
@@ -119,7 +126,7 @@ class Turns:
             way.finish_sum()
         else:
             # What ranks agree on lies behind the gradients: as if all had said the same.
-            self._summed[-14:] *= self.world_size
+            self._summed[-CONTROL:] *= self.world_size
         if self._name == "no sum, but waiting":
             self._meeting.Barrier()
         if self._sums % (COUNTED + WARM_UP) == 0:
@@ -196,9 +203,10 @@ def report(everyone: list[dict[str, list[float]]], cycles: int, file: Path | Non
             f"| {np.median(nothing / slowest):.2f} |"
         )
     if file is not None:
-        file.write_text(
-            json.dumps({name: times.round(4).tolist() for name, times in blocks.items()})
-        )
+        command = " ".join(["python", "benchmarks/averaging.py", *sys.argv[1:]])
+        milliseconds = {name: times.round(4).tolist() for name, times in blocks.items()}
+        result = machine() | {"command": command, "milliseconds": milliseconds}
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

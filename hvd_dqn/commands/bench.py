@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -46,6 +46,8 @@ class ReplayBench:
 class AllreduceBench:
     """How long sums over the ranks of this launch take, beside plain MPI and a ring's bound."""
 
+    backend: Literal["horovod", "mpi"] = "horovod"
+    """What sums."""
     seconds: float = 1.0
     """How long to measure every size."""
     json: OptionalFile = None
@@ -150,7 +152,8 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
     _no_words(words)
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
     room_for(options.json)
-    comm = connect("auto")
+    launch = detect_launch()
+    comm = connect(options.backend if launch is not None and launch.world_size > 1 else "local")
     if comm.world_size == 1:
         raise UserError("hvd-dqn bench allreduce: there is one rank", "horovodrun -np 2 hvd-dqn …")
 

@@ -1,7 +1,8 @@
 """Numbers in shared memory for which processes wait, compiled.
 
 Flags are int64 [N, 8], C-contiguous: the first number of each row counts, the others fill its cache
-line. `ValueError` where they are not, `IndexError` where there is no such flag.
+line. `ValueError` where they are no whole number of such lines, `IndexError` where there is no such
+flag.
 """
 
 import numpy as np

@@ -51,8 +51,7 @@ class MpiCommunicator:
         """See `Communicator`."""
         self._settle()
         host = self._stage(tensor, name)
-        self._summed = (tensor, host)
-        values = host.numpy()
+        values = host.numpy().reshape(-1)
         node_sum = self._node_sum(values.size)
         if node_sum is not None:
             node_sum.start(values)
@@ -60,6 +59,7 @@ class MpiCommunicator:
         else:
             request = self._comm.Iallreduce(self._mpi.IN_PLACE, values, op=self._mpi.SUM)
             self._finish = request.Wait
+        self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
@@ -94,6 +94,7 @@ class MpiCommunicator:
         """See `Communicator`."""
         self._settle()
         self._comm.Barrier()
+        self._node_sums.clear()
         self._node.Free()
         self._comm.Free()
 

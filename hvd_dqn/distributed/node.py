@@ -7,9 +7,9 @@ and acknowledged. Here each rank writes its tensor where the others read it.
 from __future__ import annotations
 
 import itertools
-import math
 import mmap
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,22 @@ from hvd_dqn.distributed.flags import raise_flag, wait_for_flags
 _LINE = 8
 """int64 numbers in a cache line."""
 
-_SLOTS = 2
-"""One for this sum, which others may still be reading, and one for the next."""
-
 
 class NodeSum:
     """Sums of float32 [size] over the ranks of a node.
 
     Reduce-scatter and all-gather: each rank adds up one part of all tensors and the others copy it,
-    so that all have the same bits.
+    so that all have the same bits. A rank shows the others' parts of its tensor, and they have read
+    them when it has waited for their sums; it writes its own part's sum, and they have read that
+    when it has waited for their next tensors. So the same memory serves every sum.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
         self._rank = rank
         flags = np.frombuffer(memory, dtype=np.int64, count=ranks * _LINE)
         self._flags = flags.reshape(ranks, _LINE)
-        shape = _SLOTS, ranks, size
-        tensors = np.frombuffer(memory, np.float32, count=math.prod(shape), offset=flags.nbytes)
-        self._tensors = tensors.reshape(shape)
+        tensors = np.frombuffer(memory, np.float32, count=ranks * size, offset=flags.nbytes)
+        self._tensors = tensors.reshape(ranks, size)
         edges = np.linspace(0, size, ranks + 1).astype(int)
         parts = [slice(*part) for part in itertools.pairwise(edges)]
         self._part = parts[rank]
@@ -51,30 +49,28 @@ class NodeSum:
         where the system does not let them share memory. Collective.
         """
         rank, ranks = comm.Get_rank(), comm.Get_size()
-        memory = _shared_memory(comm, 8 * _LINE * ranks + 4 * _SLOTS * ranks * size)
+        memory = _shared_memory(comm, 8 * _LINE * ranks + 4 * ranks * size)
         return None if memory is None else cls(memory, rank, ranks, size)
 
     def start(self, values: NDArray[np.float32]) -> None:
         """Show this rank's values [size] to the others; they must not be touched until `finish`."""
         self._count += 1
         self._values = values
-        shown = self._tensors[self._count % _SLOTS, self._rank]
         for _, part in self._others:
-            shown[part] = values[part]
+            self._tensors[self._rank, part] = values[part]
         raise_flag(self._flags, self._rank, 2 * self._count)
 
     def finish(self) -> None:
         """Wait for the others, and replace the values by the sum of all."""
-        tensors = self._tensors[self._count % _SLOTS]
         mine = self._values[self._part]
         wait_for_flags(self._flags, 2 * self._count)
         for other, _ in self._others:
-            mine += tensors[other, self._part]
-        tensors[self._rank, self._part] = mine
+            mine += self._tensors[other, self._part]
+        self._tensors[self._rank, self._part] = mine
         raise_flag(self._flags, self._rank, 2 * self._count + 1)
         wait_for_flags(self._flags, 2 * self._count + 1)
         for other, part in self._others:
-            self._values[part] = tensors[other, part]
+            self._values[part] = self._tensors[other, part]
 
 
 def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
@@ -105,25 +101,26 @@ def _new_file(length: int, opened: list[int]) -> tuple[str, tuple[int, int]] | N
         file = os.memfd_create("hvd_dqn")
         opened.append(file)
         os.ftruncate(file, length)
-    except (AttributeError, OSError):  # another system than Linux, or one that is short of memory
+    except (AttributeError, OSError):  # another system than Linux, or a limit
         return None
-    return f"/proc/{os.getpid()}/fd/{file}", _identity(file)
+    return f"/proc/{os.getpid()}/fd/{file}", _identity(os.fstat(file))
 
 
 def _map_file(
     path: str, identity: tuple[int, int], length: int, opened: list[int]
 ) -> mmap.mmap | None:
     """None where the other process cannot be looked into, or is none of ours: containers of one
-    node may count processes anew.
+    node may count processes anew, and a stranger's files are better not opened.
     """
     try:
+        if _identity(Path(path).stat()) != identity:
+            return None
         file = os.open(path, os.O_RDWR)
         opened.append(file)
-        return mmap.mmap(file, length) if _identity(file) == identity else None
+        return mmap.mmap(file, length)
     except OSError:
         return None
 
 
-def _identity(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino

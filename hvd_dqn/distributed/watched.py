@@ -37,8 +37,9 @@ class WatchedCommunicator:
         return self._inner.is_root
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
-        """See `Communicator`."""
-        self._inner.start_sum(tensor, name)
+        """See `Communicator`; it may wait for a sum that was abandoned, or to share memory."""
+        with self._waiting():
+            self._inner.start_sum(tensor, name)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""

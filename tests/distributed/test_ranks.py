@@ -265,14 +265,17 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
     assert results[2]["drift"] == pytest.approx(1e-3, rel=0.05)
 
 
-def test_a_sum_wakes_horovods_thread(tmp_path):
-    """At a cycle of 5 s, 60 updates would take longer than a job may."""
-    sleepy = {"HOROVOD_CYCLE_TIME": "5000", "HOROVOD_IDLE_CYCLE_TIME": "5000"}
+def test_a_sum_and_the_end_wake_horovods_thread(tmp_path):
+    """At a cycle of 20 s, 60 updates would take longer than a job may."""
+    sleepy = {"HOROVOD_CYCLE_TIME": "20000", "HOROVOD_IDLE_CYCLE_TIME": "20000"}
     ranks = Standing(tmp_path, ranks=2, launcher="horovodrun", backend="horovod", **sleepy)
     results = ranks.run("equivalence", {"size": 16, "updates": 60})
     ranks.dismiss()
     ranks.end()
     assert len(results) == 2
+    for rank in range(2):
+        closing = tmp_path / f"closing-rank-{rank}.json"
+        assert json.loads(closing.read_text()) < 10
     assert results[0]["parameters"] == results[1]["parameters"]
 
 
@@ -297,7 +300,12 @@ def test_collectives(run_job, backend):
 
 @pytest.mark.parametrize(
     ("what", "rank", "size", "shared"),
-    [("nothing", 0, 90_001, True), ("create", 0, 90_002, False), ("open", 2, 90_003, False)],
+    [
+        ("nothing", 0, 90_001, True),
+        ("create", 0, 90_002, False),
+        ("open", 2, 90_003, False),
+        ("find", 1, 90_004, False),
+    ],
 )
 def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, what, rank, size, shared):
     for result in run_job("refusing", ranks=3, backend="mpi", what=what, rank=rank, size=size):

@@ -302,12 +302,18 @@ def abandoned(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusing(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """A sum on ranks of which one's system does not let it share memory."""
-    refused = {"create": "memfd_create", "open": "open"}.get(options["what"])
+    """A sum, of a size that is new to these ranks, of which one's system does not let it share
+    memory.
+    """
+    faults: dict[str, tuple[str, dict[str, Any]]] = {
+        "create": ("memfd_create", {"side_effect": OSError("not here")}),
+        "open": ("open", {"side_effect": OSError("not here")}),
+        "find": ("stat", {"return_value": Path(os.devnull).stat()}),
+    }
     with contextlib.ExitStack() as stack:
-        if comm.rank == options["rank"] and refused is not None:
-            error = OSError("not here")
-            stack.enter_context(mock.patch.object(os, refused, side_effect=error))
+        if comm.rank == options["rank"] and options["what"] in faults:
+            function, fault = faults[options["what"]]
+            stack.enter_context(mock.patch.object(os, function, **fault))
         tensor = torch.full((options["size"],), 1.0 + comm.rank)
         comm.start_sum(tensor, "refused")
         comm.finish_sum()
@@ -336,7 +342,10 @@ def main() -> None:
         torch.set_num_threads(1)
         result = JOBS[job](comm, options)
         publish(directory / f"{number}-rank-{comm.rank}.json", json.dumps(result).encode())
+    began = time.monotonic()
     comm.close()
+    closing = json.dumps(time.monotonic() - began)
+    publish(directory / f"closing-rank-{comm.rank}.json", closing.encode())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
 from hvd_dqn.tools.bench.compare import WORK as ZOO
 from hvd_dqn.tools.bench.compare import our_words
 from hvd_dqn.tools.bench.report import finish, number, spread
-from tests.launching import hvd_dqn
+from tests.launching import hvd_dqn, launch
 
 TINY = [
     "cartpole",
@@ -59,13 +59,14 @@ def test_the_replay(tmp_path):
 
 
 @pytest.mark.multirank
-@pytest.mark.parametrize("launcher", ["horovodrun", "mpirun"])
-def test_sums(tmp_path, launcher):
+@pytest.mark.parametrize(("launcher", "backend"), [("horovodrun", "horovod"), ("mpirun", "mpi")])
+def test_sums(tmp_path, launcher, backend):
     file = tmp_path / "sums.json"
-    options = ["--seconds", "0.01", "--json", str(file)]
+    options = ["--backend", backend, "--seconds", "0.01", "--json", str(file)]
     done = hvd_dqn("bench", "allreduce", *options, ranks=2, launcher=launcher)
     assert done.code == 0, done.output
     result = json.loads(file.read_text())
+    assert result["backend"] == backend
     assert [row["bytes"] for row in result["sizes"]][::4] == [4, 1024, 262_144, 67_108_864]
     assert all(min(row["ours"] + row["mpi"]) > 0 for row in result["sizes"])
     alpha, beta = fit(result)
@@ -101,6 +102,21 @@ def test_ways_of_averaging(tmp_path):
     assert sorted(run["ranks"] for run in ways) == [1] * 4 + [2] * 6
     assert len({run["name"] for run in ways}) == 6
     assert all(min(run["env_steps_per_second"]) > 0 for run in ways)
+
+
+@pytest.mark.multirank
+def test_ways_of_summing_in_turn(tmp_path):
+    file = tmp_path / "averaging.json"
+    script = Path(__file__).parents[2] / "benchmarks/averaging.py"
+    words = [str(script), "mlp", "--cycles", "2", "--json", str(file)]
+    done = launch(words, launcher="mpirun", cwd=tmp_path)
+    assert done.code == 0, done.output
+    blocks = json.loads(file.read_text())["milliseconds"]
+    assert list(blocks) == [
+        *("alone", "no sum", "no sum, but waiting"),
+        *("mpi, messages", "mpi, shared memory", "horovod"),
+    ]
+    assert all(len(rank) == 2 and min(rank) > 0 for ranks in blocks.values() for rank in ranks)
 
 
 def test_our_options_are_the_others_work():

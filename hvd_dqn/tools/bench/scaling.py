@@ -37,8 +37,11 @@ def measure_scaling(
                 share = [f"--{name}={value // count}" for name, value in whole.items()]
                 run = _train([*words, *share], count, records, launcher)
                 runs.append(run | {"mode": "strong"})
-    most = max(ranks)
-    allreduce = run_bench(["allreduce", "--seconds", "0.3"], most, launcher) if most > 1 else None
+    allreduce = None
+    if max(ranks) > 1:
+        backend = "mpi" if config.distributed.backend == "mpi" else "horovod"
+        sums = ["allreduce", "--backend", backend, "--seconds", "0.3"]
+        allreduce = run_bench(sums, max(ranks), launcher)
     return {"runs": runs, "allreduce": allreduce}
 
 
