@@ -18,8 +18,8 @@ class DistributedConfig(Section):
     prefix = "distributed."
 
     backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
-    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone, and is the
-    faster one where all ranks are on the cores of one node.
+    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone, and
+    sums through shared memory where all ranks are on the cores of one node.
     """
     hang_seconds: float = positive(60.0)
     """The job is ended where a rank has not moved for so long."""
