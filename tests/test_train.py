@@ -4,8 +4,10 @@ import threading
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.envs.simulators import SerialSimulators
 from hvd_dqn.learner.gradients import GradientAveragingLearner
@@ -99,6 +101,26 @@ def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp
     train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert threads == {threading.main_thread()}
     assert any(thread.name.startswith("environments") for thread in touched)
+
+
+def test_a_rank_waits_for_others_while_a_sum_begins_and_while_it_ends():
+    told = []
+
+    class Inner(LocalCommunicator):
+        def start_sum(self, tensor, name):
+            told.append("start")
+
+        def finish_sum(self):
+            told.append("finish")
+
+    class Watch:
+        def beat(self, *, waiting=False):
+            told.append(waiting)
+
+    comm = WatchedCommunicator(Inner(), Watch())
+    comm.start_sum(Tensor(), "sum")
+    comm.finish_sum()
+    assert told == [True, "start", False, True, "finish", False]
 
 
 def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back(
