@@ -13,9 +13,12 @@ from hvd_dqn.config import OptimizerConfig
 def make_optimizer(
     config: OptimizerConfig, whole: torch.nn.Parameter, *, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of these settings."""
+    """The optimizer of these settings; on a GPU it can be recorded as a CUDA graph."""
+    capturable = whole.is_cuda
     if config.name == "radam":
-        return torch.optim.RAdam([whole], lr=learning_rate, eps=config.adam_eps)
+        return torch.optim.RAdam(
+            [whole], lr=learning_rate, eps=config.adam_eps, capturable=capturable
+        )
     if config.name == "rmsprop":
         return torch.optim.RMSprop(
             [whole],
@@ -23,6 +26,7 @@ def make_optimizer(
             alpha=config.rmsprop_decay,
             eps=config.rmsprop_eps,
             centered=True,
+            capturable=capturable,
         )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
@@ -31,6 +35,7 @@ def make_optimizer(
         eps=config.adam_eps,
         weight_decay=config.weight_decay,
         fused=True,
+        capturable=capturable,
     )
 
 

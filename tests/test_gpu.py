@@ -10,6 +10,7 @@ from hvd_dqn.assembly import assemble_replay
 from hvd_dqn.config import Config, NetworkConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import Resources
 from hvd_dqn.run_directory import RunDirectory
@@ -39,7 +40,17 @@ def test_the_update_is_the_cpus_to_float_tolerance():
     torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"compile": True}], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"compile": True},
+        {"name": "radam", "final_learning_rate_fraction": 0.0},
+        {"name": "rmsprop", "warmup_updates": 10},
+        {"name": "adamw", "weight_decay": 0.1},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "network",
     [NetworkConfig(), NetworkConfig(noisy=True, precision="bfloat16")],
@@ -64,6 +75,28 @@ def test_recorded_updates_are_those_one_by_one(network, changes):
             learner.finish()
     one_by_one, recorded = (learner.online_parameters.values for learner in learners)
     torch.testing.assert_close(recorded, one_by_one, rtol=1e-3, atol=1e-4)
+    learners[1].settle()
+    assert learners[1].statistics.updates == learners[0].statistics.updates == 50
+
+
+def test_a_bad_number_takes_no_recorded_step():
+    device = torch.device("cuda")
+    learner = workers.make_learner(
+        LocalCommunicator(), seed=0, device=device, optimizer={"cuda_graph": True}
+    )
+    good, broken = (
+        workers.Batch(*(v.cuda() for v in batch if isinstance(v, torch.Tensor)), *batch[6:])
+        for batch in workers.batches(2, 32)
+    )
+    broken.reward[3] = float("nan")
+    learner.start(good)
+    learner.finish()
+    before = learner.online_parameters.values.clone()
+    learner.start(broken)
+    learner.finish()
+    with pytest.raises(NonFiniteError, match="on rank 0 at update 1 "):
+        learner.settle()
+    assert torch.equal(learner.online_parameters.values, before)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_the_norm_of_prioritised_sums_does_not_overflow():
     values = torch.zeros(5)
     buffer = SumBuffer(values, 5, rank=0, world_size=2, shares=True)
     buffer.payload.fill_(3e25)
-    assert buffer.read_control().norm == pytest.approx(3e25 * 5**0.5)
+    assert buffer.agreement(buffer.numbers()).norm == pytest.approx(3e25 * 5**0.5)
 
 
 @pytest.mark.parametrize("change", changes())
@@ -210,9 +210,9 @@ def test_the_digest_notices(change):
     same, other = buffers
     alike = same.tensor.clone()
     same.tensor.add_(alike)
-    assert same.read_control().parameters_equal
+    assert same.agreement(same.numbers()).parameters_equal
     other.tensor.add_(alike)
-    assert not other.read_control().parameters_equal
+    assert not other.agreement(other.numbers()).parameters_equal
 
 
 @pytest.mark.parametrize(

@@ -101,34 +101,6 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
     assert compiled.statistics.loss == pytest.approx(eager.statistics.loss, rel=1e-3)
 
 
-def test_recorded_updates_are_the_same(monkeypatch):
-    """The copies' part, without a GPU: what is recorded reads and writes the same memory again."""
-    recorded = []
-
-    def record(work):
-        recorded.append(work)
-        results = tuple(result.clone() for result in work())
-
-        def replay():
-            for place, result in zip(results, work(), strict=True):
-                place.copy_(result)
-            return results
-
-        return replay
-
-    plain = make_learner(NetworkConfig(), ObjectiveConfig(), VECTORS)
-    monkeypatch.setattr(base, "record_on_gpu", record)
-    learner = make_learner(NetworkConfig(), ObjectiveConfig(), VECTORS, cuda_graph=True)
-    learner.warm_up(next(batches(VECTORS, 1)))
-    for batch in batches(VECTORS, 20):
-        priorities = [each.start(batch).clone() for each in (plain, learner)]
-        assert torch.equal(*priorities)
-        plain.finish()
-        learner.finish()
-    assert torch.equal(learner.online_parameters.values, plain.online_parameters.values)
-    assert len(recorded) == 1
-
-
 @pytest.mark.parametrize("option", ["compile", "cuda_graph"])
 @pytest.mark.parametrize(
     "draws",

@@ -186,7 +186,9 @@ class OptimizerConfig(Section):
     first update: it takes some seconds to a minute, and a C++ compiler (on a GPU, Triton).
     """
     cuda_graph: bool = False
-    """On a GPU, record the kernels of both passes once and launch them together at each update."""
+    """On a GPU, record the kernels of both passes, and those of the step behind the averaging, once
+    and launch them together at each update. What came of a step is known one update later.
+    """
     max_grad_norm: float | None = positive(10.0)
     """Clip the gradient of an optimizer step to this L2 norm; `None` does not clip."""
     world_size_scaling: Literal["none", "sqrt", "linear"] = "none"

@@ -116,13 +116,30 @@ class SumBuffer:
         copy[len(self.payload)] = 0.0
         return copy
 
-    def read_control(self) -> Agreement:
-        """What all ranks wrote, after the sum. On a GPU this waits for it, once."""
-        ranks = self._world_size
+    def numbers(self) -> list[float]:
+        """The payload's norm and what all ranks wrote, after the sum. On a GPU this waits for it,
+        once.
+        """
         if self._on_host is not None:
-            numbers = [self._norm().item(), *self._agreed.tolist()]
-        else:
-            numbers = torch.cat((self._norm(), self._agreed)).tolist()
+            return [self._norm().item(), *self._agreed.tolist()]
+        numbers: list[float] = self._all_numbers().tolist()
+        return numbers
+
+    def _all_numbers(self) -> Tensor:
+        return torch.cat((self._norm(), self._agreed))
+
+    def on_device(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `numbers` gives, without waiting for it: all of it [K], mass / weight_floor [] of
+        what `agreement` makes of it, and how many ranks [] have something not finite.
+        """
+        ranks, shares = self._world_size, self._shares
+        mass = shares[:ranks].sum() if len(shares) else self._control.new_full((), ranks)
+        floor = shares[ranks:].min() if len(shares) else torch.ones_like(mass)
+        return self._all_numbers(), mass / floor, self._control[4]
+
+    def agreement(self, numbers: list[float]) -> Agreement:
+        """What all ranks say in these numbers."""
+        ranks = self._world_size
         norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
         sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.

@@ -17,13 +17,8 @@ from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
-from hvd_dqn.learner.passes import (
-    CompiledPasses,
-    EagerPasses,
-    Passes,
-    RecordedPasses,
-    record_on_gpu,
-)
+from hvd_dqn.learner.passes import CompiledPasses, EagerPasses, Passes
+from hvd_dqn.learner.recorded import Decision, RecordedPasses, RecordedStep, record_on_gpu
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
 from hvd_dqn.optimizers import make_optimizer, make_step
@@ -39,7 +34,8 @@ class NonFiniteError(RunError):
 @dataclass
 class LearnerStatistics:
     """Sums since the last report. Losses and values are means over all ranks, over the updates that
-    `agreed` counts; the rest is this rank's. on_its_way_seconds: how long sums had been under way
+    `agreed` counts; the rest is this rank's. A recorded step is counted when the host has read what
+    came of it. on_its_way_seconds: how long sums had been under way
     when the rank began to wait for them, at most.
     """
 
@@ -78,6 +74,8 @@ class Learner(ABC):
 
     Between them the ranks' sums are on their way, and the caller does something useful. A rank that
     `wants_stop` tells the others with its sums: `stop_agreed` changes on all at the same update.
+    Where steps are recorded (`optimizer.cuda_graph`), the host learns of an update what came of it
+    as late as at the next one, or when it is asked to `settle`.
     """
 
     def __init__(
@@ -114,6 +112,7 @@ class Learner(ABC):
         self._digest = self._make_digest()
         self._whole = torch.nn.Parameter(self.online_parameters.values)
         self._optimizer = make_optimizer(config, self._whole, learning_rate=rate(0))
+        self.learning_rate = rate(0)  # of the last update
         self.updates = 0
         self.statistics = LearnerStatistics()
         self._take_roots_parameters()
@@ -134,18 +133,14 @@ class Learner(ABC):
     def finish(self) -> None:
         """Take the step.
 
-        Raises `NonFiniteError` on all ranks alike, at the same update.
+        Raises `NonFiniteError` on all ranks alike, at the same update: that one, or the one before
+        it where steps are recorded.
         """
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
         """Within it, the online network is one and the same on all ranks. Collective."""
         yield
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the last update."""
-        return float(self._optimizer.param_groups[0]["lr"])
 
     def parameters_are_finite(self) -> bool:
         """Whether every parameter of the online network is a number."""
@@ -175,7 +170,7 @@ class Learner(ABC):
         """
 
     def _steps_state(self) -> State:
-        """What the optimizer works on."""
+        """What the optimizer works on, when all updates are settled."""
         return {
             "updates": self.updates,
             "online": self.online_parameters.values,
@@ -220,6 +215,19 @@ class Learner(ABC):
             self._passes = RecordedPasses(self._passes, record_on_gpu)
         self._whole.grad = gradients if averaged is None else averaged
         self._prime_optimizer()
+        self._recorded_step = self._record_step(self._whole.grad) if self._records else None
+
+    def _record_step(self, gradients: Tensor) -> RecordedStep:
+        self._optimizer.param_groups[0]["lr"] = 1.0  # see there
+        return RecordedStep(
+            self._decide,
+            self._step_optimizer,
+            parameters=self.online_parameters.values,
+            gradients=gradients,
+            state=list(self._moments_and_count().values()),
+            max_grad_norm=self._max_grad_norm,
+            record=record_on_gpu,
+        )
 
     def _prime_optimizer(self) -> None:
         """Make the optimizer's state now, on every rank: what is saved, restored or averaged has
@@ -246,6 +254,8 @@ class Learner(ABC):
         of those to come. Nothing that an update depends on changes.
         """
         self._passes.warm_up(batch)
+        if self._recorded_step is not None:
+            self._recorded_step.warm_up()
 
     def _run_passes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Passes`; the layers that change have changed before."""
@@ -253,13 +263,38 @@ class Learner(ABC):
         self.target.prepare(self._generator, learning=True)
         return self._passes(batch)
 
+    @abstractmethod
+    def _decide(self) -> Decision:
+        """What a recorded step depends on."""
+
+    @abstractmethod
+    def _conclude(self, numbers: list[float]) -> None:
+        """What the host makes of a recorded step, from the numbers of its decision."""
+
     def _step(self, gradients: Tensor, norm: float) -> None:
+        """The host has decided to."""
         if self._max_grad_norm is not None and norm > self._max_grad_norm:
             gradients.mul_(self._max_grad_norm / norm)
-        self._optimizer.param_groups[0]["lr"] = self._rate(self.updates)
+        self.learning_rate = self._rate(self.updates)
+        self._optimizer.param_groups[0]["lr"] = self.learning_rate
         self._step_optimizer()
         self._count()
         self.statistics.grad_norm += norm
+
+    def _launch(self, step: RecordedStep) -> None:
+        """The device decides."""
+        self.settle()
+        self.learning_rate = self._rate(self.updates)
+        step.launch(self.learning_rate)
+        self.updates += 1
+
+    def settle(self) -> None:
+        """Know what came of the last update; see `finish` for what it raises. The same on all ranks
+        where they call it at the same update.
+        """
+        numbers = None if self._recorded_step is None else self._recorded_step.read()
+        if numbers is not None:
+            self._conclude(numbers)
 
     def _count(self) -> None:
         """An update is done, with a step or without."""

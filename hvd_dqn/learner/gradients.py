@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hvd_dqn.distributed.flat import SumBuffer
+from hvd_dqn.distributed.flat import Agreement, SumBuffer
 from hvd_dqn.learner.base import Learner
+from hvd_dqn.learner.recorded import Decision
 from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
 
@@ -28,7 +29,7 @@ class GradientAveragingLearner(Learner):
     def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
         super().__init__(**common)
         self._prioritized = prioritized
-        self._buffer = self._new_buffer()
+        self._buffer = self._sums = self._new_buffer()
         self._use_gradients(self._buffer.payload)
 
     def _new_buffer(self) -> SumBuffer:
@@ -42,6 +43,7 @@ class GradientAveragingLearner(Learner):
 
     def state_dict(self) -> HalvedState:
         """See `Learner`."""
+        self.settle()
         return HalvedState(shared=self._steps_state(), own=self._own_state())
 
     def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
@@ -60,7 +62,7 @@ class GradientAveragingLearner(Learner):
         update where it raises.
         """
         self._wait()
-        self._take_step(self._buffer)
+        self._take_step()
         self._update_target()
 
     def _differentiate(self, batch: Batch) -> Tensor:
@@ -76,18 +78,47 @@ class GradientAveragingLearner(Learner):
         self._buffer.write_control(numbers, digest, batch.share, stop=self._wants_stop())
         return priority
 
-    def _take_step(self, sums: SumBuffer) -> None:
-        agreement = sums.read_control()
-        gradients = sums.payload
-        divisor = agreement.mass / agreement.weight_floor
-        if divisor != 1.0:
-            gradients.div_(divisor)
-        norm = agreement.norm / divisor
-        self._require_finite(agreement, norm)
-        self._step(gradients, norm)
+    def _take_step(self) -> None:
+        if self._recorded_step is not None:
+            self._launch(self._recorded_step)
+            return
+        agreement, norm = self._agreement(self._sums.numbers())
+        if _divisor(agreement) != 1.0:
+            self._sums.payload.div_(_divisor(agreement))
+        self._step(self._sums.payload, norm)
         self._record(agreement)
+        self._heal(agreement)
+
+    def _agreement(self, numbers: list[float]) -> tuple[Agreement, float]:
+        """What the ranks say in a sum, and the norm of the averaged gradients: all are finite."""
+        agreement = self._sums.agreement(numbers)
+        norm = agreement.norm / _divisor(agreement)
+        self._require_finite(agreement, norm)
+        return agreement, norm
+
+    def _decide(self) -> Decision:
+        """See `Learner`."""
+        numbers, divisor, nonfinite = self._sums.on_device()
+        norm = numbers[0] / divisor
+        return Decision(numbers, divisor, norm, norm.isfinite() & (nonfinite == 0))
+
+    def _conclude(self, numbers: list[float]) -> None:
+        """See `Learner`."""
+        self.updates -= 1  # that update is the one to tell of
+        agreement, norm = self._agreement(numbers)
+        self._count()
+        self.statistics.grad_norm += norm
+        self._record(agreement)
+        self._heal(agreement)
+
+    def _heal(self, agreement: Agreement) -> None:
         if not agreement.parameters_equal:
             self._resynchronise()
+
+
+def _divisor(agreement: Agreement) -> float:
+    """From the sum of gradients to their mean."""
+    return agreement.mass / agreement.weight_floor
 
 
 class DelayedGradientsLearner(GradientAveragingLearner):
@@ -107,6 +138,7 @@ class DelayedGradientsLearner(GradientAveragingLearner):
         the run that goes on does not have.
         """
         self._land()
+        self.settle()
         shared: State = self._steps_state() | {"sums": self._sums.without_stops()}
         return HalvedState(shared, own=self._own_state())
 
@@ -123,7 +155,7 @@ class DelayedGradientsLearner(GradientAveragingLearner):
         """Take the step of the update before, where there was one, and send this one's."""
         if self.updates > 0:
             self._land()
-            self._take_step(self._sums)
+            self._take_step()
         else:
             self._count()
         self._update_target()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hvd_dqn.distributed.flat import SumBuffer
 from hvd_dqn.learner.base import Learner
+from hvd_dqn.learner.recorded import Decision
 from hvd_dqn.state_files import HalvedState
 from hvd_dqn.structs import Batch, ReplayShare
 
@@ -50,6 +51,15 @@ class ParameterAveragingLearner(Learner):
         """Take this rank's step, and average where the time has come. A rank whose numbers are not
         finite takes no more steps until then.
         """
+        if self._recorded_step is not None:
+            self._launch(self._recorded_step)
+        else:
+            self._step_or_not()
+        if self.updates % self._period_updates == 0:
+            self._average()
+        self._update_target()
+
+    def _step_or_not(self) -> None:
         norms = torch.linalg.vector_norm(self._gradients)
         norm, nonfinite = torch.stack((norms, self._nonfinite)).tolist()
         if nonfinite or not norm < float("inf"):
@@ -57,12 +67,23 @@ class ParameterAveragingLearner(Learner):
             self._count()
         else:
             self._step(self._gradients, norm)
-        if self.updates % self._period_updates == 0:
-            self._average()
-        self._update_target()
+
+    def _decide(self) -> Decision:
+        """See `Learner`."""
+        norm = torch.linalg.vector_norm(self._gradients)
+        is_finite = norm.isfinite() & (self._nonfinite == 0)
+        self._nonfinite.copy_(~is_finite)
+        step_norm = torch.where(is_finite, norm, 0.0)
+        return Decision(step_norm.unsqueeze(0), torch.ones_like(norm), norm, is_finite)
+
+    def _conclude(self, numbers: list[float]) -> None:
+        """See `Learner`."""
+        self.statistics.updates += 1
+        self.statistics.grad_norm += numbers[0]
 
     def state_dict(self) -> HalvedState:
         """Everything is this rank's own, what has come together since the last average as well."""
+        self.settle()
         own = self._own_state() | {
             "steps": self._steps_state(),
             "means": self._means,
@@ -107,7 +128,7 @@ class ParameterAveragingLearner(Learner):
         )
         self._send(self._buffer)
         self._wait()
-        agreement = self._buffer.read_control()
+        agreement = self._buffer.agreement(self._buffer.numbers())
         self._require_finite(agreement, 0.0)
         self._record(agreement, self._period_updates)
         sums_of_parts = torch.split(self._buffer.payload, [len(part) for part in self._averaged])

@@ -84,10 +84,10 @@ class CompiledPasses:
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Passes`."""
         if self._program is None:
-            self._inputs = _memory_for(batch)
-            _copy(batch, self._inputs)
+            self._inputs = memory_for(batch)
+            copy_batch(batch, self._inputs)
             self._program = self._compiled()
-        _copy(batch, self._inputs)
+        copy_batch(batch, self._inputs)
         priority, numbers = self._program(*self._memory)
         return priority, numbers
 
@@ -112,7 +112,7 @@ class CompiledPasses:
         parameters = {name: next(tensors) for name in self._parameters}
         constants = {name: next(tensors) for name in self._constants}
         gradients = [next(tensors) for _ in self._gradients]
-        batch = _batch_of(list(tensors))
+        batch = batch_of(list(tensors))
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, LossTerms]:
             terms: LossTerms = functional_call(self._terms, parameters | constants, (batch,))
@@ -125,70 +125,19 @@ class CompiledPasses:
         return terms.priority, _numbers(terms, total)
 
 
-class RecordedPasses:
-    """Other passes, whose kernels are recorded once and then launched together, a batch's copy into
-    memory of its own before them.
-
-    A GPU is through with a small network's kernels sooner than Python has launched them.
-    """
-
-    def __init__(
-        self, passes: Passes, record: Callable[[Callable[[], _Results]], Callable[[], _Results]]
-    ) -> None:
-        """`record`, such as `record_on_gpu`, gives what does the same as a function again."""
-        self._passes = passes
-        self._record = record
-        self._replay: Callable[[], _Results] | None = None
-        self._inputs: list[Tensor] = []
-
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `Passes`."""
-        if self._replay is None:
-            self._inputs = _memory_for(batch)
-            _copy(batch, self._inputs)
-            own = _batch_of(self._inputs)
-            self._replay = self._record(lambda: self._passes(own))
-        _copy(batch, self._inputs)
-        return self._replay()
-
-    def warm_up(self, batch: Batch) -> None:
-        """Compile, and record."""
-        self._passes.warm_up(batch)
-        self(batch)
-
-
-def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
-    """`work`'s kernels as a CUDA graph, which reads and writes the same memory at each launch;
-    results too. What the host does in it is done now, and once.
-    """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose their kernels and take their memory at the first
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Another thread of the process, such as Horovod's, may call CUDA meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        results = work()
-
-    def replay() -> _Results:
-        graph.replay()
-        return results
-
-    return replay
-
-
-def _memory_for(batch: Batch) -> list[Tensor]:
+def memory_for(batch: Batch) -> list[Tensor]:
+    """Room for the tensors of batches like this one, to which `copy_batch` copies them."""
     return [part.new_empty(part.shape) for part in batch[:6]]
 
 
-def _copy(batch: Batch, memory: list[Tensor]) -> None:
+def copy_batch(batch: Batch, memory: list[Tensor]) -> None:
+    """All that the passes read of it."""
     for place, part in zip(memory, batch[:6], strict=True):
         place.copy_(part, non_blocking=True)
 
 
-def _batch_of(memory: list[Tensor]) -> Batch:
+def batch_of(memory: list[Tensor]) -> Batch:
+    """The batch that lies there."""
     obs, action, reward, discount, next_obs, weight = memory
     slot, share = np.empty(0), ReplayShare()  # of no use to the passes
     return Batch(obs, action, reward, discount, next_obs, weight, slot, share)

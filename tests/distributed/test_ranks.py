@@ -91,12 +91,15 @@ def run_job(tmp_path, standing):
 
 
 @pytest.mark.parametrize("average", ["gradients", "delayed_gradients"])
-@pytest.mark.parametrize(("ranks", "backend"), [(2, "horovod"), (3, "horovod"), (2, "mpi")])
-def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, average):
+@pytest.mark.parametrize(
+    ("ranks", "backend", "recorded"),
+    [(2, "horovod", False), (3, "horovod", False), (2, "mpi", False), (2, "horovod", True)],
+)
+def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, recorded, average):
     size, updates = 16, 60
     how = {"average": average}
     results = run_job("equivalence", ranks=ranks, backend=backend, size=size, updates=updates,
-        distributed=how,
+        distributed=how, optimizer={"cuda_graph": recorded},
     )  # fmt: skip
     single = workers.make_learner(LocalCommunicator(), seed=0, distributed=how)
     start = single.online_parameters.values.clone()
@@ -117,11 +120,13 @@ def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, avera
         )
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_prioritised_ranks_weigh_as_much_as_their_replays(run_job, ranks):
+@pytest.mark.parametrize(("ranks", "recorded"), [(2, False), (3, False), (2, True)])
+def test_prioritised_ranks_weigh_as_much_as_their_replays(run_job, ranks, recorded):
     """Against one rank whose samples carry the weights that one replay would give them."""
     size, updates = 16, 40
-    results = run_job("equivalence", ranks=ranks, size=size, updates=updates, prioritized=True)
+    results = run_job("equivalence", ranks=ranks, size=size, updates=updates, prioritized=True,
+        optimizer={"cuda_graph": recorded},
+    )  # fmt: skip
     shares = [workers.share_of(rank) for rank in range(ranks)]
     mass = sum(share.mass for share in shares)
     floor = min(share.weight_floor for share in shares)
@@ -142,9 +147,11 @@ def test_prioritised_ranks_weigh_as_much_as_their_replays(run_job, ranks):
         )
 
 
-@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+@pytest.mark.parametrize(
+    ("backend", "recorded"), [("horovod", False), ("mpi", False), ("horovod", True)]
+)
 @pytest.mark.parametrize("state", ["average", "keep", "reset"])
-def test_parameter_averaging_is_local_steps_and_means(run_job, backend, state):
+def test_parameter_averaging_is_local_steps_and_means(run_job, backend, recorded, state):
     size, updates, period, ranks = 16, 34, 5, 2
     distributed = {
         "average": "parameters",
@@ -152,7 +159,7 @@ def test_parameter_averaging_is_local_steps_and_means(run_job, backend, state):
         "average_optimizer_state": state,
     }
     results = run_job("equivalence", backend=backend, size=size, updates=updates,
-        distributed=distributed,
+        distributed=distributed, optimizer={"cuda_graph": recorded},
     )  # fmt: skip
     alone = [workers.make_learner(LocalCommunicator(), seed=0) for _ in range(ranks)]
     for number, batch in enumerate(workers.batches(updates, size * ranks), start=1):
@@ -193,11 +200,27 @@ def average(learners, state):
             learner.target_parameters.values.copy_(learner.online_parameters.values)
 
 
-@pytest.mark.parametrize("backend", ["horovod", "mpi"])
-def test_one_ranks_bad_first_number_ends_all_at_the_first_average(run_job, backend):
-    for result in run_job("bad_start", backend=backend):
+@pytest.mark.parametrize(
+    ("backend", "recorded"), [("horovod", False), ("mpi", False), ("horovod", True)]
+)
+def test_one_ranks_bad_first_number_ends_all_at_the_first_average(run_job, backend, recorded):
+    results = run_job(
+        "bad_start", backend=backend, average="parameters", bad_at=0, recorded=recorded
+    )
+    for result in results:
         assert result["updates"] == 10
         assert "on rank 1 at update 10 " in result["said"]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("bad_at", [0, 4, 9])
+def test_one_ranks_bad_number_ends_all_at_that_update(run_job, bad_at, recorded):
+    """By a step that was recorded, too: parameters are those before it, whenever that is told."""
+    results = run_job("bad_start", average="gradients", bad_at=bad_at, recorded=recorded)
+    for result in results:
+        assert result["updates"] == bad_at
+        assert f"on rank 1 at update {bad_at} " in result["said"]
+        assert result["digests"][-1] == result["digests"][bad_at] == results[0]["digests"][bad_at]
 
 
 def test_prioritised_ranks_with_noise_stay_bit_equal(run_job):
@@ -252,11 +275,16 @@ def test_horovod_and_mpi_agree_bit_for_bit_on_two_ranks(run_job):
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize(("target_period", "drift_at", "healed_at"), [(10, 31, 32), (1000, 24, 24)])
+@pytest.mark.parametrize(
+    ("target_period", "drift_at", "healed_at", "recorded"),
+    [(10, 31, 32, False), (1000, 24, 24, False), (1000, 24, 25, True)],
+)
 def test_a_rank_that_drifts_is_noticed_healed_and_reported(
-    run_job, target_period, drift_at, healed_at
+    run_job, target_period, drift_at, healed_at, recorded
 ):
-    results = run_job("drift", ranks=3, target_period=target_period, drift_at=drift_at)
+    results = run_job(
+        "drift", ranks=3, target_period=target_period, drift_at=drift_at, recorded=recorded
+    )
     digests = [result["digests"] for result in results]
     for number, (one, two, three) in enumerate(zip(*digests, strict=True)):
         assert (one == two == three) == (not drift_at <= number < healed_at)

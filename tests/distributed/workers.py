@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,7 +38,7 @@ from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.files import publish
-from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate
+from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate, base
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.networks import make_network
 from hvd_dqn.objectives import ExpectedObjective
@@ -92,6 +93,30 @@ def make_learner(
     )
 
 
+@contextlib.contextmanager
+def recording_without_a_gpu() -> Iterator[list[Callable[[], Any]]]:
+    """In place of a CUDA graph, the same function again, whose results stay where they are; what
+    was recorded.
+    """
+    recorded: list[Callable[[], Any]] = []
+
+    def record(work: Callable[[], Any]) -> Callable[[], Any]:
+        recorded.append(work)
+        results = work()
+        if results is not None:
+            results = tuple(result.clone() for result in results)
+
+        def replay() -> Any:
+            for place, result in zip(results or (), work() or (), strict=True):
+                place.copy_(result)
+            return results
+
+        return replay
+
+    with mock.patch.object(base, "record_on_gpu", record):
+        yield recorded
+
+
 def batches(count: int, size: int) -> list[Batch]:
     """The same on every rank."""
     generator = torch.Generator().manual_seed(7)
@@ -127,14 +152,20 @@ def share_of(rank: int) -> ReplayShare:
 def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Updates on this rank's share of common batches."""
     prioritized = options.get("prioritized", False)
-    learner = make_learner(
-        comm, seed=comm.rank, prioritized=prioritized, distributed=options.get("distributed")
-    )
+    with recording_without_a_gpu():
+        learner = make_learner(
+            comm,
+            seed=comm.rank,
+            prioritized=prioritized,
+            distributed=options.get("distributed"),
+            optimizer=options.get("optimizer"),
+        )
     size = options["size"]
     share = share_of(comm.rank) if prioritized else ReplayShare()
     for batch in batches(options["updates"], size * comm.world_size):
         learner.start(part(batch, comm.rank, size)._replace(share=share))
         learner.finish()
+    learner.settle()
     with learner.shared_parameters():
         shared = learner.online_parameters.values.tolist()
     return {
@@ -147,23 +178,39 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """Local steps; the last rank's first batch holds a bad number."""
-    learner = make_learner(comm, seed=0, distributed={"average": "parameters"})
+    """Updates, of which one of the last rank's batches holds a bad number."""
+    with recording_without_a_gpu():
+        learner = make_learner(
+            comm,
+            seed=0,
+            distributed={"average": options["average"]},
+            optimizer={"cuda_graph": options["recorded"]},
+        )
     said = ""
+    digests = []
     try:
         for number, batch in enumerate(batches(10, 8)):
-            if number == 0 and comm.rank == comm.world_size - 1:
+            if number == options["bad_at"] and comm.rank == comm.world_size - 1:
                 batch.reward[0] = float("nan")
+            digests.append(sha256(learner.online_parameters.values))
             learner.start(batch)
             learner.finish()
+        learner.settle()
     except NonFiniteError as error:
         said = str(error)
-    return {"said": said, "updates": learner.updates}
+    at_the_end = sha256(learner.online_parameters.values)
+    return {"said": said, "updates": learner.updates, "digests": [*digests, at_the_end]}
 
 
 def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """One rank's parameters are changed behind the others' backs."""
-    learner = make_learner(comm, seed=0, target_period=options["target_period"])
+    with recording_without_a_gpu():
+        learner = make_learner(
+            comm,
+            seed=0,
+            target_period=options["target_period"],
+            optimizer={"cuda_graph": options["recorded"]},
+        )
     digests = []
     for number, batch in enumerate(batches(40, 8 * comm.world_size)):
         if number == options["drift_at"] and comm.rank == comm.world_size - 1:
