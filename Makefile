@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
-.PHONY: train test check setup docs peers chaos cluster-test container-test clean
+.PHONY: train test check setup docs bench peers chaos cluster-test container-test clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -66,6 +66,18 @@ $(READY_TO_TEST): $(READY)
 # The documentation site, in site/.
 docs: $(READY_TO_TEST)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# Replay, sums and scaling as in benchmarks/RESULTS.md, an hour on two quiet cores; beside other
+# libraries once `make peers` has installed them.
+WORK := --network.layer_norm=False --network.scale_observations=False --objective.double=False \
+	--replay.n_step=1 --vector_steps_per_iteration=1 --updates_per_iteration=1 \
+	--target_period_updates=250 --distributed.threads_per_rank=1 --logging.period_env_steps=8000
+bench: $(READY)
+	hvd-dqn bench replay
+	horovodrun -np $(RANKS) hvd-dqn bench allreduce
+	hvd-dqn bench scaling --ranks $(RANKS) -- cartpole $(WORK)
+	hvd-dqn bench compare $(if $(wildcard .venv-peers),--python .venv-peers/bin/python) \
+	  -- cartpole $(WORK)
 
 # What other people use, for benchmarks/replay.py and benchmarks/minatar_games.py: never in our own
 # environment, whose versions they would change.

@@ -36,6 +36,7 @@ COMPILED = RECORDED | {"optimizer.compile": "True"}
 BFLOAT16 = COMPILED | {"network.precision": "bfloat16"}
 ON_DEVICE = BFLOAT16 | {"replay.storage": "device"}
 OVERLAPPED = ON_DEVICE | {"env.overlap_updates": "True"}
+APART = OVERLAPPED | {"env.overlap_acting": "True"}
 ROWS: dict[str, dict[str, str]] = {
     "eager": {},
     "recorded (CUDA graph)": RECORDED,
@@ -43,6 +44,7 @@ ROWS: dict[str, dict[str, str]] = {
     "and bfloat16": BFLOAT16,
     "and the replay on the device": ON_DEVICE,
     "and environments meanwhile": OVERLAPPED,
+    "and acting on its own stream": APART,
 }
 OF_A_GPU = {"optimizer.cuda_graph", "replay.storage"}
 

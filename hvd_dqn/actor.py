@@ -9,49 +9,10 @@ import numpy as np
 import torch
 
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
-from hvd_dqn.networks import QNetwork, host_network
+from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.stages import StageClock
 from hvd_dqn.structs import Episode
-
-
-class GreedyPolicy:
-    """The action of the highest value.
-
-    A noisy network draws new noise from `generator` at each call; without one it has none. The
-    network's parameters may change, but not move in memory.
-    """
-
-    def __init__(
-        self, network: QNetwork, device: torch.device, generator: torch.Generator | None = None
-    ) -> None:
-        self._network = network
-        self._device = device
-        self._generator = generator
-        self._on_host = host_network(network) if device.type == "cpu" else None
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions [N] int64 for observations [N, *shape]. On a GPU this waits for the result."""
-        action: np.ndarray = self.values(obs).argmax(axis=1)
-        return action
-
-    def values(self, obs: np.ndarray) -> np.ndarray:
-        """Action values [N, A]."""
-        if self._on_host is not None and self._on_host.is_faster(len(obs)):
-            return self._on_host(obs)
-        with torch.no_grad():
-            self._network.prepare(self._generator, learning=False)
-            values: np.ndarray = self._network(torch.from_numpy(obs).to(self._device)).cpu().numpy()
-        return values
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the generator, if there is one."""
-        return {} if self._generator is None else {"generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        if self._generator is not None:
-            self._generator.set_state(state["generator"])
 
 
 class Exploration:
@@ -145,7 +106,8 @@ class Actor:
         self.begin_episodes(0)
 
     def begin_episodes(self, number: int) -> None:
-        """Start the episode of this number in every environment."""
+        """Start the episode of this number in every environment, by the network as it is."""
+        self._policy.follow()
         self._obs = self._envs.reset(number)
         self._replay.start(self._obs)
         self._exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
@@ -167,6 +129,7 @@ class Actor:
         """
         action = self._choose(epsilon)
         self._envs.begin(action)
+        self._policy.follow()
         self._begun = epsilon, action
 
     def step_meanwhile(self) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from hvd_dqn import schedules, seeding
-from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
+from hvd_dqn.actor import Actor, Exploration
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
 from hvd_dqn.networks import QNetwork, make_network
 from hvd_dqn.objectives import make_objective
@@ -190,7 +191,8 @@ def assemble_actor(
         rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
     )
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
-    policy = GreedyPolicy(online, resources.device, generator)
+    kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
+    policy = kind(online, resources.device, generator)
     return Actor(resources.envs, policy, exploration, replay, clock)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from hvd_dqn import schedules
-from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.errors import StoppedError, UserError
 from hvd_dqn.evaluation import CLOSING, PERIODIC, EvaluationResult
+from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.metrics import Evaluation, Event, EventKind, Meter, Metrics, ReplayFacts
 from hvd_dqn.replay import ReplayBuffer

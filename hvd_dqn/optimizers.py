@@ -13,8 +13,8 @@ from hvd_dqn.config import OptimizerConfig
 def make_optimizer(
     config: OptimizerConfig, whole: torch.nn.Parameter, *, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of these settings; on a GPU it can be recorded as a CUDA graph."""
-    capturable = whole.is_cuda
+    """The optimizer of these settings."""
+    capturable = config.cuda_graph and whole.is_cuda
     if config.name == "radam":
         return torch.optim.RAdam(
             [whole], lr=learning_rate, eps=config.adam_eps, capturable=capturable

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn.actor import Actor, Exploration, GreedyPolicy
+from hvd_dqn.actor import Actor, Exploration
 from hvd_dqn.assembly import epsilon
 from hvd_dqn.config import Config, NetworkConfig, ObjectiveConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.networks import make_network
 from hvd_dqn.stages import StageClock
 from tests.envs.scripted import ScriptedSimulators, bytes_space
@@ -83,13 +84,23 @@ class Recorder:
         self.steps.append(step)
 
 
+class Zeros:
+    """A policy."""
+
+    def __call__(self, obs):
+        return np.zeros(2, dtype=np.int64)
+
+    def follow(self):
+        pass
+
+
 def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     ends = [["life", None], ["truncated", "terminated"]]
     envs = VectorEnvironment(
         ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
     )
     replay, exploration = Recorder(), make(num_envs=2, zeta_exponent=1.01)
-    actor = Actor(envs, lambda obs: np.zeros(2, dtype=np.int64), exploration, replay, StageClock())
+    actor = Actor(envs, Zeros(), exploration, replay, StageClock())
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
     episodes = [actor.step(0.5), actor.step(0.5)]
@@ -108,8 +119,7 @@ def test_a_step_in_two_halves_reaches_the_replay_in_the_second(in_a_thread, mean
     simulators.lets_others_run = in_a_thread
     envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0)
     replay = Recorder()
-    policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
-    actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
+    actor = Actor(envs, Zeros(), make(num_envs=2), replay, StageClock())
     for steps in (0, 1):
         actor.begin_step(np.zeros(2))
         if meanwhile:
@@ -132,8 +142,7 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
     )
     replay = Recorder()
     replay.cut = lambda columns, obs: replay.steps.append("cut")
-    policy = lambda obs: np.zeros(2, dtype=np.int64)  # noqa: E731
-    actor = Actor(envs, policy, make(num_envs=2), replay, StageClock())
+    actor = Actor(envs, Zeros(), make(num_envs=2), replay, StageClock())
     actor.begin_step(np.zeros(2))
     actor.step_meanwhile()
     assert actor.finish_step() == []

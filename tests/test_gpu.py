@@ -10,6 +10,7 @@ from hvd_dqn.assembly import assemble_replay
 from hvd_dqn.config import Config, NetworkConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import Resources
@@ -103,6 +104,7 @@ def test_a_bad_number_takes_no_recorded_step():
     "changes",
     [
         {"optimizer.cuda_graph": True, "env.overlap_updates": True},
+        {"optimizer.cuda_graph": True, "env.overlap_updates": True, "env.overlap_acting": True},
         {"optimizer.cuda_graph": True, "optimizer.compile": True, "replay.storage": "device"},
         {"distributed.average": "delayed_gradients", "optimizer.cuda_graph": True},
         {
@@ -118,6 +120,24 @@ def test_a_run_with_recorded_updates(tmp_path, changes):
     summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert summary.progress.updates > 1000
     assert np.isfinite(summary.score.mean)
+
+
+def test_acting_on_a_stream_of_its_own_is_by_the_copy_alone():
+    """While updates are under way on another, which change what it was copied from."""
+    learner = workers.make_learner(LocalCommunicator(), seed=0, device=torch.device("cuda"))
+    policy = LatePolicy(learner.online, torch.device("cuda"))
+    policy.follow()
+    obs = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    before = GreedyPolicy(learner.online, torch.device("cuda")).values(obs)
+    for batch in workers.batches(50, 32):
+        moved = [v.cuda() for v in batch if isinstance(v, torch.Tensor)]
+        learner.start(workers.Batch(*moved, batch.slot, batch.share))
+        learner.finish()
+        np.testing.assert_allclose(policy.values(obs), before, rtol=1e-5, atol=1e-6)
+    policy.follow()
+    after = GreedyPolicy(learner.online, torch.device("cuda")).values(obs)
+    np.testing.assert_allclose(policy.values(obs), after, rtol=1e-5, atol=1e-6)
+    assert np.abs(after - before).max() > 1e-3
 
 
 def filled_replay(storage: str, device: str):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.config import NetworkConfig, ObjectiveConfig
+from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.networks import host_network, make_network
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ FLOORS = [
     ["errors"],
     ["config", "structs", "stages", "seeding", "memory", "state_files", "files", "signals"],
     ["schedules", "presets", "losses", "networks", "distributed", "envs"],
-    ["objectives", "replay", "command_line", "optimizers"],
+    ["objectives", "replay", "command_line", "optimizers", "greedy"],
     ["actor", "learner"],
     [
         "evaluation",

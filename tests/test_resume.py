@@ -51,6 +51,12 @@ CASES = {
         "learning_starts_env_steps": 0,
         "total_env_steps": 800,
     },
+    "acting by the network before the last updates": {
+        "env.overlap_updates": True,
+        "env.overlap_acting": True,
+        "network.noisy": True,
+        "total_env_steps": 800,
+    },
     "Box2D": {"env.id": "LunarLander-v3"},
     "Atari": {
         "env.id": "ALE/Pong-v5",

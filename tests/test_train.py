@@ -4,18 +4,20 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.envs.simulators import SerialSimulators
+from hvd_dqn.greedy import LatePolicy
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.training import train
 from hvd_dqn.watchdog import Watchdog
-from tests.distributed.workers import small_config
+from tests.distributed.workers import sha256, small_config
 
 
 def order_of_work(monkeypatch, tmp_path, **changes):
@@ -76,6 +78,35 @@ def test_what_steps_in_this_thread_does_so_while_gradients_are_on_their_way(monk
     train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     first = done.index("start")
     assert done[first : first + 3] == ["start", "step", "finish"]
+
+
+def test_acting_may_be_by_the_network_before_the_last_iterations_updates(monkeypatch, tmp_path):
+    after_updates, used = [], []
+    finish, values = GradientAveragingLearner.finish, LatePolicy.values
+
+    def finishing(self):
+        if not after_updates:
+            after_updates.append(sha256(self.online_parameters.values))
+        finish(self)
+        after_updates.append(sha256(self.online_parameters.values))
+
+    def acting(self, obs):
+        own = torch.cat([p.reshape(-1) for p in self._network.parameters()])
+        used.append((len(after_updates) - 1, sha256(own)))
+        return values(self, obs)
+
+    monkeypatch.setattr(GradientAveragingLearner, "finish", finishing)
+    monkeypatch.setattr(LatePolicy, "values", acting)
+    config = small_config().changed(
+        {"env.overlap_updates": True, "env.overlap_acting": True, "total_env_steps": 400,
+         "updates_per_iteration": 2}
+    )  # fmt: skip
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    with_updates = [(updates, own) for updates, own in used if updates > 0]
+    assert len(with_updates) > 20
+    assert len(set(after_updates)) == len(after_updates)
+    for updates, own in with_updates:
+        assert own == after_updates[updates - 2]
 
 
 def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp_path):

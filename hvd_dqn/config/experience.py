@@ -26,6 +26,10 @@ class EnvConfig(Section):
     it was before: in a thread where the simulators are C++ (Atari) or processes of their own, else
     while the ranks' gradients are on their way.
     """
+    overlap_acting: bool = False
+    """With `overlap_updates`: choose actions by the network as it was before the last iteration's
+    updates, which acting then need not wait for; on a GPU it has a stream of its own.
+    """
     restarts: int = non_negative(0)
     """How often a rank may make its environments anew when one of them breaks."""
     kwargs: str = "{}"
@@ -57,6 +61,8 @@ class EnvConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.overlap_acting and not self.overlap_updates:
+            self.refuse("overlap_acting", True, "is of env.overlap_updates: set that to True, too")
         for name in ("atari_protocol", "frame_skip"):
             value = getattr(self, name)
             if value is not None and not self.is_atari:

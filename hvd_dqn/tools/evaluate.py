@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from hvd_dqn import seeding
-from hvd_dqn.actor import GreedyPolicy
 from hvd_dqn.command_line import load_config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
+from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.networks import make_network
 from hvd_dqn.resources import useful_threads
 from hvd_dqn.run_directory import RunDirectory
