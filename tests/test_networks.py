@@ -341,3 +341,26 @@ def test_somebodys_own_torso():
 def test_a_torso_that_is_none_is_refused(torso, said):
     with pytest.raises(ConfigError, match=said):
         build((3, 10, 10), torso=torso)
+
+
+@pytest.mark.parametrize("torso", ["nature", "impala"])
+def test_the_order_in_memory_changes_no_value(torso):
+    """Of an image's channels; gradients neither."""
+    network = make_network(
+        NetworkConfig(torso=torso, hidden_sizes=(16,)),
+        ObjectiveConfig(),
+        obs_space=gym.spaces.Box(0, 255, (4, 44, 40), np.uint8),
+        num_actions=3,
+        device=torch.device("cpu"),
+    )
+    assert network.memory_format is torch.channels_last
+    rng = np.random.default_rng(0)
+    obs = torch.from_numpy(rng.integers(0, 256, (5, 4, 44, 40)).astype(np.uint8))
+    results = []
+    for memory_format in (torch.channels_last, torch.preserve_format):
+        network.memory_format = memory_format
+        values = network(obs)
+        gradients = torch.autograd.grad(values.square().sum(), list(network.parameters()))
+        results.append([values, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

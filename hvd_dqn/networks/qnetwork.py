@@ -173,10 +173,16 @@ def make_network(
     else:
         network = QNetwork(*parts)
     network.precision = config.precision
-    if torso_of(config, obs_space.shape) in ("nature", "impala"):
-        # Convolutions of many channels are quicker on images whose channels lie side by side.
-        network.memory_format = torch.channels_last
+    network.memory_format = _memory_format(config, torso_of(config, obs_space.shape))
     return network.to(device)
+
+
+def _memory_format(config: NetworkConfig, torso: str) -> torch.memory_format:
+    """How images are laid out for the convolutions: channels side by side where that is quicker on
+    cores (benchmarks/RESULTS.md, "What was tried"); not measured on a GPU.
+    """
+    quicker = torso == "impala" or (torso == "nature" and config.precision == "float32")
+    return torch.channels_last if quicker else torch.preserve_format
 
 
 def _scaling(config: NetworkConfig, obs_space: gym.spaces.Box) -> nn.Module:
