@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import cuda
 
 from hvd_dqn.networks import QNetwork, host_network
 
@@ -43,7 +44,9 @@ class GreedyPolicy:
         return values
 
     def follow(self) -> None:
-        """The actions of an iteration are chosen, and its updates come next."""
+        """The actions of an iteration are chosen, and its updates come next. They change the
+        network that acts, which need not be told.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator, if there is one."""
@@ -68,14 +71,15 @@ class LatePolicy(GreedyPolicy):
         self._followed, self._copied = _tensors(network), _tensors(late)
         super().__init__(late, device, generator)
         on_gpu = device.type == "cuda"
-        self._stream: Any = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]  # torch's
-        self._is_copied: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]  # torch's
+        # Before what other streams have waiting: an update's kernels fill the GPU.
+        self._stream: Any = cuda.Stream(device, priority=-1) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._is_copied: Any = cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def values(self, obs: np.ndarray) -> np.ndarray:
         """See `GreedyPolicy`; on a GPU this waits for the copy, and for what it launches itself."""
         if self._stream is not None:
             self._stream.wait_event(self._is_copied)
-        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+        with nullcontext() if self._stream is None else cuda.stream(self._stream):
             return super().values(obs)
 
     @torch.no_grad()
@@ -96,10 +100,13 @@ class LatePolicy(GreedyPolicy):
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Put back what `state_dict` gave, of a `GreedyPolicy` too: then by the network as it is
+        now, which is loaded before.
+        """
         super().load_state_dict(state)
-        for name, tensor in self._copied.items():
-            tensor.copy_(state["late"][name])
+        self.follow()
+        for name, value in state.get("late", {}).items():
+            self._copied[name].copy_(value)
         self._mark()
 
 

@@ -103,10 +103,15 @@ class Observer:
         """
         progress, config = self._progress, self._config
         last = progress.env_steps >= config.total_env_steps
-        if last or period_ended(progress.env_steps, env_steps, config.logging.period_env_steps):
+        logs, evaluates = (
+            last or period_ended(progress.env_steps, env_steps, period)
+            for period in (config.logging.period_env_steps, config.evaluation.period_env_steps)
+        )
+        if logs or evaluates:
+            self._learner.settle()  # what is written down has happened
+        if logs:
             self._log()
         self._clock.lap("records")
-        evaluates = period_ended(progress.env_steps, env_steps, config.evaluation.period_env_steps)
         self._evaluation_is_due = last or (evaluates and progress.updates > 0)
         return not stopping and not self.evaluate_if_due()
 

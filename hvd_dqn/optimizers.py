@@ -2,27 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.optim import adam
 
 from hvd_dqn.config import OptimizerConfig
 
+_BETAS = 0.9, 0.999
 
-def make_optimizer(
-    config: OptimizerConfig, whole: torch.nn.Parameter, *, learning_rate: float
-) -> torch.optim.Optimizer:
-    """The optimizer of these settings."""
+
+class Optimizer(Protocol):
+    """Its state: averages [P] and the number of steps [], by name, all zero before the first. Its
+    tensors stay where they are, and whoever changes them changes the next step.
+    """
+
+    state: dict[str, Tensor]
+
+    def step(self, rate: float) -> None:
+        """Change the parameters by the gradients, at this learning rate."""
+        ...
+
+
+def make_optimizer(config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> Optimizer:
+    """The optimizer of these settings, for `parameters` [P] and their `gradients` [P]."""
+    has_decay = "decoupled_weight_decay" in inspect.signature(adam.adam).parameters  # torch 2.7
+    if config.name in ("adam", "adamw") and has_decay:
+        return _Adam(config, parameters, gradients)
+    return _OfTorch(config, parameters, gradients)
+
+
+class _Adam:
+    """torch's function, fused, without the class around it: that costs half as much as a small
+    network's arithmetic, and imports torch's compiler, a second at every start.
+    """
+
+    def __init__(self, config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> None:
+        self.state = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameters.device),
+            "exp_avg": torch.zeros_like(parameters),
+            "exp_avg_sq": torch.zeros_like(parameters),
+        }
+        self._config = config
+        self._parameters, self._gradients = parameters, gradients
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """See `Optimizer`."""
+        adam.adam(
+            [self._parameters],
+            [self._gradients],
+            [self.state["exp_avg"]],
+            [self.state["exp_avg_sq"]],
+            [],
+            [self.state["step"]],
+            fused=True,
+            decoupled_weight_decay=self._config.name == "adamw",
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=rate,
+            weight_decay=self._config.weight_decay,
+            eps=self._config.adam_eps,
+            maximize=False,
+        )
+
+
+class _OfTorch:
+    """One of torch's classes."""
+
+    def __init__(self, config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> None:
+        whole = torch.nn.Parameter(parameters)
+        whole.grad = gradients
+        self._optimizer = _of_torch(config, whole)
+        (self._group,) = self._optimizer.param_groups
+        self.step(0.0)  # makes the state
+        self.state: dict[str, Tensor] = self._optimizer.state[whole]
+        for value in self.state.values():
+            value.zero_()
+
+    def step(self, rate: float) -> None:
+        """See `Optimizer`."""
+        self._group["lr"] = rate
+        self._optimizer.step()
+
+
+def _of_torch(config: OptimizerConfig, whole: torch.nn.Parameter) -> torch.optim.Optimizer:
     capturable = config.cuda_graph and whole.is_cuda
     if config.name == "radam":
-        return torch.optim.RAdam(
-            [whole], lr=learning_rate, eps=config.adam_eps, capturable=capturable
-        )
+        return torch.optim.RAdam([whole], eps=config.adam_eps, betas=_BETAS, capturable=capturable)
     if config.name == "rmsprop":
         return torch.optim.RMSprop(
             [whole],
-            lr=learning_rate,
             alpha=config.rmsprop_decay,
             eps=config.rmsprop_eps,
             centered=True,
@@ -31,43 +104,9 @@ def make_optimizer(
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
         [whole],
-        lr=learning_rate,
+        betas=_BETAS,
         eps=config.adam_eps,
         weight_decay=config.weight_decay,
         fused=True,
         capturable=capturable,
     )
-
-
-def make_step(optimizer: torch.optim.Optimizer, whole: torch.nn.Parameter) -> Callable[[], None]:
-    """`optimizer.step` for its one parameter, once there is a state. Adam's is torch's function
-    without groups and hooks, which cost half as much as a small network's arithmetic.
-    """
-    (group,), state = optimizer.param_groups, optimizer.state[whole]
-    fits = isinstance(optimizer, torch.optim.Adam) and "decoupled_weight_decay" in group
-    if not fits:  # another, or a torch before 2.7
-        return lambda: optimizer.step()
-    beta1, beta2 = group["betas"]
-
-    @torch.no_grad()
-    def step() -> None:
-        assert whole.grad is not None
-        adam.adam(
-            [whole],
-            [whole.grad],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
-            [],
-            [state["step"]],
-            fused=True,
-            decoupled_weight_decay=group["decoupled_weight_decay"],
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    return step

@@ -252,13 +252,13 @@ def _close(sink: Sink, watchdog: Watchdog) -> None:
 
 def useful_threads(config: Config, envs: VectorEnvironment) -> int:
     """How many threads the network's work is enough for."""
-    with torch.device("meta"):  # shapes alone, no memory and no arithmetic
+    with torch.random.fork_rng(devices=[]):
         network = make_network(
             config.network,
             config.objective,
             obs_space=envs.obs_space,
             num_actions=envs.num_actions,
-            device=torch.device("meta"),
+            device=torch.device("cpu"),
         )
     work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)
     return math.ceil(work / _WORK_A_THREAD)

@@ -1,9 +1,12 @@
 """A file imports only from its own floor or below; heavy libraries are named in one module each."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import hvd_dqn
+from tests.launching import clean_environment
 
 PACKAGE = Path(hvd_dqn.__file__).parent
 FLOORS = [
@@ -95,12 +98,20 @@ def test_horovod_and_mpi_are_named_by_their_backends_and_the_tools_alone():
     }
 
 
+def printed(code: str, *words: str) -> list[str]:
+    """By a Python of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_one_process_loads_neither_horovod_nor_mpi():
-    import subprocess
-    import sys
-
-    from tests.launching import clean_environment
-
     code = (
         "import sys\n"
         "from hvd_dqn.distributed import connect\n"
@@ -108,14 +119,22 @@ def test_one_process_loads_neither_horovod_nor_mpi():
         "assert connect('auto').backend == 'local'\n"
         "print(sorted({'horovod', 'mpi4py'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        timeout=120,
+    assert printed(code) == ["[]"]
+
+
+def test_torchs_compiler_is_loaded_where_it_is_asked_for_alone(tmp_path):
+    """It takes a second at every start, and torch's optimizers and decorators load it, too."""
+    code = (
+        "import pathlib, sys\n"
+        "from hvd_dqn.distributed.communicator import LocalCommunicator\n"
+        "from hvd_dqn.run_directory import RunDirectory\n"
+        "from hvd_dqn.training import train\n"
+        "from tests.distributed.workers import small_config\n"
+        "config = small_config().changed({'total_env_steps': 400})\n"
+        "train(config, LocalCommunicator(), RunDirectory(pathlib.Path(sys.argv[1])))\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))"
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert printed(code, str(tmp_path / "run"))[-1] == "[]"
 
 
 def test_nothing_unpickles():

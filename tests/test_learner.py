@@ -12,7 +12,7 @@ from hvd_dqn.distributed.flat import Digest, FlatParameters, SumBuffer
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 from hvd_dqn.objectives import ExpectedObjective
-from hvd_dqn.optimizers import make_optimizer, make_step
+from hvd_dqn.optimizers import make_optimizer
 from hvd_dqn.structs import ReplayShare
 from tests.distributed import workers
 
@@ -234,17 +234,14 @@ def test_a_flat_optimizer_is_that_of_the_layers_apart(config, reference):
     torch.manual_seed(0)
     apart = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     flat = FlatParameters(copy.deepcopy(apart))
-    whole = torch.nn.Parameter(flat.values)
-    ours, theirs = make_optimizer(config, whole, learning_rate=0.01), reference(apart.parameters())
-    for number in range(30):
+    gradients = torch.zeros_like(flat.values)
+    ours, theirs = make_optimizer(config, flat.values, gradients), reference(apart.parameters())
+    assert all(not value.any() for value in ours.state.values())
+    for _ in range(30):
         for parameter in apart.parameters():
             parameter.grad = torch.randn_like(parameter)
-        whole.grad = torch.cat([p.grad.reshape(-1) for p in apart.parameters()])
-        if number == 0:
-            ours.step()
-            step = make_step(ours, whole)
-        else:
-            step()
+        gradients.copy_(torch.cat([p.grad.reshape(-1) for p in apart.parameters()]))
+        ours.step(0.01)
         theirs.step()
     expected = torch.cat([p.detach().reshape(-1) for p in apart.parameters()])
     torch.testing.assert_close(flat.values, expected, rtol=1e-5, atol=1e-6)

@@ -6,13 +6,15 @@ import json
 
 import pytest
 
+from hvd_dqn import resources
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import StoppedError
+from hvd_dqn.learner import base
 from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.training import train
 from tests.checkpoints import assert_equal, everything
-from tests.distributed.workers import small_config
+from tests.distributed.workers import recorded_without_a_gpu, small_config
 
 CASES = {
     "uniform": {},
@@ -32,6 +34,11 @@ CASES = {
         "target_step": 0.1,
     },
     "compiled": {"optimizer.compile": True},
+    "recorded": {"optimizer.cuda_graph": True},
+    "recorded, one update late": {
+        "optimizer.cuda_graph": True,
+        "distributed.average": "delayed_gradients",
+    },
     "gradients applied one update late": {"distributed.average": "delayed_gradients"},
     "prioritised, one update late": {
         "distributed.average": "delayed_gradients",
@@ -91,7 +98,10 @@ def records(run_dir):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_goes_on_bit_for_bit(name, tmp_path):
+def test_a_run_goes_on_bit_for_bit(name, tmp_path, monkeypatch):
+    if CASES[name].get("optimizer.cuda_graph"):
+        monkeypatch.setattr(resources, "_require_what_updates_need", lambda *arguments: None)
+        monkeypatch.setattr(base, "record_on_gpu", recorded_without_a_gpu)
     config = small_config().changed(
         {"distributed.threads_per_rank": 1, "checkpoint.period_env_steps": 150} | CASES[name]
     )

@@ -187,7 +187,8 @@ class OptimizerConfig(Section):
     """
     cuda_graph: bool = False
     """On a GPU, record the kernels of both passes, and those of the step behind the averaging, once
-    and launch them together at each update. What came of a step is known one update later.
+    and launch them together at each update. What came of a step is known one update later: a
+    number that is not finite, a rank's wish to stop, or its drift.
     """
     max_grad_norm: float | None = positive(10.0)
     """Clip the gradient of an optimizer step to this L2 norm; `None` does not clip."""

@@ -128,9 +128,9 @@ class SumBuffer:
     def _all_numbers(self) -> Tensor:
         return torch.cat((self._norm(), self._agreed))
 
-    def on_device(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `numbers` gives, without waiting for it: all of it [K], mass / weight_floor [] of
-        what `agreement` makes of it, and how many ranks [] have something not finite.
+    def unread_numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `numbers` gives, without waiting for it: all of it [K]; and of what `agreement` says
+        mass / weight_floor [] and nonfinite_ranks [].
         """
         ranks, shares = self._world_size, self._shares
         mass = shares[:ranks].sum() if len(shares) else self._control.new_full((), ranks)

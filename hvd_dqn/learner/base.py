@@ -17,11 +17,11 @@ from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
 from hvd_dqn.errors import RunError
-from hvd_dqn.learner.passes import CompiledPasses, EagerPasses, Passes
+from hvd_dqn.learner.passes import EagerPasses, Passes
 from hvd_dqn.learner.recorded import Decision, RecordedPasses, RecordedStep, record_on_gpu
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
-from hvd_dqn.optimizers import make_optimizer, make_step
+from hvd_dqn.optimizers import make_optimizer
 from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
@@ -35,8 +35,8 @@ class NonFiniteError(RunError):
 class LearnerStatistics:
     """Sums since the last report. Losses and values are means over all ranks, over the updates that
     `agreed` counts; the rest is this rank's. A recorded step is counted when the host has read what
-    came of it. on_its_way_seconds: how long sums had been under way
-    when the rank began to wait for them, at most.
+    came of it. on_its_way_seconds: how long sums had been under way when the rank began to wait for
+    them, at most.
     """
 
     updates: int = 0
@@ -95,9 +95,7 @@ class Learner(ABC):
         self.online = online
         self.target = target
         self.objective = objective
-        self._compiles = config.compile
-        self._records = config.cuda_graph
-        self._max_grad_norm = config.max_grad_norm
+        self._config = config
         self._rate = rate
         self._target_update = target_update
         self._comm = communicator
@@ -110,8 +108,6 @@ class Learner(ABC):
         self.target_parameters = FlatParameters(target)
         self._no_digest = self.online_parameters.values.new_zeros(Digest.size)
         self._digest = self._make_digest()
-        self._whole = torch.nn.Parameter(self.online_parameters.values)
-        self._optimizer = make_optimizer(config, self._whole, learning_rate=rate(0))
         self.learning_rate = rate(0)  # of the last update
         self.updates = 0
         self.statistics = LearnerStatistics()
@@ -160,7 +156,7 @@ class Learner(ABC):
     @abstractmethod
     def state_dict(self) -> HalvedState:
         """Both networks, the optimizer, the counters and the generator's state, in a half that is
-        the same on all ranks and this rank's own.
+        the same on all ranks and this rank's own. Collective: it settles.
         """
 
     @abstractmethod
@@ -175,14 +171,14 @@ class Learner(ABC):
             "updates": self.updates,
             "online": self.online_parameters.values,
             "target": self.target_parameters.values,
-            "optimizer": dict(self._moments_and_count()),
+            "optimizer": dict(self._optimizer.state),
         }
 
     def _load_steps_state(self, state: State) -> None:
         self.updates = state["updates"]
         self.online_parameters.values.copy_(state["online"])
         self.target_parameters.values.copy_(state["target"])
-        for name, value in self._moments_and_count().items():
+        for name, value in self._optimizer.state.items():
             value.copy_(state["optimizer"][name])
 
     def _own_state(self) -> State:
@@ -208,46 +204,32 @@ class Learner(ABC):
         """
         self.online_parameters.put_gradients_into(gradients)
         networks = self.online, self.target, self.objective
-        self._passes: Passes = (
-            CompiledPasses(*networks) if self._compiles else EagerPasses(*networks, gradients)
-        )
-        if self._records:
+        self._passes: Passes
+        if self._config.compile:
+            from hvd_dqn.learner.compiled import CompiledPasses
+
+            self._passes = CompiledPasses(*networks)
+        else:
+            self._passes = EagerPasses(*networks, gradients)
+        averaged = gradients if averaged is None else averaged
+        parameters = self.online_parameters.values
+        self._optimizer = optimizer = make_optimizer(self._config, parameters, averaged)
+        self._recorded_step: RecordedStep | None = None
+        if self._config.cuda_graph:
             self._passes = RecordedPasses(self._passes, record_on_gpu)
-        self._whole.grad = gradients if averaged is None else averaged
-        self._prime_optimizer()
-        self._recorded_step = self._record_step(self._whole.grad) if self._records else None
+            self._recorded_step = RecordedStep(
+                self._decide,
+                lambda: optimizer.step(1.0),
+                parameters=parameters,
+                gradients=averaged,
+                state=self._changed_by_a_step(),
+                max_grad_norm=self._config.max_grad_norm,
+                record=record_on_gpu,
+            )
 
-    def _record_step(self, gradients: Tensor) -> RecordedStep:
-        self._optimizer.param_groups[0]["lr"] = 1.0  # see there
-        return RecordedStep(
-            self._decide,
-            self._step_optimizer,
-            parameters=self.online_parameters.values,
-            gradients=gradients,
-            state=list(self._moments_and_count().values()),
-            max_grad_norm=self._max_grad_norm,
-            record=record_on_gpu,
-        )
-
-    def _prime_optimizer(self) -> None:
-        """Make the optimizer's state now, on every rank: what is saved, restored or averaged has
-        the same form from the first update on.
-        """
-        group = self._optimizer.param_groups[0]
-        rate, group["lr"] = group["lr"], 0.0
-        self._optimizer.step()
-        group["lr"] = rate
-        self._reset_optimizer()
-        self._step_optimizer = make_step(self._optimizer, self._whole)
-
-    def _reset_optimizer(self) -> None:
-        for value in self._moments_and_count().values():
-            value.zero_()
-
-    def _moments_and_count(self) -> dict[str, Tensor]:
-        """The optimizer's state: its averages and the number of its steps."""
-        state: dict[str, Tensor] = self._optimizer.state[self._whole]
-        return state
+    def _changed_by_a_step(self) -> list[Tensor]:
+        """Besides parameters and gradients."""
+        return list(self._optimizer.state.values())
 
     def warm_up(self, batch: Batch) -> None:
         """Do what takes long the first time, before there is experience; `batch` is of the shapes
@@ -273,11 +255,11 @@ class Learner(ABC):
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         """The host has decided to."""
-        if self._max_grad_norm is not None and norm > self._max_grad_norm:
-            gradients.mul_(self._max_grad_norm / norm)
+        limit = self._config.max_grad_norm
+        if limit is not None and norm > limit:
+            gradients.mul_(limit / norm)
         self.learning_rate = self._rate(self.updates)
-        self._optimizer.param_groups[0]["lr"] = self.learning_rate
-        self._step_optimizer()
+        self._optimizer.step(self.learning_rate)
         self._count()
         self.statistics.grad_norm += norm
 
@@ -289,8 +271,8 @@ class Learner(ABC):
         self.updates += 1
 
     def settle(self) -> None:
-        """Know what came of the last update; see `finish` for what it raises. The same on all ranks
-        where they call it at the same update.
+        """Know what came of the last update; see `finish` for what it raises. Collective, since it
+        may find that a rank has drifted; a sum may be on its way.
         """
         numbers = None if self._recorded_step is None else self._recorded_step.read()
         if numbers is not None:
@@ -328,7 +310,7 @@ class Learner(ABC):
         same numbers.
         """
         self.statistics.resyncs += 1
-        for name, value in sorted(self._moments_and_count().items()):
+        for name, value in sorted(self._optimizer.state.items()):
             self._comm.broadcast(value, f"optimizer.{name}")
         self._comm.broadcast(self.target_parameters.values, "target")
         self._take_roots_parameters()

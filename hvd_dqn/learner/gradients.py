@@ -98,7 +98,7 @@ class GradientAveragingLearner(Learner):
 
     def _decide(self) -> Decision:
         """See `Learner`."""
-        numbers, divisor, nonfinite = self._sums.on_device()
+        numbers, divisor, nonfinite = self._sums.unread_numbers()
         norm = numbers[0] / divisor
         return Decision(numbers, divisor, norm, norm.isfinite() & (nonfinite == 0))
 

@@ -26,11 +26,11 @@ class ParameterAveragingLearner(Learner):
         self._period_updates = period_updates
         self._optimizer_state = optimizer_state
         values = self.online_parameters.values
+        self._nonfinite = values.new_zeros(())
         self._gradients = torch.zeros_like(values)
         self._use_gradients(self._gradients)
         self._shared_digest = self._digest()
         self._means = values.new_zeros(3)
-        self._nonfinite = values.new_zeros(())
         self._averaged = [values, *(self._moments() if optimizer_state == "average" else [])]
         self._buffer = SumBuffer(
             values,
@@ -48,8 +48,8 @@ class ParameterAveragingLearner(Learner):
         return priority
 
     def finish(self) -> None:
-        """Take this rank's step, and average where the time has come. A rank whose numbers are not
-        finite takes no more steps until then.
+        """Take this rank's step, and average where the time has come. The parameters of a rank
+        whose numbers are not finite stay as they are until then.
         """
         if self._recorded_step is not None:
             self._launch(self._recorded_step)
@@ -67,6 +67,10 @@ class ParameterAveragingLearner(Learner):
             self._count()
         else:
             self._step(self._gradients, norm)
+
+    def _changed_by_a_step(self) -> list[Tensor]:
+        """See `Learner`."""
+        return [*super()._changed_by_a_step(), self._nonfinite]
 
     def _decide(self) -> Decision:
         """See `Learner`."""
@@ -135,7 +139,8 @@ class ParameterAveragingLearner(Learner):
         for part, sums in zip(self._averaged, sums_of_parts, strict=True):
             torch.div(sums, self._comm.world_size, out=part)
         if self._optimizer_state == "reset":
-            self._reset_optimizer()
+            for value in self._optimizer.state.values():
+                value.zero_()
         if not agreement.parameters_equal:
             self._resynchronise()
         self._shared_digest = self._digest()
@@ -143,5 +148,5 @@ class ParameterAveragingLearner(Learner):
 
     def _moments(self) -> list[Tensor]:
         """The optimizer's averages, each as long as the parameters."""
-        state = sorted(self._moments_and_count().items())
+        state = sorted(self._optimizer.state.items())
         return [value for _, value in state if value.dim() == 1]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, cuda
 
 from hvd_dqn.learner.passes import Passes, batch_of, copy_batch, memory_for
 from hvd_dqn.structs import Batch
@@ -30,15 +30,15 @@ def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
     """`work`'s kernels as a CUDA graph, which reads and writes the same memory at each launch;
     results too. What the host does in it is done now, and once.
     """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    stream = cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(cuda.current_stream())
+    with cuda.stream(stream):
         for _ in range(3):  # libraries choose their kernels and take their memory at the first
             work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
+    cuda.current_stream().wait_stream(stream)
+    graph = cuda.CUDAGraph()
     # Another thread of the process, such as Horovod's, may call CUDA meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with cuda.graph(graph, capture_error_mode="thread_local"):
         results = work()
 
     def replay() -> _Results:
@@ -90,7 +90,8 @@ class RecordedStep:
     decision; the host reads what came of it when it likes, and need not wait for the step.
 
     The optimizer steps at a rate of 1, and the parameters go the rate's part of that way, since the
-    rate of some of torch's is a constant in a graph. Steps are linear in it.
+    rate of some of torch's is a constant in a graph. The steps of all that are offered are linear
+    in it.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class RecordedStep:
         max_grad_norm: float | None,
         record: Recorder,
     ) -> None:
-        """`step` changes `parameters` [P] and the optimizer's `state` by `gradients` [P], at a rate
-        of 1.
+        """`step` changes `parameters` [P] and `state` by `gradients` [P], at a rate of 1; `decide`
+        may change the `state`, too.
         """
         self._decide = decide
         self._step = step
@@ -117,9 +118,10 @@ class RecordedStep:
         self._rate = parameters.new_zeros(())
         self._before = torch.empty_like(parameters)
         self._replay: Callable[[], None] | None = None
+        self._numbers = torch.empty(0)
         self._is_unread = False
         on_gpu = parameters.is_cuda
-        self._done: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]  # torch's
+        self._done: Any = cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def warm_up(self) -> None:
         """Record it, which changes nothing."""

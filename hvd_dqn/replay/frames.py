@@ -74,10 +74,8 @@ class FrameStore:
         twice = np.flatnonzero(row < again)
         place = np.concatenate((place, place[twice] + self._rows))
         frames = np.concatenate((frames, frames[twice]))
-        values = torch.from_numpy(frames).view(self._word)
-        index = torch.from_numpy(place)
-        device = self._frames.device
-        self._frames.index_copy_(0, index.to(device), values.to(device))
+        values = self._sent(frames).view(self._word)
+        self._frames.index_copy_(0, self._sent(place), values)
 
     def new_memory(self, count: int, frames: int, *, pinned: bool) -> Tensor:
         """Memory for `count` stretches of neighbours, [count, frames, *frame]. `pinned` host memory
@@ -101,10 +99,14 @@ class FrameStore:
         words = out.view(count, -1).view(self._word)
         places, width = self._frames.shape
         stretches = self._frames.as_strided((places - frames + 1, frames * width), (width, 1))
-        index = torch.from_numpy(place).to(self._frames.device)
-        torch.index_select(stretches, 0, index, out=words)
+        torch.index_select(stretches, 0, self._sent(place), out=words)
         blank = np.flatnonzero(np.arange(frames) < missing[:, None])
-        out.flatten(0, 1).index_fill_(0, torch.from_numpy(blank).to(out.device), 0)
+        if len(blank):
+            out.flatten(0, 1).index_fill_(0, self._sent(blank), 0)
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        """To the store's GPU, from pinned memory, whose next use waits where this call does not."""
+        return torch.from_numpy(values).pin_memory().to(self._frames.device, non_blocking=True)
 
     def stretch(self, column: int, row: int, count: int) -> np.ndarray:
         """Frames [count, size] of neighbouring rows of one environment; on the host, the store's

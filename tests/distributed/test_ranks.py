@@ -184,7 +184,7 @@ def test_parameter_averaging_is_local_steps_and_means(run_job, backend, recorded
 def average(learners, state):
     """Parameters' and, if so, moments' plain means, written into each learner."""
     groups = [[learner.online_parameters.values for learner in learners]]
-    moments = [next(iter(learner._optimizer.state.values())) for learner in learners]
+    moments = [learner._optimizer.state for learner in learners]
     if state == "average":
         groups += [[m[name] for m in moments] for name in ("exp_avg", "exp_avg_sq")]
     for group in groups:

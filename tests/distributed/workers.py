@@ -93,28 +93,25 @@ def make_learner(
     )
 
 
+def recorded_without_a_gpu(work: Callable[[], Any]) -> Callable[[], Any]:
+    """In place of a CUDA graph, the same function again, whose results stay where they are."""
+    results = work()
+    if results is not None:
+        results = tuple(result.clone() for result in results)
+
+    def replay() -> Any:
+        for place, result in zip(results or (), work() or (), strict=True):
+            place.copy_(result)
+        return results
+
+    return replay
+
+
 @contextlib.contextmanager
-def recording_without_a_gpu() -> Iterator[list[Callable[[], Any]]]:
-    """In place of a CUDA graph, the same function again, whose results stay where they are; what
-    was recorded.
-    """
-    recorded: list[Callable[[], Any]] = []
-
-    def record(work: Callable[[], Any]) -> Callable[[], Any]:
-        recorded.append(work)
-        results = work()
-        if results is not None:
-            results = tuple(result.clone() for result in results)
-
-        def replay() -> Any:
-            for place, result in zip(results or (), work() or (), strict=True):
-                place.copy_(result)
-            return results
-
-        return replay
-
-    with mock.patch.object(base, "record_on_gpu", record):
-        yield recorded
+def recording_without_a_gpu() -> Iterator[mock.Mock]:
+    """Within it learners record so; what was called to do it."""
+    with mock.patch.object(base, "record_on_gpu", side_effect=recorded_without_a_gpu) as record:
+        yield record
 
 
 def batches(count: int, size: int) -> list[Batch]:
@@ -265,9 +262,7 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             learner = self._learner
             seen["online"] = sha256(learner.online_parameters.values)
             seen["target"] = sha256(learner.target_parameters.values)
-            seen["optimizer"] = [
-                sha256(v) for v in next(iter(learner._optimizer.state.values())).values()
-            ]
+            seen["optimizer"] = [sha256(v) for v in learner._optimizer.state.values()]
             seen["updates"] = learner.updates
             seen["shares"] = len(learner._buffer._shares)
             return super().conclude()

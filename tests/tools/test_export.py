@@ -40,7 +40,7 @@ def test_a_file_gives_the_policys_values(name, kind, tmp_path):
         pytest.importorskip("onnxruntime")
     policy = load_policy(run_of(tmp_path / "run", CASES[name]))
     observations = recorded_observations(policy, 60)
-    assert len(np.unique(observations, axis=0)) >= 20, "the episode goes on"
+    assert len(np.unique(observations, axis=0)) > 10, "the episode goes on"
     assert export(policy, tmp_path / "out/file", kind, observations) < 1e-4
 
 

@@ -1,0 +1,102 @@
+"""Both passes as one program, by torch's Inductor.
+
+Imported only where they are asked for: torch's compiler takes a second to import.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._inductor
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from hvd_dqn.learner.passes import batch_of, copy_batch, memory_for, numbers_of
+from hvd_dqn.networks import QNetwork
+from hvd_dqn.objectives import LossTerms, Objective
+from hvd_dqn.structs import Batch
+
+
+class CompiledPasses:
+    """Both passes as one program: the same numbers but for rounding.
+
+    All that the program reads and writes stays where it is: parameters, layers' buffers, gradients,
+    and memory that batches are copied to. So its operations are listed once, and the list is
+    compiled. `torch.compile` would look for changes at every call, which takes as long as a tenth
+    of a small network's passes.
+    """
+
+    def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
+        self._terms = _Terms(online, target, objective)
+        learned = list(online.named_parameters(prefix="_online"))
+        self._parameters = {name: parameter.detach() for name, parameter in learned}
+        self._gradients = [p.grad for _, p in learned if p.grad is not None]
+        everything = itertools.chain(self._terms.named_parameters(), self._terms.named_buffers())
+        self._constants = {
+            name: tensor.detach() for name, tensor in everything if name not in self._parameters
+        }
+        self._inputs: list[Tensor] = []
+        self._program: Callable[..., tuple[Tensor, Tensor]] | None = None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
+        if self._program is None:
+            self._inputs = memory_for(batch)
+            copy_batch(batch, self._inputs)
+            self._program = self._compiled()
+        copy_batch(batch, self._inputs)
+        priority, numbers = self._program(*self._memory)
+        return priority, numbers
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile."""
+        self(batch)
+
+    def _compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        self._memory: list[Any] = [
+            *self._parameters.values(),
+            *self._constants.values(),
+            *self._gradients,
+            *self._inputs,
+        ]
+        operations = make_fx(self._differentiate)(*self._memory)
+        program: Callable[..., tuple[Tensor, Tensor]] = torch._inductor.compile(
+            operations, self._memory
+        )
+        return program
+
+    def _differentiate(self, *memory: Tensor) -> tuple[Tensor, Tensor]:
+        """All tensors that it reads and writes are arguments: others are taken for constants."""
+        tensors = iter(memory)
+        parameters = {name: next(tensors) for name in self._parameters}
+        constants = {name: next(tensors) for name in self._constants}
+        gradients = [next(tensors) for _ in self._gradients]
+        batch = batch_of(list(tensors))
+
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, LossTerms]:
+            terms: LossTerms = functional_call(self._terms, parameters | constants, (batch,))
+            return (batch.weight * terms.loss).mean(), terms
+
+        results, terms = grad(loss, has_aux=True)(parameters)
+        for place, result in zip(gradients, results.values(), strict=True):
+            place.copy_(result)
+        total = torch.stack([result.sum() for result in results.values()]).sum()
+        return terms.priority, numbers_of(terms, total)
+
+
+class _Terms(nn.Module):
+    """An objective as a module, whose parameters a functional call can replace."""
+
+    def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
+        super().__init__()
+        self._online = online
+        self._target = target
+        self._objective = objective
+
+    def forward(self, batch: Batch) -> LossTerms:
+        return self._objective(self._online, self._target, batch)
