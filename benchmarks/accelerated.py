@@ -34,17 +34,17 @@ WORK = [
 RECORDED = {"optimizer.cuda_graph": "True"}
 COMPILED = RECORDED | {"optimizer.compile": "True"}
 BFLOAT16 = COMPILED | {"network.precision": "bfloat16"}
-ON_DEVICE = BFLOAT16 | {"replay.storage": "device"}
-OVERLAPPED = ON_DEVICE | {"env.overlap_updates": "True"}
+OVERLAPPED = BFLOAT16 | {"env.overlap_updates": "True"}
 APART = OVERLAPPED | {"env.overlap_acting": "True"}
+ON_DEVICE = APART | {"replay.storage": "device"}
 ROWS: dict[str, dict[str, str]] = {
     "eager": {},
     "recorded (CUDA graph)": RECORDED,
     "and compiled": COMPILED,
     "and bfloat16": BFLOAT16,
-    "and the replay on the device": ON_DEVICE,
     "and environments meanwhile": OVERLAPPED,
     "and acting on its own stream": APART,
+    "and the replay on the device": ON_DEVICE,
 }
 OF_A_GPU = {"optimizer.cuda_graph", "replay.storage"}
 
