@@ -57,7 +57,7 @@ def launcher_command(launcher: str, ranks: int) -> list[str]:
         return ["horovodrun", "-np", str(ranks)]
     mpirun = ["mpirun"]
     if "Open MPI" in mpirun_version():
-        mpirun += ["--allow-run-as-root", "-H", "localhost:8"]
+        mpirun += ["--allow-run-as-root", "--bind-to", "none", "-H", "localhost:8"]
     assert launcher in ("mpirun", "mpirun-mpmd")  # for MPMD the arguments go on with `: -np N …`
     return [*mpirun, "-np", str(ranks)]
 
@@ -79,12 +79,15 @@ def launch(
     arguments: Sequence[str],
     *,
     ranks: int = 2,
-    launcher: str = "horovodrun",
+    launcher: str = "mpirun",
     timeout: float = TIMEOUT_SECONDS,
     cwd: Path | None = None,
     **environment: str,
 ) -> Finished:
-    """Run `python ARGUMENTS` on that many ranks; kill its whole process group when it is over."""
+    """Run `python ARGUMENTS` on that many ranks; kill its whole process group when it is over.
+
+    By mpirun where the launcher does not matter: horovodrun, which calls it, takes a second longer.
+    """
     with started(arguments, ranks=ranks, launcher=launcher, cwd=cwd, **environment) as job:
         return job.wait(timeout)
 
@@ -161,7 +164,7 @@ def started(
     arguments: Sequence[str],
     *,
     ranks: int = 2,
-    launcher: str = "horovodrun",
+    launcher: str = "mpirun",
     cwd: Path | None = None,
     **environment: str,
 ) -> Iterator[Job]:

@@ -143,7 +143,9 @@ def test_sections_are_frozen():
 
 
 def test_every_field_is_read_by_some_module():
-    """By `config.section.field`, or by a section passed on under its own name or as `config`."""
+    """By `config.section.field`, or by a section passed on under its own name or as `config`, and
+    kept as `_config`.
+    """
     package = Path(hvd_dqn.__file__).parent
     sources = [p.read_text() for p in package.rglob("*.py") if "presets" not in p.parts]
     reads = set()
@@ -156,7 +158,7 @@ def test_every_field_is_read_by_some_module():
     for name in Config().flat():
         section, _, field = name.rpartition(".")
         # a section's own methods read `self.field`; a function given one section calls it config
-        if not {(owner, field) for owner in (section, "config", "self", "env")} & reads:
+        if not {(owner, field) for owner in (section, "config", "_config", "self", "env")} & reads:
             unread.append(name)
     assert unread == []
 

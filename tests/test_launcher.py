@@ -38,16 +38,21 @@ def test_a_launch_is_read_from_the_environment(environ, expected):
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
+EAGER = {"OMPI_MCA_btl_tcp_eager_limit": "524288"}
+SHORT = {"OMPI_MCA_btl_tcp_eager_limit": "65536"}
 CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "1000"}
 
 
 @pytest.mark.parametrize(
     ("cores", "ranks_here", "given", "expected"),
     [
-        (2, 2, {}, {**CYCLES, YIELD: "1"}),
-        (4, 2, {}, CYCLES),  # a core for Horovod's thread: spinning is quicker
-        (64, 0, {}, {**CYCLES, YIELD: "1"}),  # the launcher does not tell
-        (1, 1, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}, {"HOROVOD_CYCLE_TIME": "5", YIELD: "0"}),
+        (2, 2, {}, {**EAGER, **CYCLES, YIELD: "1"}),
+        (4, 2, {}, {**EAGER, **CYCLES}),  # a core for Horovod's thread: spinning is quicker
+        (64, 0, {}, {**EAGER, **CYCLES, YIELD: "1"}),  # the launcher does not tell
+        (
+            *(1, 1, {**SHORT, "HOROVOD_CYCLE_TIME": "5", YIELD: "0"}),
+            {**SHORT, "HOROVOD_CYCLE_TIME": "5", YIELD: "0"},
+        ),
     ],
 )
 def test_defaults_are_set_only_where_the_user_set_nothing(

@@ -76,7 +76,12 @@ def set_small_message_defaults(
     sleeps until there is a tensor (see `tools.horovod_patches`; a Horovod that was not built by us
     wakes at short cycles instead), and MPI yields where a rank has fewer than two cores: measured
     at 270 KB and one core a rank, 0.2 ms (0.3 ms) against 4 to 20 ms with the defaults.
+
+    Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's
+    gradients cross a late network several times (benchmarks/RESULTS.md, "A late network"). Here
+    half a MiB is sent at once, for 4 to 20 MB of buffers.
     """
+    environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(2**19))
     if "HOROVOD_CYCLE_TIME" not in environ:
         environ["HOROVOD_CYCLE_TIME"] = "0.1"
         environ.setdefault("HOROVOD_IDLE_CYCLE_TIME", "1000")

@@ -36,6 +36,9 @@ WAYS = {
     "Horovod, exact": [],
     "Horovod, one update late": ["--distributed.average=delayed_gradients"],
     "mpi4py, exact": ["--distributed.backend=mpi"],
+    "mpi4py, one update late": [
+        *("--distributed.backend=mpi", "--distributed.average=delayed_gradients")
+    ],
 }
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 0x0001, 0x1000, 0x40000000
 

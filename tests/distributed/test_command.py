@@ -112,7 +112,7 @@ def test_bad_input_is_told_once_and_ends_every_rank(tmp_path, arguments, words, 
     assert not run_dir.exists()
 
 
-@pytest.mark.parametrize("launcher", ["none", "horovodrun"])
+@pytest.mark.parametrize("launcher", ["none", "mpirun"])
 def test_a_run_directory_that_cannot_be_used(tmp_path, launcher):
     taken = tmp_path / "taken"
     taken.mkdir()

@@ -96,14 +96,20 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "changes"),
+    ("ranks", "env_steps", "changes"),
     [
-        (2, {"replay.n_step": 3}),
-        (3, {"network.noisy": True, "network.dueling": True, "replay.sampling": "prioritized"}),
+        (2, 8000, {"replay.n_step": 3}),
+        (
+            3,
+            5000,
+            {"network.noisy": True, "network.dueling": True, "replay.sampling": "prioritized"},
+        ),
     ],
 )
-def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, ranks, changes):
-    config = config_file(tmp_path, total_env_steps=8000, **changes)
+def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(
+    tmp_path, ranks, env_steps, changes
+):
+    config = config_file(tmp_path, total_env_steps=env_steps, **changes)
     done = train(config, tmp_path / "run", "--time_limit_minutes", "0.015", ranks=ranks)
     assert done.code == 75, done.output
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
