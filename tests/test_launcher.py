@@ -1,6 +1,7 @@
 import importlib
 
 import pytest
+import torch
 
 from hvd_dqn.distributed import launcher
 from hvd_dqn.distributed.communicator import LocalCommunicator
@@ -101,7 +102,10 @@ def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
         config = PRESETS[preset]()
         envs = make_vector_env(config.env, num_envs=1, episode_seed=lambda copy, number: 0)
         envs.close()
-        return useful_threads(config, envs)
+        before = torch.get_rng_state()
+        count = useful_threads(config, envs)
+        assert torch.equal(torch.get_rng_state(), before), "it draws from nobody's stream"
+        return count
 
     assert useful("cartpole") == 1
     assert useful("acrobot") == 2

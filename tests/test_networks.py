@@ -348,14 +348,21 @@ def test_the_order_in_memory_changes_no_value(torso):
         num_actions=3,
         device=torch.device("cpu"),
     )
-    assert network.memory_format is torch.channels_last
+    laid_out = []
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    first.register_forward_pre_hook(
+        lambda _, inputs: laid_out.append(
+            inputs[0].is_contiguous(memory_format=torch.channels_last)
+        )
+    )
     rng = np.random.default_rng(0)
     obs = torch.from_numpy(rng.integers(0, 256, (5, 4, 44, 40)).astype(np.uint8))
     results = []
-    for memory_format in (torch.channels_last, torch.preserve_format):
+    for memory_format in (network.memory_format, torch.preserve_format):
         network.memory_format = memory_format
         values = network(obs)
         gradients = torch.autograd.grad(values.square().sum(), list(network.parameters()))
         results.append([values, *gradients])
+    assert laid_out == [True, False]
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -238,8 +238,8 @@ def test_a_late_policy_copies_what_layers_know_too():
         assert not np.allclose(policy.values(obs), before)
 
 
-def test_a_run_may_go_on_with_acting_by_an_older_network(tmp_path):
-    """From a checkpoint that has none."""
+def test_a_run_may_go_on_with_acting_by_an_older_network_and_without(tmp_path):
+    """From a checkpoint that has none, and from one that has."""
     config = workers.small_config().changed({"env.overlap_updates": True, "total_env_steps": 400})
     run_dir = RunDirectory(tmp_path / "run")
     train(config, LocalCommunicator(), run_dir)
@@ -247,3 +247,6 @@ def test_a_run_may_go_on_with_acting_by_an_older_network(tmp_path):
     changes = {"env.overlap_acting", "total_env_steps"}
     summary = train(longer, LocalCommunicator(), run_dir, changes=changes)
     assert summary.progress.env_steps >= 800
+    without = longer.changed({"env.overlap_acting": False, "total_env_steps": 1200})
+    summary = train(without, LocalCommunicator(), run_dir, changes=changes)
+    assert summary.progress.env_steps >= 1200
