@@ -9,11 +9,10 @@ import numpy as np
 
 from hvd_dqn.distributed.communicator import Json
 from hvd_dqn.distributed.node import NodeSum
+from hvd_dqn.distributed.world import WorldSum
 from hvd_dqn.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 
@@ -39,7 +38,8 @@ class MpiCommunicator:
         self.local_rank: int = self._node.Get_rank()
         self._staging: dict[str, Tensor] = {}
         self._node_sums: dict[int, NodeSum | None] = {}
-        self._finish: Callable[[], object]
+        self._world_sum: WorldSum | None = None
+        self._under_way: NodeSum | WorldSum
         self._summed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -52,19 +52,14 @@ class MpiCommunicator:
         self._settle()
         host = self._stage(tensor, name)
         values = host.numpy().reshape(-1)
-        node_sum = self._node_sum(values.size)
-        if node_sum is not None:
-            node_sum.start(values)
-            self._finish = node_sum.finish
-        else:
-            request = self._comm.Iallreduce(self._mpi.IN_PLACE, values, op=self._mpi.SUM)
-            self._finish = request.Wait
+        self._under_way = self._node_sum(values.size) or self._by_messages()
+        self._under_way.start(values)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        self._finish()
+        self._under_way.finish()
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
@@ -95,6 +90,8 @@ class MpiCommunicator:
         self._settle()
         self._comm.Barrier()
         self._node_sums.clear()
+        if self._world_sum is not None:
+            self._world_sum.close()
         self._node.Free()
         self._comm.Free()
 
@@ -113,6 +110,12 @@ class MpiCommunicator:
             together = 1 < self._node.Get_size() == self.world_size
             self._node_sums[size] = NodeSum.over(self._node, size) if together else None
         return self._node_sums[size]
+
+    def _by_messages(self) -> WorldSum:
+        """What sums over all ranks, wherever they are. Collective at the first call."""
+        if self._world_sum is None:
+            self._world_sum = WorldSum(self._comm, self._mpi)
+        return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor itself where it is on the host, else its copy in pinned memory kept for
