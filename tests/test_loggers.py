@@ -226,6 +226,22 @@ def test_mlflow_is_one_run(tmp_path, tracked):
     assert videos == {f"videos/{step}.gif" for step in (200, 400, 600)}
 
 
+def test_an_experiment_that_another_job_has_just_made_is_taken(tmp_path, tracked, monkeypatch):
+    import mlflow
+
+    theirs = tracked.create_experiment("hvd_dqn")
+    look, looks = mlflow.MlflowClient.get_experiment_by_name, []
+
+    def too_early(client, name):
+        looks.append(name)
+        return None if len(looks) == 1 else look(client, name)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", too_early)
+    go(tmp_path / "run", ("mlflow",))
+    assert len(tracked.search_runs([theirs])) == 1
+    assert len(looks) == 2
+
+
 OWN = """
 import sqlite3
 
@@ -342,6 +358,9 @@ class Slow:
         self.go.wait(30)
         self.told.append(env_steps)
 
+    def histograms(self, env_steps, values):
+        self.told.append(-env_steps)
+
     def close(self, outcome):
         self.told.append(outcome)
 
@@ -368,6 +387,54 @@ def test_a_slow_logger_holds_up_nobody(monkeypatch, capsys):
     assert "nothing more for stuck: 8 records wait for it" in capsys.readouterr().err
     loggers.close()
     stuck.go.set()
+
+
+def test_behind_a_slow_logger_what_takes_memory_is_left_out(monkeypatch):
+    monkeypatch.setattr(opening, "_MOST_WAITING_FOR_MORE", 3)
+    slow = Slow()
+    loggers = Loggers({"slow": lambda: slow})
+    for step in range(1, 11):
+        loggers.scalars(step, {})
+        loggers.histograms(step, {})
+    slow.go.set()
+    loggers.close()
+    assert [step for step in slow.told[:-1] if step > 0] == [*range(1, 11)], "every number"
+    assert slow.told.count(-1) == 1
+    assert -10 not in slow.told
+
+
+HEARS = """
+class Hears:
+    heard = []
+    def __init__(self, run):
+        self.begun = run.env_steps
+    def histograms(self, env_steps, values):
+        kinds = {name.partition("/")[0] for name in values}
+        self.heard.append((self.begun, env_steps, sorted(kinds)))
+    def scalars(self, env_steps, metrics): pass
+    def close(self, outcome): pass
+"""
+
+
+def test_gradients_are_those_of_this_start(tmp_path, monkeypatch):
+    """A run that goes on with an evaluation that a stop had left has made none yet."""
+    (tmp_path / "own_hears.py").write_text(HEARS)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small_config().changed(
+        SETTINGS | {"logging.loggers": ("own_hears:Hears",), "logging.histograms": True}
+    )
+
+    def stop_at_400(event):
+        if event.env_steps == 400:
+            event.stop("the test")
+
+    run_dir = RunDirectory(tmp_path / "run")
+    with pytest.raises(StoppedError):
+        train(config, LocalCommunicator(), run_dir, callbacks=(stop_at_400,))
+    train(config, LocalCommunicator(), run_dir)
+    both = ["gradients", "parameters"]
+    heard = sys.modules["own_hears"].Hears.heard
+    assert heard == [(0, 200, both), (400, 400, ["parameters"]), (400, 600, both)]
 
 
 @pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("mlflow", "mlflow")])
@@ -397,3 +464,24 @@ def test_two_ranks_are_one_run(tmp_path, offline):
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     assert any("closing/return_mean" in row for row in wandb_history(file))
     assert list((tmp_path / "run" / "videos").glob("*.gif"))
+
+
+@pytest.mark.multirank
+def test_what_the_roots_film_takes_is_no_ranks_waiting(tmp_path):
+    settings = SETTINGS | {
+        "env.id": "tests.envs.toy:ToyPainted-v0",
+        "env.num_envs": 2,
+        "evaluation.max_episode_steps": 1000,
+        "logging.video": True,
+        "logging.loggers": (),
+    }
+    config = tmp_path / "config.json"
+    config.write_text(small_config().changed(settings).to_json())
+    done = hvd_dqn("train", "--config", str(config), "--run-dir", str(tmp_path / "run"))
+    assert done.code == 0, done.output
+    run_dir = RunDirectory(tmp_path / "run")
+    assert len(list(run_dir.videos.iterdir())) == 3
+    # 4 s of film, and periods that take less than a tenth of that
+    filmed = [waited for step, waited in of("rank/waiting/1", run_dir) if step in (240, 440)]
+    assert len(filmed) == 2
+    assert max(filmed) < 0.7

@@ -39,7 +39,7 @@ class MpiCommunicator:
         self._staging: dict[str, Tensor] = {}
         self._node_sums: dict[int, NodeSum | None] = {}
         self._world_sum: WorldSum | None = None
-        self._under_way: NodeSum | WorldSum
+        self._under_way: NodeSum | WorldSum | None = None
         self._summed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -59,7 +59,9 @@ class MpiCommunicator:
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
+        assert self._under_way is not None, "start_sum comes first"
         self._under_way.finish()
+        self._under_way = None  # or it would keep its memory after `close`
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)

@@ -55,6 +55,9 @@ class Standing:
         try:
             done = self.job.wait()
             assert done.code == 0, done.output
+            closings = [self.directory / f"closing-rank-{rank}.json" for rank in range(self.ranks)]
+            for closing in closings:
+                assert json.loads(closing.read_text())[1] == 0, "shared memory is given back"
         finally:
             self.launch.__exit__(None, None, None)
 
@@ -303,7 +306,7 @@ def test_a_sum_and_the_end_wake_horovods_thread(tmp_path):
     assert len(results) == 2
     for rank in range(2):
         closing = tmp_path / f"closing-rank-{rank}.json"
-        assert json.loads(closing.read_text()) < 10
+        assert json.loads(closing.read_text())[0] < 10
     assert results[0]["parameters"] == results[1]["parameters"]
 
 

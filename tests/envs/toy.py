@@ -2,6 +2,7 @@
 
 import resource
 import time
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -99,6 +100,20 @@ class Faulty(Identity):
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
 
 
+class Painted(Identity):
+    """Whose pictures take long."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None, seconds=0.2):
+        super().__init__()
+        self.render_mode, self.seconds = render_mode, seconds
+
+    def render(self):
+        time.sleep(self.seconds)
+        return np.zeros((8, 8, 3), np.uint8)
+
+
 class Continuous(Counting):
     def __init__(self):
         super().__init__()
@@ -160,6 +175,8 @@ class Ring(gym.Env):
         return np.eye(5, dtype=np.float32)[self.state]
 
 
-for _cls in (Counting, Identity, Faulty, Continuous, Dictionary, Endless, Misshapen, Unmakeable):
+for _cls in (
+    *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Misshapen, Unmakeable),
+):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)
