@@ -472,6 +472,7 @@ def test_what_the_roots_film_takes_is_no_ranks_waiting(tmp_path):
         "env.id": "tests.envs.toy:ToyPainted-v0",
         "env.num_envs": 2,
         "evaluation.max_episode_steps": 1000,
+        "checkpoint.period_env_steps": 10_000,  # ranks meet for it, too
         "logging.video": True,
         "logging.loggers": (),
     }
