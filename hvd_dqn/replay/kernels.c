@@ -102,9 +102,11 @@ static PyObject *find_windows(PyObject *self, PyObject *args) {
                    count_of(&views[7], sizeof(int64_t)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 8);
-  for (Py_ssize_t i = 0; i < batch; i++)
+  for (Py_ssize_t i = 0; i < batch; i++) {
     if (!require(0 <= slot[i] && slot[i] < slots, PyExc_IndexError, "no such slot"))
       return finish(views, 8);
+    __builtin_prefetch(kinds + slot[i]); /* the loop below mispredicts, and waits for each alone */
+  }
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i++) {
     const int64_t column = slot[i] / rows, row = slot[i] % rows;
@@ -154,10 +156,12 @@ static PyObject *sum_rewards(PyObject *self, PyObject *args) {
                    count_of(&views[4], sizeof(float)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 5);
-  for (Py_ssize_t i = 0; i < batch; i++)
+  for (Py_ssize_t i = 0; i < batch; i++) {
     if (!require(0 <= slot[i] && slot[i] < slots && 0 <= length[i] && length[i] <= powers,
                  PyExc_IndexError, "no such window"))
       return finish(views, 5);
+    __builtin_prefetch(rewards + slot[i]);
+  }
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i++) {
     const int64_t row = slot[i] % rows;
