@@ -46,6 +46,7 @@ def probe_two_ranks() -> ProbeResult:
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
+            cwd=Path(__file__).parents[2],  # where -m finds this package and no other
             start_new_session=True,
         )
     except OSError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import hvd_dqn as hvd_dqn_package
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.launching.launchers import Host, _goes_by_plain_ssh, parse_hosts
+from hvd_dqn.tools.launching.launchers import Host, _goes_by_plain_ssh, parse_hosts, this_program
 from hvd_dqn.tools.launching.restarts import _going_on, option
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train
@@ -47,6 +50,20 @@ def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
     (run_dir / "checkpoints/step-2/manifest.json").write_text("{}")
     assert _going_on(named) == [*named, "--resume", "auto"]
     assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
+
+
+def test_ranks_run_the_package_that_starts_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    by_name = [sys.executable, "-m", "hvd_dqn"]
+    (tmp_path / "hvd_dqn").mkdir()
+    assert this_program() == by_name, "there is no script"
+    script = tmp_path / "bin" / "hvd-dqn"
+    script.parent.mkdir()
+    script.touch()
+    assert this_program() == [str(script)]
+    monkeypatch.chdir(Path(hvd_dqn_package.__file__).parents[1])
+    assert this_program() == by_name
 
 
 @pytest.mark.multirank

@@ -163,8 +163,12 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 
 def this_program() -> list[str]:
-    """What runs `hvd-dqn` with this Python."""
-    return [sys.executable, "-m", "hvd_dqn"]
+    """What runs `hvd-dqn` with this Python. By its script where `-m` would find another package in
+    the working directory, such as our sources without what is compiled.
+    """
+    script = Path(sys.executable).with_name("hvd-dqn")
+    other = Path("hvd_dqn").exists() and not Path("hvd_dqn").samefile(Path(__file__).parents[2])
+    return [str(script)] if other and script.exists() else [sys.executable, "-m", "hvd_dqn"]
 
 
 def environment() -> dict[str, str]:
