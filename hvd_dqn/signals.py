@@ -6,11 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+_TO_GROUPS = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT}
+"""Open MPI and terminals send these to whole process groups."""
+_STOPPING = (signal.SIGTERM, *_TO_GROUPS)
 
 
 class StopRequest:
@@ -87,6 +91,19 @@ class StopRequest:
                 if self._interrupts > 1:
                     self.at_once()
         os.close(reading)
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes that are begun within it never hear what asks this one to stop and is sent to its
+    whole group: they go on until this one ends them, which SIGTERM still does.
+    """
+    resource_tracker.ensure_running()  # where it began within, it would let SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_GROUPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from hvd_dqn import signals
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs import packages
@@ -124,11 +125,11 @@ def _make_gymnasium(
     simulators: GymnasiumSimulators
     if config.vectorization == "async":
         # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.
-        simulators = ProcessSimulators(
-            AsyncVectorEnv(
+        with signals.kept_from_children():
+            envs = AsyncVectorEnv(
                 [copy] * num_envs, autoreset_mode=AutoresetMode.DISABLED, context="spawn"
             )
-        )
+        simulators = ProcessSimulators(envs)
     else:
         simulators = SerialSimulators([copy() for _ in range(num_envs)])
     return simulators, None if limits_itself else max_episode_steps

@@ -54,11 +54,14 @@ def test_a_campaign_of_faults_changes_no_result():
         ("mpirun", signal.SIGUSR2, "launcher"),
         ("horovodrun", signal.SIGTERM, "rank"),
         ("none", signal.SIGINT, "launcher"),
+        ("none", signal.SIGINT, "group"),
+        ("none", signal.SIGUSR1, "group"),
     ],
 )
 def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, target):
     ranks = 1 if launcher == "none" else 2
-    config = config_file(tmp_path, total_env_steps=200_000)
+    more = {"env.vectorization": "async"} if target == "group" else {}
+    config = config_file(tmp_path, total_env_steps=200_000, **more)
     run_dir = tmp_path / "run"
     arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
     with started(arguments, ranks=ranks, launcher=launcher) as job:
@@ -66,8 +69,12 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, 
         wait_until(lambda: (run_dir / "metrics.jsonl").exists() and beat.exists())
         time.sleep(1)
         struck = time.monotonic()
-        pid = job.process.pid if target == "launcher" else json.loads(beat.read_text())[1]
-        os.kill(pid, number)
+        if target == "group":  # as a terminal and Open MPI do: with the environments' processes
+            os.killpg(job.process.pid, number)
+        else:
+            os.kill(
+                json.loads(beat.read_text())[1] if target == "rank" else job.process.pid, number
+            )
         done = job.wait()
         assert time.monotonic() - struck < 10
     assert done.code == 75, done.output
