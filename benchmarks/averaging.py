@@ -96,6 +96,7 @@ class Turns:
         self._control = horovod
         self.rank, self.world_size = self._control.rank, self._control.world_size
         self.local_rank, self.is_root = self._control.local_rank, self._control.is_root
+        self.route = self._control.route
         self._sums = 0
         self._began = 0.0
         self._summed: Tensor | None = None

@@ -26,12 +26,13 @@ class StoppedError(Exception):
 
 
 class LostContactError(Exception):
-    """A collective broke: another rank is gone. `told` is what this rank should say of it, or
-    nothing where another does.
+    """A collective broke, mostly as another rank is gone. `cause` is what the library says, `told`
+    what this rank should say of it, or nothing where another does.
     """
 
-    def __init__(self, told: str | None = None) -> None:
-        super().__init__(told or "")
+    def __init__(self, cause: str, told: str | None = None) -> None:
+        super().__init__(told or cause)
+        self.cause = cause
         self.told = told
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.connect import compute_threads
-from hvd_dqn.distributed.devices import describe_device, select_device
+from hvd_dqn.distributed.devices import describe_device, gpu_name, select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.spaces import describe
 from hvd_dqn.errors import UserError
@@ -40,6 +41,7 @@ from hvd_dqn.start import Start
 from hvd_dqn.watchdog import Watchdog
 
 _SIGN = "sign.txt"
+_SECONDS_TO_APPEAR = 5.0
 _WORK_A_THREAD = 8_000_000
 """Multiply-adds of a forward pass from which a second thread pays: measured on two cores, 1.0 times
 as fast at 4 million, 1.3 at 8, 1.6 at 34, 1.8 at 134. Below it, a thread that shares its core with
@@ -85,7 +87,10 @@ def acquire(
     ranks do not share, nothing has been written.
     """
     env_threads = config.distributed.threads_per_rank or compute_threads(comm, config.env.num_envs)
-    hosts = comm.gather(hostname())
+    on_gpu = config.replay.storage == "device" and config.device != "cpu"
+    mine = [hostname(), gpu_name(comm.local_rank) if on_gpu else None]
+    places = comm.gather(mine)
+    hosts = [host for host, _ in places]
     stack = ExitStack()
     lock = stack.enter_context(ExitStack())  # the last to be closed
     stack.callback(watchdog.stop)  # after all that may hang when it is closed
@@ -112,7 +117,8 @@ def acquire(
             )
             stack.callback(evaluator.close)
             useful = useful_threads(config, envs)
-            require_memory(config, envs, device, ranks_here=hosts.count(hostname()))
+            here, there = hosts.count(hostname()), places.count(mine)
+            require_memory(config, envs, device, ranks_here=here, ranks_of_gpu=there)
         devices = comm.gather(describe_device(device))
         threads = config.distributed.threads_per_rank or compute_threads(comm, useful)
         torch.set_num_threads(threads)
@@ -190,17 +196,24 @@ def _require_shared(store: Store, comm: Communicator) -> None:
                     "choose another place with --checkpoint.directory",
                 ) from error
     with agreement(comm):
-        try:
-            with store.open(_SIGN) as file:
-                seen = file.read(len(sign)) == sign
-        except (OSError, DamageError, UserError):
-            seen = False
+        deadline = time.monotonic() + _SECONDS_TO_APPEAR
+        while not (seen := _reads(store, sign)) and time.monotonic() < deadline:
+            store.look_anew()
+            time.sleep(0.2)
         if not seen:
             raise UserError(
                 f"{store} on {hostname()} is not the root's: checkpoints need a place that all "
                 "ranks share",
                 "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
             )
+
+
+def _reads(store: Store, sign: bytes) -> bool:
+    try:
+        with store.open(_SIGN) as file:
+            return file.read(len(sign)) == sign
+    except (OSError, DamageError, UserError):
+        return False
 
 
 def _open_run_directory(
@@ -265,10 +278,15 @@ def useful_threads(config: Config, envs: VectorEnvironment) -> int:
 
 
 def require_memory(
-    config: Config, envs: VectorEnvironment, device: torch.device, *, ranks_here: int
+    config: Config,
+    envs: VectorEnvironment,
+    device: torch.device,
+    *,
+    ranks_here: int,
+    ranks_of_gpu: int,
 ) -> None:
     """`UserError` where the replays of the `ranks_here` ranks of this host do not fit in its
-    memory, or this rank's in its GPU's.
+    memory, or those of the `ranks_of_gpu` in this rank's GPU's.
     """
     frames, tree = replay_bytes(config, envs)
     on_gpu = config.replay.storage == "device" and device.type == "cuda"
@@ -283,12 +301,12 @@ def require_memory(
         )
     if not on_gpu:
         return
-    sharing = -(-ranks_here // torch.cuda.device_count())
+    there = frames * ranks_of_gpu
     left = torch.cuda.mem_get_info(device)[0]
-    if frames * sharing > left:
+    if there > left:
         raise UserError(
-            f"replay.capacity = {config.replay.capacity} takes {frames * sharing / 1e9:.1f} GB of "
-            f"{device} for {_count(sharing, 'rank')}, and {left / 1e9:.1f} GB are free",
+            f"replay.capacity = {config.replay.capacity} takes {there / 1e9:.1f} GB of "
+            f"{device} for {_count(ranks_of_gpu, 'rank')}, and {left / 1e9:.1f} GB are free",
             "lower replay.capacity, or set replay.storage to host",
         )
 
@@ -316,10 +334,12 @@ def _title(config: Config, comm: Communicator, threads: int, device: torch.devic
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
+    matters = device.type == "cuda" and comm.world_size > 1
+    way = f"{comm.backend} through {comm.route}" if matters else comm.backend
     return " · ".join(
         (
             f"{config.preset}: {config.env.id}",
-            f"{_count(comm.world_size, 'rank')} ({comm.backend})",
+            f"{_count(comm.world_size, 'rank')} ({way})",
             f"{_count(threads, 'thread')} a rank on {device}",
             f"global batch {config.replay.batch_size * comm.world_size}",
             f"learning rate {rate:.3g}",

@@ -84,7 +84,7 @@ def train(
             raise
         return observer.conclude()
     except LostContactError as error:
-        raise LostContactError(watchdog.explain()) from error
+        raise LostContactError(error.cause, watchdog.explain(error.cause)) from error
     finally:
         resources.close()
 

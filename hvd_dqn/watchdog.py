@@ -2,7 +2,7 @@
 
 Each rank's thread keeps a small file, its heartbeat: where the rank is, and since when. A rank that
 hangs in its own work sees that itself. One that is stopped as a whole, or gone with its host, is
-seen by those that wait for it: its heartbeat does not change any more.
+seen by the rank before it, when that waits: its heartbeat does not change any more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _SECONDS_FOR_ABORT = 5.0
 _PATIENCE = 10
 """Times the limit that a rank waits for one of which it cannot know whether it moves."""
 _HEARTBEAT_BYTES = 512
+_MOST_SAID = 300
 
 
 class Heartbeat(NamedTuple):
@@ -99,20 +100,26 @@ class Watchdog:
             self._is_patient = False
             self.touch()
 
-    def explain(self) -> str | None:
-        """Which rank is gone, where contact was lost; `None` where that is another's to say."""
+    def explain(self, cause: str) -> str | None:
+        """Which rank is gone, where contact was lost for this `cause`, as a library says it; `None`
+        where that is another's to say.
+        """
         ranks = range(self._comm.world_size)
         if any(self._run_dir.crash_file(rank).exists() for rank in ranks):
             return None
-        gone = {}
+        gone, all_are_here = {}, True
         for rank in ranks:
             beat = self._read(rank)
-            if beat is not None and beat.host == hostname() and not _is_alive(beat.pid):
+            if beat is None or beat.host != hostname():
+                all_are_here = False
+            elif not _is_alive(beat.pid):
                 gone[rank] = beat
         if self._comm.rank != min(set(ranks) - gone.keys()):
             return None
+        said = " ".join(cause.split())[:_MOST_SAID]
         if not gone:
-            return f"{self._me()}: a rank on another host is gone, or that host is"
+            found = "a rank on another host is gone, or that host is"
+            return f"{self._me()}: {'a sum over ranks failed' if all_are_here else found}: {said}"
         rank, beat = min(gone.items())
         return (
             f"rank {rank} on {beat.host}: its process ({beat.pid}) was killed, last seen at update "
@@ -121,16 +128,20 @@ class Watchdog:
 
     def _watch(self) -> None:
         ticked = time.monotonic()
-        while not self._ended.wait(self._interval):
+        while True:
+            # Should a library keep Python's lock for so long that this thread does not run, ranks
+            # of other processes see it; a single process ends by this. Not while this thread is at
+            # the heartbeats, which may be on a file system that stands still for a while.
+            faulthandler.dump_traceback_later(2 * self._limit, exit=True)
+            if self._ended.wait(self._interval):
+                return
+            faulthandler.cancel_dump_traceback_later()
             late, ticked = time.monotonic() - ticked - self._interval, time.monotonic()
             if late > self._limit / 2:  # this process was stopped as a whole, and goes on
                 self.touch()
                 self._seen.clear()
             if self._is_patient:
                 self.touch()
-            # Should a library keep Python's lock for so long that this thread does not run, ranks
-            # of other processes see it; a single process ends by this.
-            faulthandler.dump_traceback_later(2 * self._limit, exit=True)
             self._write()
             still = time.monotonic() - self._moved
             if self._waiting:
@@ -139,39 +150,35 @@ class Watchdog:
                 self._end(f"{self._me()}: nothing has moved for {still:.0f} s in its own work")
 
     def _watch_others(self, still: float) -> None:
-        """Those whose heartbeat has not changed for long, as seen from here; the first of the
-        others speaks.
+        """Whether the heartbeat of the next rank has not changed for long, as seen from here. Each
+        watches one: if all watched all, a thousand of them would open a million files at a time, on
+        a file system that they share.
         """
         if still < self._limit / 3:
             self._seen.clear()
             return
         now = time.monotonic()
-        silent, unknown = [], []
-        for rank in range(self._comm.world_size):
+        unknown = []
+        ranks = self._comm.world_size
+        for rank in ((self._comm.rank + n) % ranks for n in range(1, ranks)):
             beat = self._read(rank)
-            if beat is None:
+            if beat is None:  # of a host that shares no directory with this one: the next, then
                 unknown.append(rank)
                 continue
             if self._seen.get(rank, (-1, 0.0))[0] != beat.number:
                 self._seen[rank] = (beat.number, now)
-            if now - self._seen[rank][1] > self._limit * 2 / 3:
-                silent.append((rank, beat))
-        if self._comm.rank != min(
-            set(range(self._comm.world_size)) - {rank for rank, _ in silent}, default=0
-        ):
-            return
-        if silent:
-            rank, beat = silent[0]
+            if now - self._seen[rank][1] < self._limit * 2 / 3:
+                break
             self._end(
                 f"rank {rank} on {beat.host}: no sign of life for {still:.0f} s, last at "
                 f"update {beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
             )
-        elif still > _PATIENCE * self._limit and unknown:
+        if still > _PATIENCE * self._limit and unknown:
             self._end(
                 f"{self._me()}: waited {still:.0f} s for other ranks; nothing is known of rank "
                 f"{unknown[0]}, whose host does not share {self._run_dir.path}"
             )
-        elif still > self._limit and self._all_wait():
+        elif self._comm.rank == 0 and still > self._limit and self._all_wait():
             self._end(
                 f"{self._me()}: all ranks have waited for each other for {still:.0f} s: the "
                 "network between them is gone"

@@ -141,9 +141,11 @@ class Campaign:
         manifests = sorted(checkpoints.glob("step-*/manifest.json"))
         if len(manifests) < 2:
             return False
-        older = json.loads(manifests[-2].read_text())["body"]
+        try:
+            older, body = (json.loads(manifest.read_text())["body"] for manifest in manifests[-2:])
+        except (ValueError, KeyError):  # struck already, and no other has been made since
+            return False
         spared = {segment[0][0] for _, segments in older["ranks"] for segment in segments}
-        body = json.loads(manifests[-1].read_text())["body"]
         records = [body["shared"], *(state for state, _ in body["ranks"])]
         records += [segment[0] for _, segments in body["ranks"] for segment in segments]
         files = [checkpoints / name for name, _, _ in records if name not in spared]

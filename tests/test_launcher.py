@@ -22,6 +22,8 @@ connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the funct
         ({"PMI_RANK": "2", "PMI_SIZE": "3"}, (2, 3)),
         ({"MV2_COMM_WORLD_RANK": "2", "MV2_COMM_WORLD_SIZE": "3"}, (2, 3)),
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"}, (1, 2)),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, (1, 2)),
         # an interactive shell, or a batch script, on a compute node
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
@@ -36,6 +38,17 @@ connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the funct
 def test_a_launch_is_read_from_the_environment(environ, expected):
     launch = detect_launch(environ)
     assert (launch and (launch.rank, launch.world_size)) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "node", "expected"),
+    [("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("16", "0", 16), ("2(x3),1", "4", 0), ("", "0", 0)],
+)
+def test_srun_tells_how_many_ranks_a_node_has(told, node, expected):
+    environ = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "7", "SLURM_NODEID": node}
+    launch = detect_launch(environ | {"SLURM_STEP_TASKS_PER_NODE": told})
+    assert launch is not None
+    assert launch.local_size == expected
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -39,6 +39,10 @@ class Store(Protocol):
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a small file that is there whole or not at all."""
+        ...
+
+    def look_anew(self) -> None:
+        """Forget what was looked for before and not found: another host may have made it."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -75,6 +79,13 @@ class LocalStore:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, data)
+
+    def look_anew(self) -> None:
+        """NFS remembers for half a minute that a directory was not there, unless one tries to make
+        it.
+        """
+        with suppress(OSError):
+            self._root.mkdir(parents=True, exist_ok=True)
 
     def open(self, name: str) -> BinaryIO:
         """See `Store`."""
@@ -139,6 +150,10 @@ class RemoteStore:
         """See `Store`."""
         with _failing_as_files_do():
             self._fs.pipe_file(self._place(name), data)
+
+    def look_anew(self) -> None:
+        """See `Store`."""
+        self._fs.invalidate_cache()
 
     def open(self, name: str) -> BinaryIO:
         """See `Store`."""

@@ -49,18 +49,24 @@ def run(arguments: Sequence[str]) -> int:
     """Check."""
     options = parse(DoctorOptions, arguments, program="hvd-dqn doctor", examples=_EXAMPLES)
     if options.node:
-        spared = _SPARED[options.backend]
-        checks = [*diagnose(), enough_gpus(options.gpus)]
-        bad = [check for check in checks if check.state == "fail" and check.name not in spared]
+        checks = [*_checks(options), enough_gpus(options.gpus)]
+        bad = [check for check in checks if check.state == "fail"]
         for check in bad:
             print(f"{hostname()}: {check.name}: {check.found} → {check.remedy}", flush=True)
         return EXIT_FAILED if bad else EXIT_OK
     launch = detect_launch()
     if launch is None or launch.world_size == 1:
-        checks = diagnose()
-        return _tell([*checks, two_ranks(checks)], options)
+        checks = _checks(options)
+        if options.backend == "horovod":
+            checks.append(two_ranks(checks))
+        return _tell(checks, options)
     comm = connect("mpi" if options.backend == "mpi" else "auto")
     return together(comm, lambda: _examine(comm, options))
+
+
+def _checks(options: DoctorOptions) -> list[Check]:
+    """Of this machine, and of what the backend needs."""
+    return [check for check in diagnose() if check.name not in _SPARED[options.backend]]
 
 
 def _tell(checks: list[Check], options: DoctorOptions) -> int:
@@ -78,7 +84,7 @@ def _examine(comm: Communicator, options: DoctorOptions) -> None:
     from hvd_dqn.tools.doctor.ranks import examine, find_places, print_places
 
     speaks = comm.is_root and not options.json
-    checks = [check for check in diagnose() if check.name not in _SPARED[options.backend]]
+    checks = _checks(options)
     bad = [[check.name, check.found] for check in checks if check.state == "fail"]
     for rank, (host, found) in enumerate(comm.gather([hostname(), bad])):
         for name, text in found if rank > 0 else []:

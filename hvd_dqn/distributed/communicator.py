@@ -20,6 +20,8 @@ class Communicator(Protocol):
     rank: int
     world_size: int
     local_rank: int
+    route: str
+    """How a GPU's tensors reach those of other ranks: NCCL, or the host."""
 
     @property
     def is_root(self) -> bool:
@@ -63,6 +65,7 @@ class LocalCommunicator:
     rank = 0
     world_size = 1
     local_rank = 0
+    route = "the host"
     is_root = True
 
     def start_sum(self, tensor: Tensor, name: str) -> None:

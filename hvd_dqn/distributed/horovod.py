@@ -38,6 +38,7 @@ class HorovodCommunicator(MpiCommunicator):
         self._broken: type[Exception] = HorovodInternalError
         gpus = self.gather(gpu_name(self.local_rank))
         self._nccl = bool(hvd.nccl_built()) and nccl_can(gpus)
+        self.route = "NCCL" if self._nccl else "the host"
         self._handle = 0
 
     def start_sum(self, tensor: Tensor, name: str) -> None:
@@ -53,7 +54,7 @@ class HorovodCommunicator(MpiCommunicator):
         try:
             self._hvd.synchronize(self._handle)
         except self._broken as error:
-            raise LostContactError from error
+            raise LostContactError(str(error)) from error
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host)
@@ -65,7 +66,7 @@ class HorovodCommunicator(MpiCommunicator):
         try:
             self._hvd.broadcast_(host, root_rank=0, name=name)
         except self._broken as error:
-            raise LostContactError from error
+            raise LostContactError(str(error)) from error
         if host is not tensor:
             tensor.copy_(host)
 

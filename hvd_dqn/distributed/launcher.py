@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,10 @@ _VARIABLES = (
     ("MVAPICH2's launcher", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("an MPI launcher", "PMI_RANK", "PMI_SIZE"),
     ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    ("horovodrun without MPI", "HOROVOD_RANK", "HOROVOD_SIZE"),
 )
+_TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -37,13 +41,24 @@ def detect_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     A Slurm step of one task counts as started by hand: every interactive shell on a compute node is
     one.
     """
-    local_size = next((int(environ[name]) for name in _LOCAL_SIZES if name in environ), 0)
+    local_size = next((int(environ[name]) for name in _LOCAL_SIZES if name in environ), None)
+    if local_size is None:
+        local_size = _tasks_here(environ)
     for launcher, rank, size in _VARIABLES:
         if rank in environ and size in environ:
             launch = Launch(launcher, int(environ[rank]), int(environ[size]), local_size)
             if launcher != "srun" or launch.world_size > 1:
                 return launch
     return None
+
+
+def _tasks_here(environ: Mapping[str, str]) -> int:
+    """Of this Slurm step on this node, which Slurm tells as 2(x3),1 for four nodes."""
+    tasks: list[int] = []
+    for number, times in _TASKS.findall(environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        tasks += int(times or 1) * [int(number)]
+    node = environ.get("SLURM_NODEID", "")
+    return tasks[int(node)] if node.isdigit() and int(node) < len(tasks) else 0
 
 
 def usable_cores() -> set[int]:

@@ -20,6 +20,7 @@ class MpiCommunicator:
     """Collectives by MPI on the host; a tensor on a GPU is staged through pinned memory."""
 
     backend = "mpi"
+    route = "the host"
 
     def __init__(self) -> None:
         try:

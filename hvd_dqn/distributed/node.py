@@ -81,39 +81,41 @@ def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
     opened: list[int] = []
     memory = None
     try:
-        found = None
+        place = np.zeros(4, dtype=np.int64)
         if comm.Get_rank() == 0:
-            found = _new_file(length, opened)
-        found = comm.bcast(found)
-        if found is not None:
-            path, identity = found
-            memory = _map_file(path, identity, length, opened)
-        everywhere = all(comm.allgather(memory is not None))
+            place[:] = _new_file(length, opened)
+        comm.Bcast(place)
+        memory = _map_file(place, length, opened)
+        have = np.array([memory is not None], dtype=np.int64)
+        total = np.empty_like(have)
+        comm.Allreduce(have, total)
     finally:
         for file in opened:
             os.close(file)
-    return memory if everywhere else None
+    return memory if total[0] == comm.Get_size() else None
 
 
-def _new_file(length: int, opened: list[int]) -> tuple[str, tuple[int, int]] | None:
-    """Where the other processes find it, and its device and number."""
+def _new_file(length: int, opened: list[int]) -> tuple[int, int, int, int]:
+    """The process that has it, its number there, its device and its number on that; zeros where it
+    is not to be had.
+    """
     try:
         file = os.memfd_create("hvd_dqn")
         opened.append(file)
         os.ftruncate(file, length)
     except (AttributeError, OSError):  # another system than Linux, or a limit
-        return None
-    return f"/proc/{os.getpid()}/fd/{file}", _identity(os.fstat(file))
+        return 0, 0, 0, 0
+    return os.getpid(), file, *_identity(os.fstat(file))
 
 
-def _map_file(
-    path: str, identity: tuple[int, int], length: int, opened: list[int]
-) -> mmap.mmap | None:
+def _map_file(place: NDArray[np.int64], length: int, opened: list[int]) -> mmap.mmap | None:
     """None where the other process cannot be looked into, or is none of ours: containers of one
     node may count processes anew, and a stranger's files are better not opened.
     """
+    process, number, *identity = place.tolist()
+    path = f"/proc/{process}/fd/{number}"
     try:
-        if _identity(Path(path).stat()) != identity:
+        if _identity(Path(path).stat()) != tuple(identity):
             return None
         file = os.open(path, os.O_RDWR)
         opened.append(file)

@@ -30,6 +30,7 @@ class WatchedCommunicator:
         self.rank = inner.rank
         self.world_size = inner.world_size
         self.local_rank = inner.local_rank
+        self.route = inner.route
 
     @property
     def is_root(self) -> bool:

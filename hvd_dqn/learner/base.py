@@ -103,6 +103,8 @@ class Learner(ABC):
         self._wants_stop = wants_stop
         self._clock = clock or StageClock()
         self._sent = 0.0
+        on_gpu = next(online.parameters()).device.type == "cuda"
+        self._have_passed = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         self.stop_agreed = False
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
@@ -143,6 +145,8 @@ class Learner(ABC):
         return bool(torch.isfinite(self.online_parameters.values).all())
 
     def _send(self, buffer: SumBuffer) -> None:
+        if self._have_passed is not None:
+            self._have_passed.record()
         self._comm.start_sum(buffer.tensor, buffer.name)
         self._sent = time.perf_counter()
 
@@ -150,6 +154,9 @@ class Learner(ABC):
         """Until the sum that was sent has come."""
         self.statistics.on_its_way_seconds += time.perf_counter() - self._sent
         self._clock.lap("step")
+        if self._have_passed is not None:  # what a GPU still computes is no waiting for the sum
+            self._have_passed.synchronize()
+            self._clock.lap("gradients")
         self._comm.finish_sum()
         self._clock.lap("averaging")
 

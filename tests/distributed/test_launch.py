@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hvd_dqn as hvd_dqn_package
+from hvd_dqn.checkpoint.manifest import step_directory
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.launching.launchers import Host, _goes_by_plain_ssh, parse_hosts, this_program
 from hvd_dqn.tools.launching.restarts import _going_on, option
@@ -46,9 +47,14 @@ def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
     assert _going_on(never)[-2:] == ["--resume", "auto"]
     named = ["train", "cartpole", "--run_dir", str(run_dir), "--resume", "old/step-1"]
     assert _going_on(named) == named, "nothing of its own yet"
-    (run_dir / "checkpoints/step-2").mkdir(parents=True)
-    (run_dir / "checkpoints/step-2/manifest.json").write_text("{}")
+    whole = run_dir / "checkpoints" / step_directory(2)
+    whole.mkdir(parents=True)
+    (whole / "manifest.json").write_text("{}")
     assert _going_on(named) == [*named, "--resume", "auto"]
+    elsewhere = [*named[:2], "--checkpoint.directory", str(tmp_path / "kept"), *named[2:]]
+    assert _going_on(elsewhere) == elsewhere
+    (run_dir / "checkpoints").rename(tmp_path / "kept")
+    assert _going_on(elsewhere) == [*elsewhere, "--resume", "auto"]
     assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
 
 

@@ -103,11 +103,21 @@ def _going_on(command: Sequence[str]) -> list[str]:
     """
     options = list(command)
     run_dir = option(options, "run-dir")
-    saved = bool(run_dir) and any(Path(run_dir).glob("checkpoints/step-*/manifest.json"))
+    place = option(options, "checkpoint.directory") or (run_dir and f"{run_dir}/checkpoints")
     value = option(options, "resume")
-    if value and (value == "never" or saved):
+    if value and (value == "never" or _has_saved(place)):
         options += ["--resume", "auto"]  # of an option that comes twice, the last one counts
     return options
+
+
+def _has_saved(place: str) -> bool:
+    """Whether there are checkpoints at a path or URL, as far as can be seen from here."""
+    from hvd_dqn.checkpoint.manifest import list_complete
+    from hvd_dqn.checkpoint.store import open_store
+
+    with suppress(OSError, UserError):
+        return bool(place) and bool(list_complete(open_store(place)))
+    return False
 
 
 def _is_over(command: Sequence[str], launcher: Launcher) -> bool:
