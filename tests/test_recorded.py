@@ -31,7 +31,7 @@ def learners(**options):
     """One by one, and recorded."""
     plain = workers.make_learner(LocalCommunicator(), seed=0, **options)
     optimizer = options.pop("optimizer", {}) | {"cuda_graph": True}
-    with workers.recording_without_a_gpu() as record:
+    with workers.recording_without_a_gpu(optimizer.get("name", "adam")) as record:
         learner = workers.make_learner(LocalCommunicator(), seed=0, optimizer=optimizer, **options)
     return plain, learner, record
 

@@ -20,6 +20,8 @@ from unittest import mock
 import gymnasium as gym
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hvd_dqn import schedules
 from hvd_dqn.config import (
@@ -93,25 +95,53 @@ def make_learner(
     )
 
 
+class Tape(TorchDispatchMode):
+    """In place of a CUDA graph: the operations of a function, to be done again on the same memory.
+    Like a graph's, they hold what the host had decided when they were taken down, and the host may
+    read nothing among them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._operations: list[tuple[Callable[..., Any], Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert operation is not torch.ops.aten._local_scalar_dense.default, "a graph cannot wait"
+        results = operation(*args, **(kwargs or {}))
+        self._operations.append((operation, args, kwargs or {}, results))
+        return results
+
+    @torch.no_grad()
+    def play(self) -> None:
+        """Do them all again."""
+        for operation, args, kwargs, results in self._operations:
+            again = operation(*args, **kwargs)
+            for place, result in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                if isinstance(place, torch.Tensor) and place.data_ptr() != result.data_ptr():
+                    place.copy_(result)
+
+
 def recorded_without_a_gpu(work: Callable[[], Any]) -> Callable[[], Any]:
-    """In place of a CUDA graph, the same function again, whose results stay where they are."""
-    results = work()
-    if results is not None:
-        results = tuple(result.clone() for result in results)
+    """In place of `record_on_gpu`."""
+    work()
+    with Tape() as tape:
+        results = work()
 
     def replay() -> Any:
-        for place, result in zip(results or (), work() or (), strict=True):
-            place.copy_(result)
+        tape.play()
         return results
 
     return replay
 
 
 @contextlib.contextmanager
-def recording_without_a_gpu() -> Iterator[mock.Mock]:
-    """Within it learners record so; what was called to do it."""
-    with mock.patch.object(base, "record_on_gpu", side_effect=recorded_without_a_gpu) as record:
-        yield record
+def recording_without_a_gpu(optimizer: str = "adam") -> Iterator[mock.Mock]:
+    """Within it learners record so; what was called to do it. torch's RAdam is called again: on the
+    host it reads its step's number.
+    """
+    record = recorded_without_a_gpu if optimizer != "radam" else lambda work: work
+    with mock.patch.object(base, "record_on_gpu", side_effect=record) as called:
+        yield called
 
 
 def batches(count: int, size: int) -> list[Batch]:
