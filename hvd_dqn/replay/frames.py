@@ -11,6 +11,8 @@ from torch import Tensor
 from hvd_dqn.replay import kernels
 
 _DTYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.float32): torch.float32}
+_COPIED = 8 << 20
+"""Bytes that are copied from a GPU at a time."""
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -48,6 +50,8 @@ class FrameStore:
         self._word = next(word for word in _WORDS if length % word.itemsize == 0)
         self._frames = frames.view(self._word)
         self._frame_bytes = length
+        # A GPU's are copied, and updates wait for that.
+        self.most_in_a_stretch = places if device.type == "cpu" else max(1, _COPIED // length)
         # The same memory for the kernels, where it is the host's.
         self._on_host = self._frames.numpy() if device.type == "cpu" else None
 

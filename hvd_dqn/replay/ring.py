@@ -300,12 +300,12 @@ class Ring:
         return frame
 
     def frames(self, column: int, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames of this environment's rows number `start` to before `stop`: one or two arrays
+        """Frames of this environment's rows number `start` to before `stop`, in arrays
         [W, frame size], which are the ring's own memory where that is the host's.
         """
         while start < stop:
             row = start % self.rows
-            count = min(stop - start, self.rows - row)
+            count = min(stop - start, self.rows - row, self._frames.most_in_a_stretch)
             yield self._frames.stretch(column, row, count)
             start += count
 

@@ -137,7 +137,7 @@ def test_the_newest_transition_is_there_at_once():
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_a_restored_replay_goes_on_exactly(prioritized):
+def test_a_restored_replay_goes_on_exactly(monkeypatch, prioritized):
     settings_ = {"capacity": 60, "num_envs": 3, "n_step": 3, "stack": 2}
     world = World(**settings_, prioritized=prioritized)
     world.walk(45, end_probability=0.05)
@@ -148,6 +148,11 @@ def test_a_restored_replay_goes_on_exactly(prioritized):
     ring = world.replay.ring
     for column, (oldest, moved) in enumerate(zip(ring.oldest, ring.moved, strict=True)):
         frames = np.concatenate(list(ring.frames(column, oldest, moved + 1)))
+        with monkeypatch.context() as as_on_a_gpu:
+            as_on_a_gpu.setattr(ring._frames, "most_in_a_stretch", 2)
+            pieces = list(ring.frames(column, oldest, moved + 1))
+        assert max(len(piece) for piece in pieces) == 2
+        assert np.array_equal(np.concatenate(pieces), frames)
         other.replay.ring.put_frames(column, oldest, frames)
     other.episodes, other.counter = copy.deepcopy(world.episodes), world.counter
     other.rng = copy.deepcopy(world.rng)
