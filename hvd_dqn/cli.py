@@ -37,7 +37,11 @@ _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 def main() -> NoReturn:
     """Run one command and exit with its code."""
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, after all that is installed
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if detect_launch() is not None:
+        signals = import_module("hvd_dqn.signals")
+        signals.ignore_from_now_on()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

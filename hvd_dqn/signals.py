@@ -54,12 +54,10 @@ class StopRequest:
         return self.reason is not None
 
     def ignore_from_now_on(self) -> None:
-        """To the end of this process: it has stopped, and a launcher that ends the others when a
-        first rank has gone should not turn their exit code into that of a signal.
-        """
-        for number in self._before:
-            self._before[number] = signal.SIG_IGN
-            signal.signal(number, signal.SIG_IGN)
+        """See the function of this name; behind this request's end, too."""
+        if self._before:
+            self._before = dict.fromkeys(self._before, signal.SIG_IGN)
+            ignore_from_now_on()
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -104,6 +102,14 @@ def kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_from_now_on() -> None:
+    """To the end of this process, which is near: a launcher that ends the others when a first rank
+    has gone should not turn their exit code into that of a signal.
+    """
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
