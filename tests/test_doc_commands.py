@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
 SECONDS = 120
 ELSEWHERE = {
-    r"git clone|cd hvd_dqn|source .venv|make (train|test|setup)$": ".ci/run",
+    r"git clone|cd hvd_dqn|source .venv|make (train|test|setup)$|pip install -e": ".ci/run",
     r"srun |module load|squeue|tail -f rainbow": "tests/cluster/test_slurm.py",
     r"hvd-dqn summary runs/rainbow-\*": "tests/cluster/test_slurm.py",
     r".* -H a:\d,b:\d": "tests/cluster/test_ssh.py",
