@@ -53,16 +53,17 @@ class MpiCommunicator:
         self._settle()
         host = self._stage(tensor, name)
         values = host.numpy().reshape(-1)
-        self._under_way = self._node_sum(values.size) or self._by_messages()
-        self._under_way.start(values)
+        if self.world_size > 1:
+            self._under_way = self._node_sum(values.size) or self._by_messages()
+            self._under_way.start(values)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        assert self._under_way is not None, "start_sum comes first"
-        self._under_way.finish()
-        self._under_way = None  # or it would keep its memory after `close`
+        if self._under_way is not None:
+            self._under_way.finish()
+            self._under_way = None  # or it would keep its memory after `close`
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
