@@ -1,4 +1,7 @@
 import importlib
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.resources import useful_threads
+from tests.launching import clean_environment
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
 
@@ -123,3 +127,19 @@ def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
     assert useful("cartpole") == 1
     assert useful("acrobot") == 2
     assert connecting.compute_threads(Hosts([]), useful=2) == 2
+
+
+@pytest.mark.parametrize(("ranks", "code"), [(2, 2), (1, -signal.SIGTERM)])
+def test_the_exit_code_of_a_rank_outlives_its_launchers_impatience(ranks, code):
+    """srun ends the other ranks when the first has gone, and takes their codes for the job's."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "from hvd_dqn import cli\n"
+        "sys.argv = ['hvd-dqn', 'no-such-command']\n"
+        "cli.main()\n"
+    )
+    told = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": str(ranks)}
+    environment = clean_environment() | told
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == code

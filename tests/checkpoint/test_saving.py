@@ -143,6 +143,21 @@ def test_the_best_network_is_there_after_a_resume_in_a_new_place(tmp_path):
     assert ours[1:] == theirs[1:], "the env steps, updates and mean of what was judged before"
 
 
+def test_a_directory_that_a_host_remembers_as_missing_is_looked_for_anew(tmp_path, monkeypatch):
+    remembered, look_anew = [True], LocalStore.look_anew
+
+    def looked_anew(store):
+        look_anew(store)
+        remembered.clear()
+
+    monkeypatch.setattr(LocalStore, "look_anew", looked_anew)
+    failing(monkeypatch, "open", lambda name: name == "sign.txt" and remembered)
+    run(tmp_path / "run")
+    assert not remembered
+    LocalStore(tmp_path / "a" / "b").look_anew()
+    assert (tmp_path / "a" / "b").is_dir(), "to try to make it is what NFS listens to"
+
+
 def test_a_store_that_ranks_do_not_share_is_told(tmp_path, monkeypatch):
     failing(monkeypatch, "open", lambda name: name == "sign.txt")
     with pytest.raises(UserError, match="all ranks share"):

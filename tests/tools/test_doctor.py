@@ -36,6 +36,16 @@ def test_the_doctor_gives_reason_and_remedy(monkeypatch):
     assert failed[0].remedy == "hvd-dqn build-horovod"
 
 
+def test_what_the_backend_does_not_need_may_be_missing(monkeypatch, capsys):
+    def missing():
+        raise UserError("Horovod is not installed", "hvd-dqn build-horovod")
+
+    monkeypatch.setattr(doctor, "load_horovod", missing)
+    assert run(["doctor", "--backend", "mpi"]) == 0
+    assert "two ranks" not in capsys.readouterr().out
+    assert run(["doctor"]) == 1
+
+
 def test_a_node_with_too_few_gpus_is_not_well(capsys):
     assert run(["doctor", "--node", "--backend", "local", "--gpus", "99"]) == 1
     assert f"GPUs: {torch.cuda.device_count()} of 99" in capsys.readouterr().out
