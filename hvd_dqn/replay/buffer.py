@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import cuda
 
-from hvd_dqn.replay.ring import Ring
+from hvd_dqn.replay.ring import Ring, SampleMemory
 from hvd_dqn.replay.samplers import Sampler
 from hvd_dqn.structs import Batch
 
@@ -94,8 +94,11 @@ class ReplayBuffer:
             together = min(count, self._most_together) if self._sampler.draws_alike else 1
             batches = self._draw(together, importance_exponent)
             size = self._batch_size
-            for start in range(0, together * size, size):
-                yield batches.part(slice(start, start + size))
+            if together == 1:
+                yield batches
+            else:
+                for start in range(0, together * size, size):
+                    yield batches.part(slice(start, start + size))
             count -= together
 
     def _draw(self, together: int, importance_exponent: float) -> Batch:
@@ -103,24 +106,21 @@ class ReplayBuffer:
         slot, windows, weight, share = self._sampler.draw(
             together * self._batch_size, importance_exponent
         )
-        reward = self._ring.returns(slot, windows, self._gamma_powers)
-        discount = np.where(windows.terminated, 0.0, self._gamma_powers[windows.length])
         self._drawn = slot
         staging = next(self._staging)
         staging.wait()
-        memory = staging.memory.first(len(slot))
-        obs, next_obs = self._ring.read(slot, windows, memory, staging.move)
-        action, scalars = staging.action[: len(slot)], staging.scalars[:, : len(slot)]
-        action.numpy()[:] = self._ring.actions(slot)
-        scalars.numpy()[:] = reward, discount, weight
-        numbers = staging.move(scalars)
+        place = staging.first(len(slot))
+        obs, next_obs = self._ring.read(slot, windows, place.memory, staging.move)
+        self._ring.read_steps(slot, windows, self._gamma_powers, **place.steps)
+        place.weight[:] = weight
+        reward, discount, weights = staging.move(place.scalars).unbind()
         batch = Batch(
             obs=obs,
-            action=staging.move(action),
-            reward=numbers[0],
-            discount=numbers[1],
+            action=staging.move(place.action),
+            reward=reward,
+            discount=discount,
             next_obs=next_obs,
-            weight=numbers[2],
+            weight=weights,
             slot=slot,
             share=share,
         )
@@ -154,6 +154,18 @@ class ReplayBuffer:
         self._rng.bit_generator.state = state["rng"]
 
 
+class _Place(NamedTuple):
+    """Where B samples are put together: `steps` (see `Ring.read_steps`) and `weight` are arrays in
+    the memory of `action` [B] and `scalars` [3, B].
+    """
+
+    memory: SampleMemory
+    action: torch.Tensor
+    scalars: torch.Tensor
+    steps: dict[str, np.ndarray]
+    weight: np.ndarray
+
+
 class _Staging:
     """Where `count` samples are put together, and where a GPU takes them from.
 
@@ -164,9 +176,20 @@ class _Staging:
         self._device = device
         pinned = device.type == "cuda"
         self._taken: Any = cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's
-        self.memory = ring.new_memory(count, pinned=pinned)
-        self.action = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
-        self.scalars = torch.empty(3, count, pin_memory=pinned)
+        self._memory = ring.new_memory(count, pinned=pinned)
+        self._action = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
+        self._scalars = torch.empty(3, count, pin_memory=pinned)
+        self._places: dict[int, _Place] = {}
+
+    def first(self, count: int) -> _Place:
+        """The part of it for the first `count` samples."""
+        if count not in self._places:
+            memory, action = self._memory.first(count), self._action[:count]
+            scalars = self._scalars[:, :count]
+            reward, discount, weight = scalars.numpy()
+            steps = {"action": action.numpy(), "reward": reward, "discount": discount}
+            self._places[count] = _Place(memory, action, scalars, steps, weight)
+        return self._places[count]
 
     def wait(self) -> None:
         """Until the GPU has taken the batch before."""

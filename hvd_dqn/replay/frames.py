@@ -39,7 +39,7 @@ class FrameStore:
         self._pitch = rows + span - 1
         self._size = math.prod(frame_shape)
         self._frame_shape = frame_shape
-        self._dtype = _DTYPES[dtype]
+        self._host_dtype, self._dtype = dtype, _DTYPES[dtype]
         places = num_envs * self._pitch
         if device.type == "cpu":
             # NumPy's zeros take no memory before they are written to; torch's do.
@@ -85,20 +85,36 @@ class FrameStore:
         """Memory for `count` stretches of neighbours, [count, frames, *frame]. `pinned` host memory
         is where a GPU copies from without waiting.
         """
-        pin = pinned and self._frames.device.type == "cpu"
         shape = (count, frames, *self._frame_shape)
+        if self._on_host is not None and not pinned:
+            # NumPy asks for large pages, where torch does not.
+            return torch.from_numpy(np.empty(shape, self._host_dtype))
+        pin = pinned and self._on_host is not None
         return torch.empty(shape, dtype=self._dtype, device=self._frames.device, pin_memory=pin)
 
     def read(
-        self, column: np.ndarray, row: np.ndarray, missing: np.ndarray, *, out: Tensor
+        self, slot: np.ndarray, steps: np.ndarray, depth: np.ndarray, before: int, *, out: Tensor
     ) -> None:
-        """Put into `out` [B, F, *frame] the F ≤ span frames from `row` [B] on; the first `missing`
-        [B] of each are zeros.
+        """Put into `out` [B, F, *frame] the F ≤ span frames from `before` rows before the row
+        `steps` [B] after each of these slots [B] on; zeros where a frame is older than `depth` [B]
+        rows before its slot.
         """
-        place = column * self._pitch + row
         if self._on_host is not None:
-            kernels.copy_stretches(self._on_host, place, missing, self._frame_bytes, out.numpy())
+            kernels.copy_stretches(
+                self._on_host,
+                self._rows,
+                self._span - 1,
+                self._frame_bytes,
+                slot,
+                steps,
+                depth,
+                before,
+                out.numpy(),
+            )
             return
+        column, row = np.divmod(slot, self._rows)
+        place = column * self._pitch + (row + steps - before) % self._rows
+        missing = before - depth - steps
         count, frames = out.shape[:2]
         words = out.view(count, -1).view(self._word)
         places, width = self._frames.shape

@@ -138,70 +138,128 @@ static PyObject *find_windows(PyObject *self, PyObject *args) {
   return finish(views, 8);
 }
 
-static PyObject *sum_rewards(PyObject *self, PyObject *args) {
-  Py_buffer views[5] = {0};
+static PyObject *find_rows(PyObject *self, PyObject *args) {
+  Py_buffer views[4] = {0};
   Py_ssize_t rows;
-  if (!PyArg_ParseTuple(args, "y*y*y*ny*w*", &views[0], &views[1], &views[2], &rows, &views[3],
-                        &views[4]))
+  if (!PyArg_ParseTuple(args, "y*y*ny*w*", &views[0], &views[1], &rows, &views[2], &views[3]))
     return NULL;
-  const float *rewards = views[0].buf;
-  const int64_t *slot = views[1].buf, *length = views[2].buf;
-  const double *power = views[3].buf;
-  float *sums = views[4].buf;
-  const Py_ssize_t slots = count_of(&views[0], sizeof(float));
-  const Py_ssize_t powers = count_of(&views[3], sizeof(double));
-  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
-  if (!require(rows > 0 && slots % rows == 0 &&
-                   count_of(&views[2], sizeof(int64_t)) == batch &&
-                   count_of(&views[4], sizeof(float)) == batch,
+  const int64_t *edges = views[0].buf, *cursor = views[1].buf, *ticket = views[2].buf;
+  int64_t *slot = views[3].buf;
+  const Py_ssize_t num_envs = count_of(&views[0], sizeof(int64_t));
+  const Py_ssize_t batch = count_of(&views[2], sizeof(int64_t));
+  if (!require(rows > 0 && num_envs > 0 && count_of(&views[1], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[3], sizeof(int64_t)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
-    return finish(views, 5);
+    return finish(views, 4);
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= ticket[i] && ticket[i] < edges[num_envs - 1], PyExc_IndexError,
+                 "no such row"))
+      return finish(views, 4);
   for (Py_ssize_t i = 0; i < batch; i++) {
-    if (!require(0 <= slot[i] && slot[i] < slots && 0 <= length[i] && length[i] <= powers,
+    Py_ssize_t column = 0;
+    for (Py_ssize_t left = num_envs; left > 1; left -= left / 2)
+      if (edges[column + left / 2 - 1] <= ticket[i]) column += left / 2;
+    const int64_t row = (cursor[column] - (edges[column] - ticket[i])) % rows;
+    slot[i] = column * rows + (row < 0 ? row + rows : row);
+  }
+  return finish(views, 4);
+}
+
+static PyObject *read_steps(PyObject *self, PyObject *args) {
+  Py_buffer views[9] = {0};
+  Py_ssize_t rows;
+  if (!PyArg_ParseTuple(args, "y*y*y*y*y*ny*w*w*w*", &views[0], &views[1], &views[2], &views[3],
+                        &views[4], &rows, &views[5], &views[6], &views[7], &views[8]))
+    return NULL;
+  const int32_t *actions = views[0].buf;
+  const float *rewards = views[1].buf;
+  const int64_t *slot = views[2].buf, *length = views[3].buf;
+  const uint8_t *terminated = views[4].buf;
+  const double *power = views[5].buf;
+  int64_t *action = views[6].buf;
+  float *sum = views[7].buf, *discount = views[8].buf;
+  const Py_ssize_t slots = count_of(&views[0], sizeof(int32_t));
+  const Py_ssize_t powers = count_of(&views[5], sizeof(double));
+  const Py_ssize_t batch = count_of(&views[2], sizeof(int64_t));
+  if (!require(rows > 0 && slots % rows == 0 && count_of(&views[1], sizeof(float)) == slots &&
+                   count_of(&views[3], sizeof(int64_t)) == batch &&
+                   count_of(&views[4], 1) == batch &&
+                   count_of(&views[6], sizeof(int64_t)) == batch &&
+                   count_of(&views[7], sizeof(float)) == batch &&
+                   count_of(&views[8], sizeof(float)) == batch,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 9);
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    if (!require(0 <= slot[i] && slot[i] < slots && 0 <= length[i] && length[i] < powers,
                  PyExc_IndexError, "no such window"))
-      return finish(views, 5);
+      return finish(views, 9);
     __builtin_prefetch(rewards + slot[i]);
+    __builtin_prefetch(actions + slot[i]);
   }
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i++) {
     const int64_t row = slot[i] % rows;
     const float *ring = rewards + (slot[i] - row);
-    double sum = 0;
+    double reward = 0;
     for (int64_t k = 0; k < length[i]; k++)
-      sum += power[k] * (double)ring[(row + k) % rows];
-    sums[i] = (float)sum;
+      reward += power[k] * (double)ring[(row + k) % rows];
+    action[i] = actions[slot[i]];
+    sum[i] = (float)reward;
+    discount[i] = terminated[i] ? 0 : (float)power[length[i]];
+  }
+  Py_END_ALLOW_THREADS
+  return finish(views, 9);
+}
+
+/* Stretches are copied side by side, a block of each in turn: the processor fetches ahead in all of
+ * them, where it would stand still at the beginning of every one and at every page. */
+enum { ABREAST = 4, BLOCK = 256 };
+
+static PyObject *copy_stretches(PyObject *self, PyObject *args) {
+  Py_buffer views[5] = {0};
+  Py_ssize_t rows, again, unit, before;
+  if (!PyArg_ParseTuple(args, "y*nnny*y*y*nw*", &views[0], &rows, &again, &unit, &views[1],
+                        &views[2], &views[3], &before, &views[4]))
+    return NULL;
+  const char *frames = views[0].buf;
+  const int64_t *slot = views[1].buf, *steps = views[2].buf, *depth = views[3].buf;
+  char *goal = views[4].buf;
+  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t)), pitch = rows + again;
+  const Py_ssize_t length = batch ? views[4].len / batch : 0;
+  if (!require(rows > 0 && unit > 0 && 0 <= again && again <= rows &&
+                   views[0].len % (pitch * unit) == 0 && batch * length == views[4].len &&
+                   length <= (again + 1) * unit &&
+                   count_of(&views[2], sizeof(int64_t)) == batch &&
+                   count_of(&views[3], sizeof(int64_t)) == batch,
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return finish(views, 5);
+  const Py_ssize_t slots = views[0].len / (pitch * unit) * rows;
+  for (Py_ssize_t i = 0; i < batch; i++)
+    if (!require(0 <= slot[i] && slot[i] < slots && before - depth[i] - steps[i] <= length / unit,
+                 PyExc_IndexError, "no such stretch"))
+      return finish(views, 5);
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; i < batch; i += ABREAST) {
+    const int count = batch - i < ABREAST ? (int)(batch - i) : ABREAST;
+    const char *from[ABREAST];
+    for (int j = 0; j < count; j++) {
+      const int64_t column = slot[i + j] / rows;
+      const int64_t row = (slot[i + j] % rows + steps[i + j] - before) % rows;
+      from[j] = frames + (column * pitch + (row < 0 ? row + rows : row)) * unit;
+    }
+    char *to = goal + i * length;
+    Py_ssize_t done = 0;
+    if (count == ABREAST)
+      for (; done + BLOCK <= length; done += BLOCK)
+        for (int j = 0; j < ABREAST; j++) memcpy(to + j * length + done, from[j] + done, BLOCK);
+    for (int j = 0; j < count; j++) {
+      const int64_t missing = before - depth[i + j] - steps[i + j];
+      memcpy(to + j * length + done, from[j] + done, length - done);
+      if (missing > 0) memset(to + j * length, 0, missing * unit);
+    }
   }
   Py_END_ALLOW_THREADS
   return finish(views, 5);
-}
-
-static PyObject *copy_stretches(PyObject *self, PyObject *args) {
-  Py_buffer views[4] = {0};
-  Py_ssize_t unit;
-  if (!PyArg_ParseTuple(args, "y*y*y*nw*", &views[0], &views[1], &views[2], &unit, &views[3]))
-    return NULL;
-  const char *source = views[0].buf;
-  const int64_t *first = views[1].buf, *missing = views[2].buf;
-  char *goal = views[3].buf;
-  const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
-  const Py_ssize_t length = batch ? views[3].len / batch : 0;
-  if (!require(unit > 0 && batch * length == views[3].len && length <= views[0].len &&
-                   count_of(&views[2], sizeof(int64_t)) == batch,
-               PyExc_ValueError, "the arrays do not fit each other"))
-    return finish(views, 4);
-  const Py_ssize_t last = (views[0].len - length) / unit;
-  for (Py_ssize_t i = 0; i < batch; i++)
-    if (!require(0 <= first[i] && first[i] <= last && missing[i] <= length / unit,
-                 PyExc_IndexError, "no such stretch"))
-      return finish(views, 4);
-  Py_BEGIN_ALLOW_THREADS
-  for (Py_ssize_t i = 0; i < batch; i++) {
-    const Py_ssize_t blank = missing[i] > 0 ? missing[i] * unit : 0;
-    memset(goal + i * length, 0, blank);
-    memcpy(goal + i * length + blank, source + first[i] * unit + blank, length - blank);
-  }
-  Py_END_ALLOW_THREADS
-  return finish(views, 4);
 }
 
 static PyObject *write_frames(PyObject *self, PyObject *args) {
@@ -284,7 +342,8 @@ static PyMethodDef methods[] = {
     {"set_leaves", set_leaves, METH_VARARGS, NULL},
     {"find_leaves", find_leaves, METH_VARARGS, NULL},
     {"find_windows", find_windows, METH_VARARGS, NULL},
-    {"sum_rewards", sum_rewards, METH_VARARGS, NULL},
+    {"find_rows", find_rows, METH_VARARGS, NULL},
+    {"read_steps", read_steps, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

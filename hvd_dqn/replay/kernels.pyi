@@ -34,16 +34,30 @@ def find_windows(
     filled [N] int64; valid and terminated [B] bool, length and depth [B] int64.
     """
 
-def sum_rewards(
+def find_rows(
+    edges: np.ndarray, cursor: np.ndarray, rows: int, ticket: np.ndarray, slot: np.ndarray
+) -> None:
+    """The slot [B] int64 of the ticket-th [B] int64 filled row, counted by environment and by age,
+    the oldest first: `edges` [N] int64 is the running sum of the rows that each has filled, up to
+    those before its cursor [N] int64.
+    """
+
+def read_steps(
+    actions: np.ndarray,
     rewards: np.ndarray,
     slot: np.ndarray,
     length: np.ndarray,
+    terminated: np.ndarray,
     rows: int,
     powers: np.ndarray,
-    sums: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    discount: np.ndarray,
 ) -> None:
-    """Σ powers[k]·rewards[slot + k] over k < length, [B] float32, around the end of each
-    environment's T rows: rewards [N·T] float32, slot and length [B] int64, powers [n] float64.
+    """Of windows that begin at these slots [B] int64, length [B] int64 and terminated [B] bool: the
+    action [B] int64, Σ powers[k]·rewards[slot + k] over k < length, [B] float32, around the end of
+    each environment's T rows, and powers[length] or, where terminated, zero, [B] float32. actions
+    [N·T] int32, rewards [N·T] float32, powers [n + 1] float64.
     """
 
 def take_steps(
@@ -78,9 +92,18 @@ def write_frames(
     """
 
 def copy_stretches(
-    source: np.ndarray, first: np.ndarray, missing: np.ndarray, unit: int, out: np.ndarray
+    frames: np.ndarray,
+    rows: int,
+    again: int,
+    unit: int,
+    slot: np.ndarray,
+    steps: np.ndarray,
+    depth: np.ndarray,
+    before: int,
+    out: np.ndarray,
 ) -> None:
-    """Copy to each row of `out` [B, …] as many bytes of `source` from byte first·unit on, but zeros
-    for the row's first missing·unit bytes: first and missing [B] int64, missing perhaps negative,
-    `source` and `out` of any type.
+    """Copy to each row of `out` [B, …] as many bytes, those of at most `again` + 1 neighbouring
+    frames, as there are from `before` rows before the row `steps` after a slot on; zeros where a
+    frame is older than `depth` rows before the slot. slot, steps and depth [B] int64; `frames` as
+    in `write_frames`; `out` of any type.
     """

@@ -187,6 +187,12 @@ class Ring:
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
         return slots
 
+    def filled_slots(self, ticket: np.ndarray) -> np.ndarray:
+        """Slots of the ticket-th [B] of all filled rows, counted by environment and by age."""
+        slots = np.empty_like(ticket)
+        kernels.find_rows(np.cumsum(self._filled), self._cursor, self.rows, ticket, slots)
+        return slots
+
     def ages(self, slot: np.ndarray) -> np.ndarray:
         """Rows from these slots [B] to their environments' cursors, [B]."""
         column, row = np.divmod(slot, self.rows)
@@ -226,16 +232,31 @@ class Ring:
         )
         return windows
 
-    def returns(self, slot: np.ndarray, windows: Windows, powers: np.ndarray) -> np.ndarray:
-        """Σ powers[k]·reward over the windows that begin at these slots, [B] float32."""
-        sums = np.empty(len(slot), dtype=np.float32)
-        kernels.sum_rewards(self._rewards, slot, windows.length, self.rows, powers, sums)
-        return sums
-
-    def actions(self, slot: np.ndarray) -> np.ndarray:
-        """Actions [B] int64."""
-        actions: np.ndarray = self._actions.reshape(-1)[slot].astype(np.int64)
-        return actions
+    def read_steps(
+        self,
+        slot: np.ndarray,
+        windows: Windows,
+        powers: np.ndarray,
+        *,
+        action: np.ndarray,
+        reward: np.ndarray,
+        discount: np.ndarray,
+    ) -> None:
+        """Fill in, of the windows that begin at these slots [B], with γ's powers [n + 1] float64:
+        the action [B] int64, Σ γᵏ·reward [B] float32 and γᵐ·(1 − terminated) [B] float32.
+        """
+        kernels.read_steps(
+            self._actions,
+            self._rewards,
+            slot,
+            windows.length,
+            windows.terminated,
+            self.rows,
+            powers,
+            action,
+            reward,
+            discount,
+        )
 
     def new_memory(self, count: int, *, pinned: bool = False) -> SampleMemory:
         """Memory for the observations of `count` samples, where frames are kept."""
@@ -258,17 +279,14 @@ class Ring:
         Where a window is terminated, what comes after may be anything finite: nothing is
         bootstrapped from it.
         """
-        column, row = np.divmod(slot, self.rows)
-        first = row - (self._stack - 1)
-        missing = self._stack - 1 - windows.depth
+        depth, before, none = windows.depth, self._stack - 1, np.zeros_like(slot)
         if memory.both is not None and self._all_end_alike(windows):
-            self._frames.read(column, first % self.rows, missing, out=memory.both)
+            self._frames.read(slot, none, depth, before, out=memory.both)
             both = move(memory.both)
             obs, next_obs = both[:, : self._stack], both[:, self._n_step :]
         else:
-            self._frames.read(column, first % self.rows, missing, out=memory.obs)
-            later, missing = (first + windows.length) % self.rows, missing - windows.length
-            self._frames.read(column, later, missing, out=memory.next_obs)
+            self._frames.read(slot, none, depth, before, out=memory.obs)
+            self._frames.read(slot, windows.length, depth, before, out=memory.next_obs)
             obs, next_obs = move(memory.obs), move(memory.next_obs)
         return obs.flatten(1, 2), next_obs.flatten(1, 2)
 

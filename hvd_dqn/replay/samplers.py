@@ -78,29 +78,26 @@ class UniformSampler:
         """Rows are drawn uniformly over all filled ones and the invalid among them left out, so the
         rest stay uniform.
         """
-        edges = np.cumsum(self._ring.filled)
-        if not self._any_valid(edges):
+        rows = int(self._ring.filled.sum())
+        if not self._any_valid(rows):
             raise ValueError(
                 "the replay holds no complete transition yet; add steps before sampling"
             )
-        # some more than needed: the first `count` valid ones are as uniform as any
-        slot, windows = self._valid_ones(edges, count + _SPARE)
+        slot, windows = self._valid_ones(rows, count)
         while len(slot) < count:
-            more, their_windows = self._valid_ones(edges, count + _SPARE)
-            slot = np.concatenate((slot, more))
-            windows = Windows(*map(np.concatenate, zip(windows, their_windows, strict=True)))
-        windows = Windows(*(values[:count] for values in windows))
-        return Draw(slot[:count], windows, np.ones(count, dtype=np.float32), ReplayShare())
+            more, their_windows = self._valid_ones(rows, count)
+            slot = np.concatenate((slot, more))[:count]
+            pairs = zip(windows, their_windows, strict=True)
+            windows = Windows(*(np.concatenate(pair)[:count] for pair in pairs))
+        return Draw(slot, windows, np.ones(count, dtype=np.float32), ReplayShare())
 
-    def _valid_ones(self, edges: np.ndarray, count: int) -> tuple[np.ndarray, Windows]:
-        """The valid among `count` filled rows."""
-        ticket = self._rng.integers(edges[-1], size=count)
-        column = np.searchsorted(edges, ticket, side="right")
-        slot = self._ring.slots_at(column, edges[column] - ticket)  # age 1 (newest) … filled
+    def _valid_ones(self, rows: int, count: int) -> tuple[np.ndarray, Windows]:
+        """At most `count` valid ones, the first among some more of the filled rows: as uniform as
+        any.
+        """
+        slot = self._ring.filled_slots(self._rng.integers(rows, size=count + _SPARE))
         windows = self._ring.windows(slot)
-        if windows.valid.all():
-            return slot, windows
-        keep = np.flatnonzero(windows.valid)
+        keep = np.flatnonzero(windows.valid)[:count]
         return slot[keep], Windows(*(values[keep] for values in windows))
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
@@ -116,12 +113,10 @@ class UniformSampler:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Nothing."""
 
-    def _any_valid(self, edges: np.ndarray) -> bool:
-        rows = int(edges[-1])
-        if rows > len(edges) * self._ring.most_invalid_rows:
+    def _any_valid(self, rows: int) -> bool:
+        if rows > len(self._ring.filled) * self._ring.most_invalid_rows:
             return True
-        column = np.repeat(np.arange(len(edges)), self._ring.filled)
-        slots = self._ring.slots_at(column, edges[column] - np.arange(rows))
+        slots = self._ring.filled_slots(np.arange(rows))
         return bool(self._ring.windows(slots).valid.any())
 
 

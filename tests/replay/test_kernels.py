@@ -4,6 +4,8 @@ where it is used, against plain logs and arrays.
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hvd_dqn.replay import kernels
 
@@ -29,6 +31,25 @@ def windows_of(slot, *, rows=5, cursor=(2, 2), count=None):
         np.zeros(count, dtype=np.bool_),
         np.zeros(count, dtype=np.int64),
     )
+
+
+def steps_of(slot, *, rows=5, length=None, count=None):
+    count = len(slot) if count is None else count
+    filled_in = [np.zeros(count, dtype=kind) for kind in (np.int64, np.float32, np.float32)]
+    try:
+        kernels.read_steps(
+            np.ones((2, 5), dtype=np.int32),
+            np.ones((2, 5), dtype=np.float32),
+            slot,
+            np.ones_like(slot) if length is None else length,
+            np.zeros(len(slot), dtype=np.bool_),
+            rows,
+            np.ones(2),
+            *filled_in,
+        )
+    except Exception:
+        assert not any(values.any() for values in filled_in)
+        raise
 
 
 @pytest.mark.parametrize(
@@ -58,37 +79,106 @@ def test_nothing_can_be_found_in_a_tree_of_zeros():
 def test_slots_that_are_not_there(slot):
     with pytest.raises(IndexError):
         windows_of(slots(0, slot))
-    sums = np.zeros(1, dtype=np.float32)
-    rewards = np.ones((2, 5), dtype=np.float32)
     with pytest.raises(IndexError):
-        kernels.sum_rewards(rewards, slots(slot), slots(1), 5, np.ones(2), sums)
-    assert not sums.any()
+        steps_of(slots(0, slot))
 
 
 def test_arrays_that_do_not_fit():
     for wrong in ({"rows": 4}, {"rows": 0}, {"cursor": (2,)}, {"count": 3}):
         with pytest.raises(ValueError, match="fit"):
             windows_of(slots(0, 1), **wrong)
-    sums = np.zeros(2, dtype=np.float32)
-    with pytest.raises(ValueError, match="fit"):
-        kernels.sum_rewards(np.ones(10, dtype=np.float32), slots(0), slots(1), 5, np.ones(2), sums)
+    for wrong in ({"rows": 4}, {"rows": 0}, {"length": slots(1)}, {"count": 3}):
+        with pytest.raises(ValueError, match="fit"):
+            steps_of(slots(0, 1), **wrong)
+
+
+@pytest.mark.parametrize("length", [-1, 2])
+def test_windows_longer_than_there_are_powers(length):
+    with pytest.raises(IndexError):
+        steps_of(slots(0), length=slots(length))
 
 
 @pytest.mark.parametrize(
-    ("first", "missing", "error"),
+    ("ticket", "edges", "rows", "error"),
     [
-        (slots(7), slots(0), IndexError),  # ends beyond the source
-        (slots(-1), slots(0), IndexError),
-        (slots(0), slots(4), IndexError),
-        (slots(0), slots(0, 0), ValueError),
-        (slots(0, 1), slots(0, 0), ValueError),  # nine bytes are no two rows
+        (slots(0, 7), slots(3, 7), 5, IndexError),
+        (slots(-1, 0), slots(3, 7), 5, IndexError),
+        (slots(0, 0), slots(3, 7), 0, ValueError),
+        (slots(0, 0), slots(3), 5, ValueError),
+        (slots(0), slots(3, 7), 5, ValueError),
+        (slots(0, 0), NO_SLOTS, 5, ValueError),
     ],
 )
-def test_stretches_that_are_not_there(first, missing, error):
-    out = np.zeros(9, dtype=np.uint8)
+def test_rows_that_are_not_filled(ticket, edges, rows, error):
+    found = slots(-1, -1)
     with pytest.raises(error):
-        kernels.copy_stretches(np.ones((9, 3), dtype=np.uint8), first, missing, 3, out)
+        kernels.find_rows(edges, slots(3, 4), rows, ticket, found)
+    assert found.tolist() == [-1, -1]
+
+
+@given(data=st.data(), rows=st.integers(2, 9), num_envs=st.integers(1, 9))
+def test_every_filled_row_is_found_once_and_in_order(data, rows, num_envs):
+    def each(most):
+        return np.array([data.draw(st.integers(0, most)) for _ in range(num_envs)])
+
+    cursor, filled = each(rows - 1), each(rows - 1)
+    expected = [
+        column * rows + (cursor[column] - age) % rows
+        for column in range(num_envs)
+        for age in range(filled[column], 0, -1)
+    ]
+    found = np.empty(len(expected), dtype=np.int64)
+    kernels.find_rows(np.cumsum(filled), cursor, rows, np.arange(len(expected)), found)
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("slot", "steps", "again", "size", "error"),
+    [
+        (slots(10), slots(0), 2, 9, IndexError),
+        (slots(-1), slots(0), 2, 9, IndexError),
+        (slots(0), slots(-2), 2, 9, IndexError),  # four frames of three are missing
+        (slots(0), slots(0, 0), 2, 9, ValueError),
+        (slots(0), slots(0), 2, 12, ValueError),  # four frames are not side by side everywhere
+        (slots(0), slots(0), 3, 9, ValueError),  # the frames are no whole number of environments
+        (slots(0, 1), slots(0, 0), 2, 9, ValueError),  # nine bytes are no two rows
+    ],
+)
+def test_stretches_that_are_not_there(slot, steps, again, size, error):
+    out = np.zeros(size, dtype=np.uint8)
+    frames = np.ones((2, 5 + 2, 3), dtype=np.uint8)
+    with pytest.raises(error):
+        kernels.copy_stretches(frames, 5, again, 3, slot, steps, np.zeros_like(slot), 2, out)
     assert not out.any()
+
+
+@settings(deadline=None)
+@given(
+    data=st.data(),
+    batch=st.integers(0, 11),
+    count=st.integers(1, 5),
+    size=st.sampled_from([1, 63, 64, 65, 127, 128, 255, 256, 257, 700]),
+    before=st.integers(0, 4),
+)
+def test_stretches_are_copied_whole(data, batch, count, size, before):
+    rows, again = 6, 4
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    once = rng.integers(1, 256, (2, rows, size), dtype=np.uint8)
+    frames = np.concatenate((once, once[:, :again]), axis=1)
+    slot, steps = rng.integers(0, 2 * rows, batch), rng.integers(0, 4, batch)
+    depth = rng.integers(max(0, before - count), 5, batch)
+    guarded = np.full((batch + 2, count, size), 7, dtype=np.uint8)
+    kernels.copy_stretches(
+        frames, rows, again, size, slot, steps, depth, before, guarded[1 : batch + 1]
+    )
+    assert (guarded[[0, -1]] == 7).all()
+    for i, out in enumerate(guarded[1 : batch + 1]):
+        for place, frame in enumerate(out):
+            offset = steps[i] - before + place  # rows from the slot
+            expected = (
+                once[slot[i] // rows, (slot[i] + offset) % rows] if offset >= -depth[i] else 0
+            )
+            assert (frame == expected).all()
 
 
 def test_a_batch_of_nothing():
@@ -97,9 +187,10 @@ def test_a_batch_of_nothing():
     assert tree.tolist() == list(range(8)), "no sum is made anew"
     windows_of(NO_SLOTS)
     empty = np.zeros(0, dtype=np.uint8)
-    kernels.copy_stretches(np.ones((9, 3), dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, empty)
+    stretches = (np.ones((9, 3), dtype=np.uint8), 8, 1, 3, NO_SLOTS, NO_SLOTS, NO_SLOTS, 0)
+    kernels.copy_stretches(*stretches, empty)
     with pytest.raises(ValueError, match="fit"):  # one place too many for no stretch
-        kernels.copy_stretches(np.ones(9, dtype=np.uint8), NO_SLOTS, NO_SLOTS, 3, np.zeros(1))
+        kernels.copy_stretches(*stretches, np.zeros(1))
 
 
 @pytest.mark.parametrize(
