@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import cuda
 
-from hvd_dqn.replay.ring import Ring, SampleMemory
+from hvd_dqn.replay.ring import Ring
 from hvd_dqn.replay.samplers import Sampler
 from hvd_dqn.structs import Batch
 
@@ -46,7 +45,7 @@ class ReplayBuffer:
         count = self._most_together * batch_size if sampler.draws_alike else batch_size
         # A GPU takes one batch while the next is put together; a learner on the host is done.
         turns = 2 if device.type == "cuda" else 1
-        self._staging = itertools.cycle([_Staging(ring, count, device) for _ in range(turns)])
+        self._memories = itertools.cycle([ring.new_memory(count, device) for _ in range(turns)])
 
     @property
     def age(self) -> float:
@@ -107,25 +106,11 @@ class ReplayBuffer:
             together * self._batch_size, importance_exponent
         )
         self._drawn = slot
-        staging = next(self._staging)
-        staging.wait()
-        place = staging.first(len(slot))
-        obs, next_obs = self._ring.read(slot, windows, place.memory, staging.move)
-        self._ring.read_steps(slot, windows, self._gamma_powers, **place.steps)
-        place.weight[:] = weight
-        reward, discount, weights = staging.move(place.scalars).unbind()
-        batch = Batch(
-            obs=obs,
-            action=staging.move(place.action),
-            reward=reward,
-            discount=discount,
-            next_obs=next_obs,
-            weight=weights,
-            slot=slot,
-            share=share,
-        )
-        staging.is_taken()
-        return batch
+        memory = next(self._memories).first(len(slot))
+        memory.wait()
+        memory.weight[:] = weight
+        tensors = self._ring.read(slot, windows, self._gamma_powers, memory)
+        return Batch(slot=slot, share=share, **tensors._asdict())
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """Priorities [B] ≥ 0 of a batch's slots, before the next `add`."""
@@ -152,55 +137,3 @@ class ReplayBuffer:
     def load_random_stream(self, state: dict[str, Any]) -> None:
         """Put back that part of a `state_dict` alone."""
         self._rng.bit_generator.state = state["rng"]
-
-
-class _Place(NamedTuple):
-    """Where B samples are put together: `steps` (see `Ring.read_steps`) and `weight` are arrays in
-    the memory of `action` [B] and `scalars` [3, B].
-    """
-
-    memory: SampleMemory
-    action: torch.Tensor
-    scalars: torch.Tensor
-    steps: dict[str, np.ndarray]
-    weight: np.ndarray
-
-
-class _Staging:
-    """Where `count` samples are put together, and where a GPU takes them from.
-
-    Large memory asked for anew costs more, page by page, than the copying into it.
-    """
-
-    def __init__(self, ring: Ring, count: int, device: torch.device) -> None:
-        self._device = device
-        pinned = device.type == "cuda"
-        self._taken: Any = cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's
-        self._memory = ring.new_memory(count, pinned=pinned)
-        self._action = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
-        self._scalars = torch.empty(3, count, pin_memory=pinned)
-        self._places: dict[int, _Place] = {}
-
-    def first(self, count: int) -> _Place:
-        """The part of it for the first `count` samples."""
-        if count not in self._places:
-            memory, action = self._memory.first(count), self._action[:count]
-            scalars = self._scalars[:, :count]
-            reward, discount, weight = scalars.numpy()
-            steps = {"action": action.numpy(), "reward": reward, "discount": discount}
-            self._places[count] = _Place(memory, action, scalars, steps, weight)
-        return self._places[count]
-
-    def wait(self) -> None:
-        """Until the GPU has taken the batch before."""
-        if self._taken is not None:
-            self._taken.synchronize()
-
-    def is_taken(self) -> None:
-        """All of it is on its way to the GPU."""
-        if self._taken is not None:
-            self._taken.record()
-
-    def move(self, values: torch.Tensor) -> torch.Tensor:
-        """To the learner's device."""
-        return values.to(self._device, non_blocking=True)

@@ -93,11 +93,17 @@ class FrameStore:
         return torch.empty(shape, dtype=self._dtype, device=self._frames.device, pin_memory=pin)
 
     def read(
-        self, slot: np.ndarray, steps: np.ndarray, depth: np.ndarray, before: int, *, out: Tensor
+        self,
+        slot: np.ndarray,
+        steps: np.ndarray | None,
+        depth: np.ndarray,
+        before: int,
+        *,
+        out: Tensor,
     ) -> None:
         """Put into `out` [B, F, *frame] the F ≤ span frames from `before` rows before the row
-        `steps` [B] after each of these slots [B] on; zeros where a frame is older than `depth` [B]
-        rows before its slot.
+        `steps` [B] (none if not given) after each of these slots [B] on; zeros where a frame is
+        older than `depth` [B] rows before its slot.
         """
         if self._on_host is not None:
             kernels.copy_stretches(
@@ -113,8 +119,9 @@ class FrameStore:
             )
             return
         column, row = np.divmod(slot, self._rows)
-        place = column * self._pitch + (row + steps - before) % self._rows
-        missing = before - depth - steps
+        later = (0 if steps is None else steps) - before
+        place = column * self._pitch + (row + later) % self._rows
+        missing = -later - depth
         count, frames = out.shape[:2]
         words = out.view(count, -1).view(self._word)
         places, width = self._frames.shape

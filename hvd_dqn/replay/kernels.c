@@ -143,23 +143,27 @@ static PyObject *find_rows(PyObject *self, PyObject *args) {
   Py_ssize_t rows;
   if (!PyArg_ParseTuple(args, "y*y*ny*w*", &views[0], &views[1], &rows, &views[2], &views[3]))
     return NULL;
-  const int64_t *edges = views[0].buf, *cursor = views[1].buf, *ticket = views[2].buf;
+  const int64_t *edges = views[0].buf, *cursor = views[1].buf;
+  const double *place = views[2].buf;
   int64_t *slot = views[3].buf;
   const Py_ssize_t num_envs = count_of(&views[0], sizeof(int64_t));
-  const Py_ssize_t batch = count_of(&views[2], sizeof(int64_t));
-  if (!require(rows > 0 && num_envs > 0 && count_of(&views[1], sizeof(int64_t)) == num_envs &&
+  const Py_ssize_t batch = count_of(&views[2], sizeof(double));
+  if (!require(rows > 0 && num_envs > 0 && edges[num_envs - 1] > 0 &&
+                   count_of(&views[1], sizeof(int64_t)) == num_envs &&
                    count_of(&views[3], sizeof(int64_t)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 4);
   for (Py_ssize_t i = 0; i < batch; i++)
-    if (!require(0 <= ticket[i] && ticket[i] < edges[num_envs - 1], PyExc_IndexError,
-                 "no such row"))
+    if (!require(0 <= place[i] && place[i] < 1, PyExc_IndexError, "no such row"))
       return finish(views, 4);
+  const int64_t filled = edges[num_envs - 1];
   for (Py_ssize_t i = 0; i < batch; i++) {
+    const int64_t rounded = (int64_t)(place[i] * (double)filled);
+    const int64_t number = rounded < filled ? rounded : filled - 1;
     Py_ssize_t column = 0;
     for (Py_ssize_t left = num_envs; left > 1; left -= left / 2)
-      if (edges[column + left / 2 - 1] <= ticket[i]) column += left / 2;
-    const int64_t row = (cursor[column] - (edges[column] - ticket[i])) % rows;
+      if (edges[column + left / 2 - 1] <= number) column += left / 2;
+    const int64_t row = (cursor[column] - (edges[column] - number)) % rows;
     slot[i] = column * rows + (row < 0 ? row + rows : row);
   }
   return finish(views, 4);
@@ -196,6 +200,7 @@ static PyObject *read_steps(PyObject *self, PyObject *args) {
     __builtin_prefetch(rewards + slot[i]);
     __builtin_prefetch(actions + slot[i]);
   }
+  int alike = 1;
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i++) {
     const int64_t row = slot[i] % rows;
@@ -206,9 +211,11 @@ static PyObject *read_steps(PyObject *self, PyObject *args) {
     action[i] = actions[slot[i]];
     sum[i] = (float)reward;
     discount[i] = terminated[i] ? 0 : (float)power[length[i]];
+    alike &= terminated[i] || length[i] == powers - 1;
   }
   Py_END_ALLOW_THREADS
-  return finish(views, 9);
+  for (int i = 0; i < 9; i++) PyBuffer_Release(&views[i]);
+  return PyBool_FromLong(alike);
 }
 
 /* Stretches are copied side by side, a block of each in turn: the processor fetches ahead in all of
@@ -218,7 +225,7 @@ enum { ABREAST = 4, BLOCK = 256 };
 static PyObject *copy_stretches(PyObject *self, PyObject *args) {
   Py_buffer views[5] = {0};
   Py_ssize_t rows, again, unit, before;
-  if (!PyArg_ParseTuple(args, "y*nnny*y*y*nw*", &views[0], &rows, &again, &unit, &views[1],
+  if (!PyArg_ParseTuple(args, "y*nnny*z*y*nw*", &views[0], &rows, &again, &unit, &views[1],
                         &views[2], &views[3], &before, &views[4]))
     return NULL;
   const char *frames = views[0].buf;
@@ -229,22 +236,25 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
   if (!require(rows > 0 && unit > 0 && 0 <= again && again <= rows &&
                    views[0].len % (pitch * unit) == 0 && batch * length == views[4].len &&
                    length <= (again + 1) * unit &&
-                   count_of(&views[2], sizeof(int64_t)) == batch &&
+                   (!steps || count_of(&views[2], sizeof(int64_t)) == batch) &&
                    count_of(&views[3], sizeof(int64_t)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 5);
   const Py_ssize_t slots = views[0].len / (pitch * unit) * rows;
   for (Py_ssize_t i = 0; i < batch; i++)
-    if (!require(0 <= slot[i] && slot[i] < slots && before - depth[i] - steps[i] <= length / unit,
+    if (!require(0 <= slot[i] && slot[i] < slots &&
+                     before - depth[i] - (steps ? steps[i] : 0) <= length / unit,
                  PyExc_IndexError, "no such stretch"))
       return finish(views, 5);
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i += ABREAST) {
     const int count = batch - i < ABREAST ? (int)(batch - i) : ABREAST;
     const char *from[ABREAST];
+    int64_t missing[ABREAST];
     for (int j = 0; j < count; j++) {
-      const int64_t column = slot[i + j] / rows;
-      const int64_t row = (slot[i + j] % rows + steps[i + j] - before) % rows;
+      const int64_t later = (steps ? steps[i + j] : 0) - before, column = slot[i + j] / rows;
+      const int64_t row = (slot[i + j] % rows + later) % rows;
+      missing[j] = -later - depth[i + j];
       from[j] = frames + (column * pitch + (row < 0 ? row + rows : row)) * unit;
     }
     char *to = goal + i * length;
@@ -253,9 +263,8 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
       for (; done + BLOCK <= length; done += BLOCK)
         for (int j = 0; j < ABREAST; j++) memcpy(to + j * length + done, from[j] + done, BLOCK);
     for (int j = 0; j < count; j++) {
-      const int64_t missing = before - depth[i + j] - steps[i + j];
       memcpy(to + j * length + done, from[j] + done, length - done);
-      if (missing > 0) memset(to + j * length, 0, missing * unit);
+      if (missing[j] > 0) memset(to + j * length, 0, missing[j] * unit);
     }
   }
   Py_END_ALLOW_THREADS

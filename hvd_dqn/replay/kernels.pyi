@@ -35,11 +35,11 @@ def find_windows(
     """
 
 def find_rows(
-    edges: np.ndarray, cursor: np.ndarray, rows: int, ticket: np.ndarray, slot: np.ndarray
+    edges: np.ndarray, cursor: np.ndarray, rows: int, place: np.ndarray, slot: np.ndarray
 ) -> None:
-    """The slot [B] int64 of the ticket-th [B] int64 filled row, counted by environment and by age,
-    the oldest first: `edges` [N] int64 is the running sum of the rows that each has filled, up to
-    those before its cursor [N] int64.
+    """The slot [B] int64 of the filled row at a place [B] float64 among all, from 0 to before 1, by
+    environment and by age, the oldest first: `edges` [N] int64 is the running sum of the rows that
+    each has filled, up to those before its cursor [N] int64.
     """
 
 def read_steps(
@@ -53,11 +53,12 @@ def read_steps(
     action: np.ndarray,
     reward: np.ndarray,
     discount: np.ndarray,
-) -> None:
+) -> bool:
     """Of windows that begin at these slots [B] int64, length [B] int64 and terminated [B] bool: the
     action [B] int64, Σ powers[k]·rewards[slot + k] over k < length, [B] float32, around the end of
     each environment's T rows, and powers[length] or, where terminated, zero, [B] float32. actions
-    [N·T] int32, rewards [N·T] float32, powers [n + 1] float64.
+    [N·T] int32, rewards [N·T] float32, powers [n + 1] float64. Whether all windows that are not
+    terminated are of n steps.
     """
 
 def take_steps(
@@ -97,13 +98,13 @@ def copy_stretches(
     again: int,
     unit: int,
     slot: np.ndarray,
-    steps: np.ndarray,
+    steps: np.ndarray | None,
     depth: np.ndarray,
     before: int,
     out: np.ndarray,
 ) -> None:
     """Copy to each row of `out` [B, …] as many bytes, those of at most `again` + 1 neighbouring
     frames, as there are from `before` rows before the row `steps` after a slot on; zeros where a
-    frame is older than `depth` rows before the slot. slot, steps and depth [B] int64; `frames` as
-    in `write_frames`; `out` of any type.
+    frame is older than `depth` rows before the slot. slot, steps (None: zeros) and depth [B] int64;
+    `frames` as in `write_frames`; `out` of any type.
     """

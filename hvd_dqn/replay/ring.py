@@ -9,7 +9,8 @@ transition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from hvd_dqn.replay import kernels
 from hvd_dqn.replay.frames import FrameStore
+from hvd_dqn.replay.samples import SampleMemory, Tensors
 
 # Bits of a row's kind, as in kernels.c.
 TERMINATED, TRUNCATED = np.uint8(1), np.uint8(2)
@@ -35,21 +37,6 @@ class Windows(NamedTuple):
     length: np.ndarray
     terminated: np.ndarray
     depth: np.ndarray
-
-
-class SampleMemory(NamedTuple):
-    """Where B samples' observations are put: two stacks each, [B, K, *frame], or where a stack
-    reaches beyond the window's n steps, one stretch of both, [B, K + n, *frame].
-    """
-
-    obs: torch.Tensor
-    next_obs: torch.Tensor
-    both: torch.Tensor | None
-
-    def first(self, count: int) -> SampleMemory:
-        """The part of it for the first `count` samples."""
-        both = None if self.both is None else self.both[:count]
-        return SampleMemory(self.obs[:count], self.next_obs[:count], both)
 
 
 class Ring:
@@ -187,10 +174,12 @@ class Ring:
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
         return slots
 
-    def filled_slots(self, ticket: np.ndarray) -> np.ndarray:
-        """Slots of the ticket-th [B] of all filled rows, counted by environment and by age."""
-        slots = np.empty_like(ticket)
-        kernels.find_rows(np.cumsum(self._filled), self._cursor, self.rows, ticket, slots)
+    def slots_among_filled(self, place: np.ndarray) -> np.ndarray:
+        """Slots of the filled rows at these places [B] among all, from 0 to before 1, by
+        environment and by age. `ValueError` where there are none.
+        """
+        slots = np.empty(len(place), dtype=np.int64)
+        kernels.find_rows(np.cumsum(self._filled), self._cursor, self.rows, place, slots)
         return slots
 
     def ages(self, slot: np.ndarray) -> np.ndarray:
@@ -232,20 +221,30 @@ class Ring:
         )
         return windows
 
-    def read_steps(
-        self,
-        slot: np.ndarray,
-        windows: Windows,
-        powers: np.ndarray,
-        *,
-        action: np.ndarray,
-        reward: np.ndarray,
-        discount: np.ndarray,
-    ) -> None:
-        """Fill in, of the windows that begin at these slots [B], with γ's powers [n + 1] float64:
-        the action [B] int64, Σ γᵏ·reward [B] float32 and γᵐ·(1 − terminated) [B] float32.
+    def new_memory(self, count: int, device: torch.device) -> SampleMemory:
+        """Memory for `count` samples for a learner on that device."""
+        pinned = device.type == "cuda"  # copied from without waiting
+        frames = partial(self._frames.new_memory, count, pinned=pinned)
+        return SampleMemory(
+            frames(self._stack),
+            frames(self._stack),
+            frames(self._span) if self._span > self._stack else None,
+            torch.empty(count, dtype=torch.int64, pin_memory=pinned),
+            torch.empty(3, count, pin_memory=pinned),
+            device=device,
+        )
+
+    def read(
+        self, slot: np.ndarray, windows: Windows, powers: np.ndarray, memory: SampleMemory
+    ) -> Tensors:
+        """Samples whose windows begin at these slots [B], all but the weight; `powers` [n + 1]
+        float64 are γ's. Observations are those at the slots and at the ends of their windows, and
+        may overlap in memory. Frames from before an episode's first are zeros.
+
+        Where a window is terminated, what comes after may be anything finite: nothing is
+        bootstrapped from it.
         """
-        kernels.read_steps(
+        alike = kernels.read_steps(
             self._actions,
             self._rewards,
             slot,
@@ -253,46 +252,17 @@ class Ring:
             windows.terminated,
             self.rows,
             powers,
-            action,
-            reward,
-            discount,
+            memory.action,
+            memory.reward,
+            memory.discount,
         )
-
-    def new_memory(self, count: int, *, pinned: bool = False) -> SampleMemory:
-        """Memory for the observations of `count` samples, where frames are kept."""
-        stacks = [self._frames.new_memory(count, self._stack, pinned=pinned) for _ in range(2)]
-        joint = self._span > self._stack
-        both = self._frames.new_memory(count, self._span, pinned=pinned) if joint else None
-        return SampleMemory(stacks[0], stacks[1], both)
-
-    def read(
-        self,
-        slot: np.ndarray,
-        windows: Windows,
-        memory: SampleMemory,
-        move: Callable[[torch.Tensor], torch.Tensor] = lambda frames: frames,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Observations [B, K·C, …] at these slots [B], and those at the ends of their windows; both
-        are the memory's, or where `move` brings it, and may overlap there. Frames from before an
-        episode's first are zeros.
-
-        Where a window is terminated, what comes after may be anything finite: nothing is
-        bootstrapped from it.
-        """
-        depth, before, none = windows.depth, self._stack - 1, np.zeros_like(slot)
-        if memory.both is not None and self._all_end_alike(windows):
-            self._frames.read(slot, none, depth, before, out=memory.both)
-            both = move(memory.both)
-            obs, next_obs = both[:, : self._stack], both[:, self._n_step :]
-        else:
-            self._frames.read(slot, none, depth, before, out=memory.obs)
-            self._frames.read(slot, windows.length, depth, before, out=memory.next_obs)
-            obs, next_obs = move(memory.obs), move(memory.next_obs)
-        return obs.flatten(1, 2), next_obs.flatten(1, 2)
-
-    def _all_end_alike(self, windows: Windows) -> bool:
-        """Whether what is bootstrapped from stands n steps after the start, in every sample."""
-        return bool(((windows.length == self._n_step) | windows.terminated).all())
+        depth, before = windows.depth, self._stack - 1
+        if alike and memory.both is not None:
+            self._frames.read(slot, None, depth, before, out=memory.both)
+            return memory.tensors(True)
+        self._frames.read(slot, None, depth, before, out=memory.obs)
+        self._frames.read(slot, windows.length, depth, before, out=memory.next_obs)
+        return memory.tensors(False)
 
     @property
     def observation_bytes(self) -> int:

@@ -19,11 +19,13 @@ _SPARE = 16
 
 
 class Draw(NamedTuple):
-    """B slots, what can be read from each, each one's weight [B] float32, and the rank's share."""
+    """B slots, what can be read from each, each one's weight [B] float32 or that of all, and the
+    rank's share.
+    """
 
     slot: np.ndarray
     windows: Windows
-    weight: np.ndarray
+    weight: np.ndarray | float
     share: ReplayShare
 
 
@@ -78,24 +80,23 @@ class UniformSampler:
         """Rows are drawn uniformly over all filled ones and the invalid among them left out, so the
         rest stay uniform.
         """
-        rows = int(self._ring.filled.sum())
-        if not self._any_valid(rows):
+        if not self._any_valid():
             raise ValueError(
                 "the replay holds no complete transition yet; add steps before sampling"
             )
-        slot, windows = self._valid_ones(rows, count)
+        slot, windows = self._valid_ones(count)
         while len(slot) < count:
-            more, their_windows = self._valid_ones(rows, count)
+            more, their_windows = self._valid_ones(count)
             slot = np.concatenate((slot, more))[:count]
             pairs = zip(windows, their_windows, strict=True)
             windows = Windows(*(np.concatenate(pair)[:count] for pair in pairs))
-        return Draw(slot, windows, np.ones(count, dtype=np.float32), ReplayShare())
+        return Draw(slot, windows, 1.0, ReplayShare())
 
-    def _valid_ones(self, rows: int, count: int) -> tuple[np.ndarray, Windows]:
+    def _valid_ones(self, count: int) -> tuple[np.ndarray, Windows]:
         """At most `count` valid ones, the first among some more of the filled rows: as uniform as
         any.
         """
-        slot = self._ring.filled_slots(self._rng.integers(rows, size=count + _SPARE))
+        slot = self._ring.slots_among_filled(self._rng.random(count + _SPARE))
         windows = self._ring.windows(slot)
         keep = np.flatnonzero(windows.valid)[:count]
         return slot[keep], Windows(*(values[keep] for values in windows))
@@ -113,10 +114,13 @@ class UniformSampler:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Nothing."""
 
-    def _any_valid(self, rows: int) -> bool:
+    def _any_valid(self) -> bool:
+        rows = int(self._ring.filled.sum())
         if rows > len(self._ring.filled) * self._ring.most_invalid_rows:
             return True
-        slots = self._ring.filled_slots(np.arange(rows))
+        if rows == 0:
+            return False
+        slots = self._ring.slots_among_filled((np.arange(rows) + 0.5) / rows)
         return bool(self._ring.windows(slots).valid.any())
 
 

@@ -117,6 +117,13 @@ class World:
         newest = [log[-1].stack(len(log[-1].frames) - 1, self.stack) for log in self.episodes]
         return np.array(newest, dtype=np.float32)
 
+    def newest_frames(self, slots: np.ndarray) -> np.ndarray:
+        """The newest frame of the observation at each slot, [B]."""
+        memory = self.ring.new_memory(len(slots), torch.device("cpu"))
+        powers = GAMMA ** np.arange(self.n_step + 1.0)
+        tensors = self.ring.read(slots, self.ring.windows(slots), powers, memory)
+        return tensors.obs[:, -1].numpy()
+
     def step(self, ends: list[str | None]) -> None:
         actions = self.rng.integers(0, 5, self.num_envs)
         rewards = self.rng.normal(size=self.num_envs).astype(np.float32)

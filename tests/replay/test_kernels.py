@@ -99,20 +99,22 @@ def test_windows_longer_than_there_are_powers(length):
 
 
 @pytest.mark.parametrize(
-    ("ticket", "edges", "rows", "error"),
+    ("place", "edges", "rows", "error"),
     [
-        (slots(0, 7), slots(3, 7), 5, IndexError),
-        (slots(-1, 0), slots(3, 7), 5, IndexError),
-        (slots(0, 0), slots(3, 7), 0, ValueError),
-        (slots(0, 0), slots(3), 5, ValueError),
-        (slots(0), slots(3, 7), 5, ValueError),
-        (slots(0, 0), NO_SLOTS, 5, ValueError),
+        ((0, 1), slots(3, 7), 5, IndexError),
+        ((-0.1, 0), slots(3, 7), 5, IndexError),
+        ((0, float("nan")), slots(3, 7), 5, IndexError),
+        ((0, 0), slots(3, 7), 0, ValueError),
+        ((0, 0), slots(3), 5, ValueError),
+        ((0,), slots(3, 7), 5, ValueError),
+        ((0, 0), NO_SLOTS, 5, ValueError),
+        ((0, 0), slots(0, 0), 5, ValueError),
     ],
 )
-def test_rows_that_are_not_filled(ticket, edges, rows, error):
+def test_rows_that_are_not_filled(place, edges, rows, error):
     found = slots(-1, -1)
     with pytest.raises(error):
-        kernels.find_rows(edges, slots(3, 4), rows, ticket, found)
+        kernels.find_rows(edges, slots(3, 4), rows, np.array(place, dtype=np.float64), found)
     assert found.tolist() == [-1, -1]
 
 
@@ -127,9 +129,15 @@ def test_every_filled_row_is_found_once_and_in_order(data, rows, num_envs):
         for column in range(num_envs)
         for age in range(filled[column], 0, -1)
     ]
-    found = np.empty(len(expected), dtype=np.int64)
-    kernels.find_rows(np.cumsum(filled), cursor, rows, np.arange(len(expected)), found)
-    assert found.tolist() == expected
+    if not expected:
+        return
+    count = len(expected)
+    before_one = np.nextafter(1.0, 0.0)
+    for within in (1e-9, 0.5, 1 - 1e-9):
+        place = np.minimum((np.arange(count) + within) / count, before_one)
+        found = np.empty(count, dtype=np.int64)
+        kernels.find_rows(np.cumsum(filled), cursor, rows, place, found)
+        assert found.tolist() == expected
 
 
 @pytest.mark.parametrize(

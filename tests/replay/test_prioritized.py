@@ -14,14 +14,6 @@ from tests.replay.log import ENDS, PRIORITY_EXPONENT, World
 FLOOR = 1e-6
 
 
-def newest_frames(world: World, slots: np.ndarray) -> np.ndarray:
-    """The newest frame of the observation at each slot."""
-    if not len(slots):
-        return np.empty(0)
-    obs, _ = world.ring.read(slots, world.ring.windows(slots), world.ring.new_memory(len(slots)))
-    return obs[:, -1].numpy()
-
-
 def prioritized_world(**options) -> World:
     world = World(capacity=60, num_envs=2, n_step=2, prioritized=True, **options)
     world.walk(40, end_probability=0.05)
@@ -32,7 +24,7 @@ def set_all_priorities(world: World, priority_of) -> dict[float, float]:
     """Give every valid start a priority by its first frame; the stored values p = priority^α."""
     stored = {}
     slots = np.flatnonzero(world.sampler._tree.leaves > 0)
-    frames = newest_frames(world, slots).tolist()
+    frames = world.newest_frames(slots).tolist()
     world.sampler.update_priorities(slots, torch.tensor([priority_of(f) for f in frames]))
     for frame in frames:
         stored[frame] = (priority_of(frame) + FLOOR) ** PRIORITY_EXPONENT
@@ -70,7 +62,7 @@ def test_new_transitions_enter_with_the_highest_priority():
     assert new
     leaves = world.sampler._tree.leaves
     slots = np.flatnonzero(leaves > 0)
-    for frame, leaf in zip(newest_frames(world, slots).tolist(), leaves[slots], strict=True):
+    for frame, leaf in zip(world.newest_frames(slots).tolist(), leaves[slots], strict=True):
         if frame in new:
             assert leaf == pytest.approx((25 + FLOOR) ** PRIORITY_EXPONENT)
 
@@ -92,7 +84,7 @@ def test_what_can_be_drawn_is_what_is_valid_after_every_step(data, num_envs, n_s
     ):
         world.step(ends)
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)
-        frames = newest_frames(world, slots)
+        frames = world.newest_frames(slots)
         assert sorted(frames.tolist()) == sorted(world.valid())
 
 
@@ -121,7 +113,7 @@ def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
         stored += [(frame + 1000 * rank, p) for frame, p in mine.items()]
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)
         leaves = world.sampler._tree.leaves[slots]
-        frames = newest_frames(world, slots)
+        frames = world.newest_frames(slots)
         # a batch of this rank in which its least priority is
         while (
             batch := world.replay.sample(beta)
