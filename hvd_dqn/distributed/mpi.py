@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hvd_dqn.distributed.communicator import Json
-from hvd_dqn.distributed.node import NodeSum
+from hvd_dqn.distributed.node import NodeSum, make_node_sum
 from hvd_dqn.distributed.world import WorldSum
 from hvd_dqn.errors import UserError
 
@@ -112,7 +112,7 @@ class MpiCommunicator:
         """
         if size not in self._node_sums:
             together = 1 < self._node.Get_size() == self.world_size
-            self._node_sums[size] = NodeSum.over(self._node, size) if together else None
+            self._node_sums[size] = make_node_sum(self._node, size) if together else None
         return self._node_sums[size]
 
     def _by_messages(self) -> WorldSum:

@@ -7,10 +7,11 @@ and acknowledged. Here each rank writes its tensor where the others read it.
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +22,80 @@ _LINE = 8
 """int64 numbers in a cache line."""
 
 
-class NodeSum:
-    """Sums of float32 [size] over the ranks of a node.
+_READ_BY_EACH = 2**20
+"""Of the others' tensors, at most so many bytes are read by each rank: its core's caches hold them.
+"""
 
-    Reduce-scatter and all-gather: each rank adds up one part of all tensors and the others copy it,
-    so that all have the same bits. A rank shows the others' parts of its tensor, and they have read
-    them when it has waited for their sums; it writes its own part's sum, and they have read that
-    when it has waited for their next tensors. So the same memory serves every sum.
+
+class NodeSum(Protocol):
+    """Sums of float32 [size] over the ranks of a node, with the same bits on all of them."""
+
+    def start(self, values: NDArray[np.float32]) -> None:
+        """Show this rank's values [size] to the others; they must not be touched until `finish`."""
+        ...
+
+    def finish(self) -> None:
+        """Wait for the others, and replace the values by the sum of all."""
+        ...
+
+
+def make_node_sum(comm: Any, size: int) -> NodeSum | None:
+    """Over the ranks of `comm`, an mpi4py communicator within one node; None on all of them where
+    the system does not let them share memory. Collective.
+    """
+    rank, ranks = comm.Get_rank(), comm.Get_size()
+    kind = WholeSum if ranks == 2 or 4 * size * (ranks - 1) <= _READ_BY_EACH else PartedSum
+    memory = _shared_memory(comm, kind.bytes_needed(ranks, size))
+    return None if memory is None else kind(memory, rank, ranks, size)
+
+
+class WholeSum:
+    """Each rank adds up all tensors.
+
+    It waits only for ranks that have not begun: where it finishes a sum late, for nobody who is not
+    as late. Each rank has two places for its tensors, in turn: before it writes to one again it has
+    waited until all had begun the sum between, and so had read it.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
         self._rank = rank
-        flags = np.frombuffer(memory, dtype=np.int64, count=ranks * _LINE)
-        self._flags = flags.reshape(ranks, _LINE)
-        tensors = np.frombuffer(memory, np.float32, count=ranks * size, offset=flags.nbytes)
-        self._tensors = tensors.reshape(ranks, size)
+        self._flags, self._tensors = _flags_and_tensors(memory, ranks, (2, ranks, size))
+        self._values = np.empty(0, dtype=np.float32)
+        self._count = 0
+
+    @staticmethod
+    def bytes_needed(ranks: int, size: int) -> int:
+        """Of shared memory, zeros."""
+        return 8 * _LINE * ranks + 2 * 4 * ranks * size
+
+    def start(self, values: NDArray[np.float32]) -> None:
+        """See `NodeSum`."""
+        self._count += 1
+        self._values = values
+        self._tensors[self._count % 2, self._rank] = values
+        raise_flag(self._flags, self._rank, self._count)
+
+    def finish(self) -> None:
+        """See `NodeSum`."""
+        wait_for_flags(self._flags, self._count)
+        first, second, *others = self._tensors[self._count % 2]
+        np.add(first, second, out=self._values)
+        for other in others:
+            self._values += other
+
+
+class PartedSum:
+    """Reduce-scatter and all-gather: each rank adds up one part of all tensors and the others copy
+    it.
+
+    A rank shows the others' parts of its tensor, and they have read them when it has waited for
+    their sums; it writes its own part's sum, and they have read that when it has waited for their
+    next tensors. So the same memory serves every sum.
+    """
+
+    def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
+        self._rank = rank
+        self._flags, self._tensors = _flags_and_tensors(memory, ranks, (ranks, size))
         edges = np.linspace(0, size, ranks + 1).astype(int)
         parts = [slice(*part) for part in itertools.pairwise(edges)]
         self._part = parts[rank]
@@ -43,17 +103,13 @@ class NodeSum:
         self._values = np.empty(0, dtype=np.float32)
         self._count = 0
 
-    @classmethod
-    def over(cls, comm: Any, size: int) -> NodeSum | None:
-        """Over the ranks of `comm`, an mpi4py communicator within one node; None on all of them
-        where the system does not let them share memory. Collective.
-        """
-        rank, ranks = comm.Get_rank(), comm.Get_size()
-        memory = _shared_memory(comm, 8 * _LINE * ranks + 4 * ranks * size)
-        return None if memory is None else cls(memory, rank, ranks, size)
+    @staticmethod
+    def bytes_needed(ranks: int, size: int) -> int:
+        """Of shared memory, zeros."""
+        return 8 * _LINE * ranks + 4 * ranks * size
 
     def start(self, values: NDArray[np.float32]) -> None:
-        """Show this rank's values [size] to the others; they must not be touched until `finish`."""
+        """See `NodeSum`."""
         self._count += 1
         self._values = values
         for _, part in self._others:
@@ -61,7 +117,7 @@ class NodeSum:
         raise_flag(self._flags, self._rank, 2 * self._count)
 
     def finish(self) -> None:
-        """Wait for the others, and replace the values by the sum of all."""
+        """See `NodeSum`."""
         mine = self._values[self._part]
         wait_for_flags(self._flags, 2 * self._count)
         for other, _ in self._others:
@@ -71,6 +127,14 @@ class NodeSum:
         wait_for_flags(self._flags, 2 * self._count + 1)
         for other, part in self._others:
             self._values[part] = self._tensors[other, part]
+
+
+def _flags_and_tensors(
+    memory: mmap.mmap, ranks: int, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    flags = np.frombuffer(memory, dtype=np.int64, count=ranks * _LINE)
+    tensors = np.frombuffer(memory, np.float32, count=math.prod(shape), offset=flags.nbytes)
+    return flags.reshape(ranks, _LINE), tensors.reshape(shape)
 
 
 def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hvd_dqn.distributed.flags import raise_flag, wait_for_flags
-from hvd_dqn.distributed.node import NodeSum
+from hvd_dqn.distributed.node import PartedSum, WholeSum
 
 SUMS = 200
 
@@ -33,16 +33,17 @@ def together(work, arguments):
     return [results[number] for number in range(len(threads))]
 
 
+@pytest.mark.parametrize("kind", [WholeSum, PartedSum])
 @pytest.mark.parametrize(("ranks", "size"), [(2, 1), (2, 1001), (3, 2), (3, 10_000), (5, 64)])
-def test_all_ranks_have_the_same_sums(ranks, size):
+def test_all_ranks_have_the_same_sums(kind, ranks, size):
     generator = np.random.default_rng(ranks * size)
     given = generator.normal(size=(SUMS, ranks, size)).astype(np.float32)
-    memory = mmap.mmap(-1, 2**20)
+    memory = mmap.mmap(-1, kind.bytes_needed(ranks, size))
 
     def work(rank):
         """Every sum of one rank, which is now behind the others and now before them."""
         clock = random.Random(rank)
-        node_sum = NodeSum(memory, rank, ranks, size)
+        node_sum = kind(memory, rank, ranks, size)
         sums = given[:, rank].copy()
         for values in sums:
             node_sum.start(values)
@@ -54,6 +55,23 @@ def test_all_ranks_have_the_same_sums(ranks, size):
     results = together(work, range(ranks))
     assert all(sums.tobytes() == results[0].tobytes() for sums in results)
     np.testing.assert_allclose(results[0], given.sum(axis=1, dtype=np.float64), atol=1e-5)
+
+
+def test_a_rank_that_finishes_late_waits_for_nobody_who_has_begun():
+    memory = mmap.mmap(-1, WholeSum.bytes_needed(2, 3))
+    ahead, behind = (WholeSum(memory, rank, 2, 3) for rank in range(2))
+    first, second = np.ones(3, dtype=np.float32), np.full(3, 2, dtype=np.float32)
+    ahead.start(first)
+    behind.start(second)
+    ahead.finish()
+    again = np.full(3, 8, dtype=np.float32)
+    ahead.start(again)  # the other has not read the first
+    behind.finish()
+    assert first.tolist() == second.tolist() == [3, 3, 3]
+    behind.start(second)
+    behind.finish()
+    ahead.finish()
+    assert again.tolist() == second.tolist() == [11, 11, 11]
 
 
 def test_a_rank_that_waits_long_leaves_its_core():

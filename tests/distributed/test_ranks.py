@@ -332,7 +332,8 @@ def test_collectives(run_job, backend):
 @pytest.mark.parametrize(
     ("what", "rank", "size", "shared"),
     [
-        ("nothing", 0, 90_001, True),
+        ("nothing", 0, 90_001, True),  # which each rank adds up whole
+        ("nothing", 0, 190_005, True),  # and these in parts
         ("create", 0, 90_002, False),
         ("open", 2, 90_003, False),
         ("find", 1, 90_004, False),
