@@ -150,7 +150,7 @@ def test_acting_on_a_stream_of_its_own_is_by_the_copy_alone():
     assert np.abs(late - before).max() > 1e-3
 
 
-def filled_replay(storage: str, device: str):
+def filled_replay(storage: str, device: str, **changes):
     """Images stacked by two, episodes that end, more steps than the ring holds; prioritised."""
     config = Config().changed(
         {
@@ -162,6 +162,7 @@ def filled_replay(storage: str, device: str):
             "replay.n_step": 3,
             "replay.sampling": "prioritized",
             "replay.storage": storage,
+            **changes,
         }
     )
     envs = make_vector_env(
@@ -183,8 +184,12 @@ def filled_replay(storage: str, device: str):
 
 
 @pytest.mark.parametrize("storage", ["host", "device"])
-def test_batches_are_those_of_the_host(storage):
-    here, there = filled_replay("host", "cpu"), filled_replay(storage, "cuda")
+@pytest.mark.parametrize(
+    "changes", [{}, {"env.frame_stack": 4, "replay.n_step": 1, "replay.sampling": "uniform"}]
+)
+def test_batches_are_those_of_the_host(storage, changes):
+    here = filled_replay("host", "cpu", **changes)
+    there = filled_replay(storage, "cuda", **changes)
     for _ in range(20):
         ours, theirs = here.sample(0.5), there.sample(0.5)
         torch.cuda.synchronize()

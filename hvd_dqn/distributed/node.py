@@ -23,8 +23,7 @@ _LINE = 8
 
 
 _READ_BY_EACH = 2**20
-"""Of the others' tensors, at most so many bytes are read by each rank: its core's caches hold them.
-"""
+"""Bytes of others' tensors that each of more than two ranks reads, at most: its caches hold them."""
 
 
 class NodeSum(Protocol):

@@ -38,7 +38,8 @@ static PyObject *set_leaves(PyObject *self, PyObject *args) {
   const double *value = views[2].buf;
   const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
   const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t));
-  if (!require(count_of(&views[2], sizeof(double)) == batch, PyExc_ValueError,
+  if (!require(!(leaves & (leaves - 1)), PyExc_ValueError, "this is no binary tree") ||
+      !require(count_of(&views[2], sizeof(double)) == batch, PyExc_ValueError,
                "as many values as leaves are needed"))
     return finish(views, 3);
   for (Py_ssize_t i = 0; i < batch; i++)
@@ -64,7 +65,8 @@ static PyObject *find_leaves(PyObject *self, PyObject *args) {
   int64_t *node = views[2].buf;
   const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
   const Py_ssize_t batch = count_of(&views[1], sizeof(double));
-  if (!require(count_of(&views[2], sizeof(int64_t)) == batch, PyExc_ValueError,
+  if (!require(!(leaves & (leaves - 1)), PyExc_ValueError, "this is no binary tree") ||
+      !require(count_of(&views[2], sizeof(int64_t)) == batch, PyExc_ValueError,
                "as many places as sums are needed") ||
       !require(leaves > 0 && tree[1] > 0, PyExc_ValueError, "no leaf is greater than zero"))
     return finish(views, 3);
@@ -185,7 +187,8 @@ static PyObject *read_steps(PyObject *self, PyObject *args) {
   const Py_ssize_t slots = count_of(&views[0], sizeof(int32_t));
   const Py_ssize_t powers = count_of(&views[5], sizeof(double));
   const Py_ssize_t batch = count_of(&views[2], sizeof(int64_t));
-  if (!require(rows > 0 && slots % rows == 0 && count_of(&views[1], sizeof(float)) == slots &&
+  if (!require(rows > 0 && slots >= 0 && slots % rows == 0 && powers > 0 &&
+                   count_of(&views[1], sizeof(float)) == slots &&
                    count_of(&views[3], sizeof(int64_t)) == batch &&
                    count_of(&views[4], 1) == batch &&
                    count_of(&views[6], sizeof(int64_t)) == batch &&
@@ -234,7 +237,8 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
   const Py_ssize_t batch = count_of(&views[1], sizeof(int64_t)), pitch = rows + again;
   const Py_ssize_t length = batch ? views[4].len / batch : 0;
   if (!require(rows > 0 && unit > 0 && 0 <= again && again <= rows &&
-                   views[0].len % (pitch * unit) == 0 && batch * length == views[4].len &&
+                   rows <= views[0].len / unit && views[0].len % (pitch * unit) == 0 &&
+                   batch * length == views[4].len &&
                    length <= (again + 1) * unit &&
                    (!steps || count_of(&views[2], sizeof(int64_t)) == batch) &&
                    count_of(&views[3], sizeof(int64_t)) == batch,
@@ -285,6 +289,7 @@ static PyObject *write_frames(PyObject *self, PyObject *args) {
   if (!require(rows > 0 && unit > 0 && 0 <= again && again <= rows &&
                    count_of(&views[2], sizeof(int64_t)) == count &&
                    count * length == views[3].len && (!count || unit <= length) &&
+                   rows <= views[0].len / unit &&
                    views[0].len % (pitch * unit) == 0,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 4);

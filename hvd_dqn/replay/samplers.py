@@ -16,6 +16,7 @@ _PRIORITY_FLOOR = 1e-6
 2016, section 3.3)."""
 
 _SPARE = 16
+"""Rows looked at beyond those wanted, so that the invalid among them seldom cost a second draw."""
 
 
 class Draw(NamedTuple):

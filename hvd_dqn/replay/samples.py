@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -50,21 +48,37 @@ class SampleMemory:
             self._taken = cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         self.action = action.numpy()
         self.reward, self.discount, self.weight = scalars.numpy()
+        self._parts: dict[int, SampleMemory] = {}
         # What stays on the host is always the same: torch's views take longer than they seem to
         # where a batch has driven them out of the caches.
-        stays = device.type == "cpu"
-        self.tensors: Callable[[bool], Tensors] = (
-            functools.cache(self._tensors) if stays else self._tensors
-        )
-        self.first: Callable[[int], SampleMemory] = functools.cache(self._first)
+        self._stays = device.type == "cpu"
+        self._kept: dict[bool, Tensors] = {}
+
+    def first(self, count: int) -> SampleMemory:
+        """The part of it for the first `count` samples."""
+        if count not in self._parts:
+            self._parts[count] = SampleMemory(
+                self.obs[:count],
+                self.next_obs[:count],
+                None if self.both is None else self.both[:count],
+                self._action[:count],
+                self._scalars.view(-1)[: 3 * count].view(
+                    3, count
+                ),  # a GPU takes what is contiguous
+                device=self._device,
+                taken=self._taken,
+            )
+        return self._parts[count]
 
     def wait(self) -> None:
         """Until a GPU has taken the samples before."""
         if self._taken is not None:
             self._taken.synchronize()
 
-    def _tensors(self, joint: bool) -> Tensors:
+    def tensors(self, joint: bool) -> Tensors:
         """On their way to the device, from `both` or each stack from its own memory."""
+        if joint in self._kept:
+            return self._kept[joint]
         if joint:
             assert self.both is not None
             both = self._moved(self.both)
@@ -80,19 +94,9 @@ class SampleMemory:
         )
         if self._taken is not None:
             self._taken.record()
+        if self._stays:
+            self._kept[joint] = tensors
         return tensors
-
-    def _first(self, count: int) -> SampleMemory:
-        """The part of it for the first `count` samples."""
-        return SampleMemory(
-            self.obs[:count],
-            self.next_obs[:count],
-            None if self.both is None else self.both[:count],
-            self._action[:count],
-            self._scalars[:, :count],
-            device=self._device,
-            taken=self._taken,
-        )
 
     def _moved(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self._device, non_blocking=True)

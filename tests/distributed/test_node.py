@@ -30,7 +30,7 @@ def together(work, arguments):
         thread.start()
     for thread in threads:
         thread.join(60)
-    return [results[number] for number in range(len(threads))]
+    return [results.get(number) for number in range(len(threads))]
 
 
 @pytest.mark.parametrize("kind", [WholeSum, PartedSum])
@@ -59,19 +59,24 @@ def test_all_ranks_have_the_same_sums(kind, ranks, size):
 
 def test_a_rank_that_finishes_late_waits_for_nobody_who_has_begun():
     memory = mmap.mmap(-1, WholeSum.bytes_needed(2, 3))
-    ahead, behind = (WholeSum(memory, rank, 2, 3) for rank in range(2))
-    first, second = np.ones(3, dtype=np.float32), np.full(3, 2, dtype=np.float32)
-    ahead.start(first)
-    behind.start(second)
-    ahead.finish()
-    again = np.full(3, 8, dtype=np.float32)
-    ahead.start(again)  # the other has not read the first
-    behind.finish()
+    first, second, again, last = (np.full(3, n, dtype=np.float32) for n in (1, 2, 8, 9))
+
+    def work(_):
+        """Both ranks, by one thread: whoever waited for the other would wait forever."""
+        ahead, behind = (WholeSum(memory, rank, 2, 3) for rank in range(2))
+        ahead.start(first)
+        behind.start(second)
+        ahead.finish()
+        ahead.start(again)  # the other has not read the first
+        behind.finish()
+        behind.start(last)
+        behind.finish()
+        ahead.finish()
+        return True
+
+    assert together(work, [0]) == [True]
     assert first.tolist() == second.tolist() == [3, 3, 3]
-    behind.start(second)
-    behind.finish()
-    ahead.finish()
-    assert again.tolist() == second.tolist() == [11, 11, 11]
+    assert again.tolist() == last.tolist() == [17, 17, 17]
 
 
 def test_a_rank_that_waits_long_leaves_its_core():

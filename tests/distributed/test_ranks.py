@@ -330,15 +330,15 @@ def test_collectives(run_job, backend):
 
 
 @pytest.mark.parametrize(
-    ("what", "rank", "size", "shared"),
+    ("what", "rank", "size", "by"),
     [
-        ("nothing", 0, 90_001, True),  # which each rank adds up whole
-        ("nothing", 0, 190_005, True),  # and these in parts
-        ("create", 0, 90_002, False),
-        ("open", 2, 90_003, False),
-        ("find", 1, 90_004, False),
+        ("nothing", 0, 90_001, "WholeSum"),
+        ("nothing", 0, 190_005, "PartedSum"),
+        ("create", 0, 90_002, "NoneType"),
+        ("open", 2, 90_003, "NoneType"),
+        ("find", 1, 90_004, "NoneType"),
     ],
 )
-def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, what, rank, size, shared):
+def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, what, rank, size, by):
     for result in run_job("refusing", ranks=3, backend="mpi", what=what, rank=rank, size=size):
-        assert result == {"sum": [6.0, 6.0], "shared": shared}
+        assert result == {"sums": [[6.0, 6.0], [60.0, 60.0], [600.0, 600.0]], "by": by}

@@ -386,12 +386,14 @@ def refusing(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
         if comm.rank == options["rank"] and options["what"] in faults:
             function, fault = faults[options["what"]]
             stack.enter_context(mock.patch.object(os, function, **fault))
-        tensor = torch.full((options["size"],), 1.0 + comm.rank)
-        comm.start_sum(tensor, "refused")
-        comm.finish_sum()
+        sums = []
+        for factor in (1.0, 10.0, 100.0):
+            tensor = torch.full((options["size"],), factor * (1 + comm.rank))
+            comm.start_sum(tensor, "refused")
+            comm.finish_sum()
+            sums.append([tensor.min().item(), tensor.max().item()])
     assert isinstance(comm, MpiCommunicator)
-    shared = comm._node_sums[len(tensor)] is not None
-    return {"sum": [tensor.min().item(), tensor.max().item()], "shared": shared}
+    return {"sums": sums, "by": type(comm._node_sums[len(tensor)]).__name__}
 
 
 JOBS = {

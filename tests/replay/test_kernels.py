@@ -33,7 +33,7 @@ def windows_of(slot, *, rows=5, cursor=(2, 2), count=None):
     )
 
 
-def steps_of(slot, *, rows=5, length=None, count=None):
+def steps_of(slot, *, rows=5, length=None, count=None, powers=np.ones(2)):  # noqa: B008
     count = len(slot) if count is None else count
     filled_in = [np.zeros(count, dtype=kind) for kind in (np.int64, np.float32, np.float32)]
     try:
@@ -44,7 +44,7 @@ def steps_of(slot, *, rows=5, length=None, count=None):
             np.ones_like(slot) if length is None else length,
             np.zeros(len(slot), dtype=np.bool_),
             rows,
-            np.ones(2),
+            powers,
             *filled_in,
         )
     except Exception:
@@ -69,6 +69,10 @@ def test_leaves_that_are_not_there(index, value, error):
 
 
 def test_nothing_can_be_found_in_a_tree_of_zeros():
+    with pytest.raises(ValueError, match="no binary tree"):
+        kernels.find_leaves(np.ones(6), np.zeros(1), slots(0))
+    with pytest.raises(ValueError, match="no binary tree"):
+        kernels.set_leaves(np.ones(6), slots(0), np.ones(1))
     with pytest.raises(ValueError, match="greater than zero"):
         kernels.find_leaves(np.zeros(8), np.zeros(1), slots(0))
     with pytest.raises(ValueError, match="as many"):
@@ -160,6 +164,17 @@ def test_stretches_that_are_not_there(slot, steps, again, size, error):
     assert not out.any()
 
 
+def test_more_rows_than_memory_can_have():
+    frames = np.ones((2, 7, 3), dtype=np.uint8)
+    for again in (0, 2):
+        with pytest.raises(ValueError, match="fit"):
+            kernels.write_frames(frames, 2**62, again, slots(0), slots(0), frames[0, :1], 4)
+        with pytest.raises(ValueError, match="fit"):
+            kernels.copy_stretches(
+                frames, 2**62, again, 4, slots(0), None, slots(0), 0, np.zeros(4)
+            )
+
+
 @settings(deadline=None)
 @given(
     data=st.data(),
@@ -194,6 +209,10 @@ def test_a_batch_of_nothing():
     kernels.set_leaves(tree, NO_SLOTS, np.zeros(0))
     assert tree.tolist() == list(range(8)), "no sum is made anew"
     windows_of(NO_SLOTS)
+    steps_of(NO_SLOTS)
+    kernels.find_rows(slots(1), slots(1), 5, np.zeros(0), NO_SLOTS)
+    with pytest.raises(ValueError, match="another type"):
+        steps_of(NO_SLOTS, powers=np.ones(7, dtype=np.uint8))
     empty = np.zeros(0, dtype=np.uint8)
     stretches = (np.ones((9, 3), dtype=np.uint8), 8, 1, 3, NO_SLOTS, NO_SLOTS, NO_SLOTS, 0)
     kernels.copy_stretches(*stretches, empty)
