@@ -169,7 +169,13 @@ def filled_replay(storage: str, device: str, **changes):
         config.env, num_envs=3, episode_seed=lambda copy, number: 7 * number + copy
     )
     resources = Resources(
-        torch.device(device), envs, evaluator=None, networks=None, saver=None, stop=None
+        run_dir=None,
+        device=torch.device(device),
+        envs=envs,
+        evaluator=None,
+        networks=None,
+        saver=None,
+        stop=None,
     )
     replay = assemble_replay(config, LocalCommunicator(), resources)
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ _LINE = 8
 
 
 _READ_BY_EACH = 2**20
-"""Bytes of others' tensors that each of more than two ranks reads, at most: its caches hold them."""
+"""Bytes of others' tensors that each of more than two ranks reads at most: its caches hold them."""
 
 
 class NodeSum(Protocol):
