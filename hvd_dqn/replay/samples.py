@@ -57,14 +57,14 @@ class SampleMemory:
     def first(self, count: int) -> SampleMemory:
         """The part of it for the first `count` samples."""
         if count not in self._parts:
+            # contiguous, as a GPU takes it
+            scalars = self._scalars.view(-1)[: 3 * count].view(3, count)
             self._parts[count] = SampleMemory(
                 self.obs[:count],
                 self.next_obs[:count],
                 None if self.both is None else self.both[:count],
                 self._action[:count],
-                self._scalars.view(-1)[: 3 * count].view(
-                    3, count
-                ),  # a GPU takes what is contiguous
+                scalars,
                 device=self._device,
                 taken=self._taken,
             )
