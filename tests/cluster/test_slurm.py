@@ -123,10 +123,8 @@ def test_a_job_that_may_not_be_requeued_hands_in_another(slurm, undisturbed, tmp
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    ["srun", *(pytest.param(name, marks=pytest.mark.long) for name in ("mpirun", "horovodrun"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["srun", "mpirun", "horovodrun"])
 def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path, launcher):
     batch = Batch(slurm, tmp_path / "job", env_steps=4800, partition="main", launcher=launcher)
     wait_until(batch.is_training, "a checkpoint", 60)
