@@ -330,15 +330,17 @@ def test_collectives(run_job, backend):
 
 
 @pytest.mark.parametrize(
-    ("what", "rank", "size", "by"),
+    ("ranks", "what", "rank", "size", "by"),
     [
-        ("nothing", 0, 90_001, "WholeSum"),
-        ("nothing", 0, 190_005, "PartedSum"),
-        ("create", 0, 90_002, "NoneType"),
-        ("open", 2, 90_003, "NoneType"),
-        ("find", 1, 90_004, "NoneType"),
+        (2, "nothing", 0, 300_001, "WholeSum"),
+        (3, "nothing", 0, 90_001, "WholeSum"),
+        (3, "nothing", 0, 190_005, "PartedSum"),
+        (3, "create", 0, 90_002, "NoneType"),
+        (3, "open", 2, 90_003, "NoneType"),
+        (3, "find", 1, 90_004, "NoneType"),
     ],
 )
-def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, what, rank, size, by):
-    for result in run_job("refusing", ranks=3, backend="mpi", what=what, rank=rank, size=size):
-        assert result == {"sums": [[6.0, 6.0], [60.0, 60.0], [600.0, 600.0]], "by": by}
+def test_ranks_that_cannot_share_memory_sum_by_messages(run_job, ranks, what, rank, size, by):
+    total = ranks * (ranks + 1) / 2
+    for result in run_job("refusing", ranks=ranks, backend="mpi", what=what, rank=rank, size=size):
+        assert result == {"sums": [[total * factor] * 2 for factor in (1, 10, 100)], "by": by}
