@@ -17,7 +17,7 @@ from typing import Any
 
 from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.tools.bench.report import number, print_table, spread
-from hvd_dqn.tools.bench.scaling import run_bench, run_program
+from hvd_dqn.tools.bench.scaling import efficiencies, rates, run_bench, run_program
 
 PEERS = {
     "Stable-Baselines3": "with_stable_baselines3.py",
@@ -117,10 +117,10 @@ def print_peers(runs: Sequence[Mapping[str, Any]]) -> None:
             ]
             for name in (*PEERS, *OURS)
         }
-        medians = {name: statistics.median(rates) for name, rates in of.items()}
-        for name, rates in of.items():
+        medians = {name: statistics.median(values) for name, values in of.items()}
+        for name, values in of.items():
             ratios = ["" if name in OURS else number(medians[us] / medians[name]) for us in OURS]
-            rows.append([str(count), name, str(spread(rates)), *ratios])
+            rows.append([str(count), name, str(spread(values)), *ratios])
     print_table(
         "CartPole by rl-baselines3-zoo's settings, one core",
         [
@@ -150,40 +150,33 @@ def measure_ways(
 ) -> list[dict[str, Any]]:
     """Every way of averaging on one rank and on `ranks`, in turn."""
     runs = []
-    for _ in range(rounds):
+    for number_of_round in range(rounds):
         for count in (1, ranks):
             for name, kind in DOCUMENTED.items():
                 program = ["-m", "hvd_dqn.tools.bench.documented", kind, str(records)]
                 result = run_program(program, words, count, launcher)
-                runs.append({"name": name} | result)
+                runs.append({"name": name, "round": number_of_round} | result)
             for name, options in WAYS.items():
                 if count == 1 and "backend" in " ".join(options):
                     continue  # one rank has no backend
                 train = ["train", "--records", str(records), "--", *words, *options]
-                runs.append({"name": name} | run_bench(train, count, launcher))
+                result = run_bench(train, count, launcher)
+                runs.append({"name": name, "round": number_of_round} | result)
     return runs
 
 
 def print_ways(runs: Sequence[Mapping[str, Any]], ranks: int) -> None:
     """Env steps a second on one rank and on several; efficiency is against the same way alone."""
-
-    def rate(name: str, count: int) -> float:
-        rates = [
-            rate
-            for run in runs
-            if (run["name"], run["ranks"]) == (name, count)
-            for rate in run["env_steps_per_second"]
-        ]
-        return statistics.median(rates) if rates else float("nan")
-
     exact, late, *_ = WAYS
     rows = []
     for name in (*DOCUMENTED, *WAYS):
-        alone = rate(name, 1)
-        if alone != alone:
-            alone = rate(late if "late" in name else exact, 1)
-        several = rate(name, ranks)
-        rows.append([name, number(alone), number(several), f"{several / (ranks * alone):.2f}"])
+        alone = rates(runs, 1, name=name)
+        if not alone:
+            alone = rates(runs, 1, name=late if "late" in name else exact)
+        several = rates(runs, ranks, name=name)
+        shares = efficiencies(several, ranks, alone)
+        figures = (list(alone.values()), list(several.values()), shares)
+        rows.append([name, *(str(spread(values)) for values in figures)])
     print_table(
         f"gradients over {ranks} ranks, each with its environments and its batch",
         ["way", "one rank, env steps/s", f"{ranks} ranks", "efficiency"],

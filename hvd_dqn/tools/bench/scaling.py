@@ -8,14 +8,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
-from hvd_dqn.tools.bench.report import number, print_table
+from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.tools.launching.launchers import environment
 
 _PREDICTED = (8, 16, 64, 256, 1024)
@@ -30,13 +30,15 @@ def measure_scaling(
     config = parse_train(words).config
     whole = {"env.num_envs": config.env.num_envs, "replay.batch_size": config.replay.batch_size}
     runs: list[dict[str, Any]] = []
-    for _ in range(rounds):
+    for number_of_round in range(rounds):
         for count in ranks:
-            runs.append(_train(words, count, records, launcher) | {"mode": "weak"})
+            by_mode = {"weak": list(words)}
             if count > 1 and not any(value % count for value in whole.values()):
                 share = [f"--{name}={value // count}" for name, value in whole.items()]
-                run = _train([*words, *share], count, records, launcher)
-                runs.append(run | {"mode": "strong"})
+                by_mode["strong"] = [*words, *share]
+            for mode, these in by_mode.items():
+                run = _train(these, count, records, launcher)
+                runs.append(run | {"mode": mode, "round": number_of_round})
     allreduce = None
     if max(ranks) > 1:
         backend = "mpi" if config.distributed.backend == "mpi" else "horovod"
@@ -85,41 +87,54 @@ def run_program(
         return result
 
 
-def rate(runs: Sequence[dict[str, Any]], ranks: int, mode: str) -> float:
-    """The median of all records' env steps a second; not a number where there are none."""
-    values = [
-        value
+def rates(runs: Sequence[Mapping[str, Any]], ranks: int, **others: str) -> dict[int, float]:
+    """By round, the median of the records' env steps a second of the run on so many ranks in which
+    `others` (its name, its mode) are these.
+    """
+    wanted = {"ranks": ranks, **others}
+    return {
+        run["round"]: statistics.median(run["env_steps_per_second"])
         for run in runs
-        if (run["ranks"], run["mode"]) == (ranks, mode)
-        for value in run["env_steps_per_second"]
-    ]
-    return statistics.median(values) if values else float("nan")
+        if all(run[name] == value for name, value in wanted.items())
+    }
+
+
+def efficiencies(
+    several: Mapping[int, float], ranks: int, alone: Mapping[int, float]
+) -> list[float]:
+    """What `ranks` did together by so many times what one did alone, in each round: how fast a
+    machine is changes from minute to minute.
+    """
+    return [rate / (ranks * alone[number_of_round]) for number_of_round, rate in several.items()]
 
 
 def print_scaling(result: dict[str, Any]) -> None:
-    """What was measured, and what larger numbers of ranks would do on this network at best."""
+    """What was measured, and what larger numbers of ranks would do on this network at best.
+
+    What ranks would do if averaging took no time tells what they lose to each other otherwise: to
+    memory, caches, or cores that are two halves of one.
+    """
     runs = result["runs"]
-    alone = rate(runs, 1, "weak")
+    alone = rates(runs, 1, mode="weak")
     rows = []
     for mode in ("weak", "strong"):
         for ranks in sorted({run["ranks"] for run in runs if run["mode"] == mode}):
             these = [r for r in runs if (r["ranks"], r["mode"]) == (ranks, mode)]
-            speed = rate(runs, ranks, mode)
-
-            def share(name: str, these: Sequence[dict[str, Any]] = these) -> str:
-                return f"{statistics.fmean(run[name] for run in these):.1%}"
-
-            waiting = statistics.fmean(run["shares"]["averaging"] for run in these)
+            speeds = rates(runs, ranks, mode=mode)
+            waiting = {run["round"]: run["shares"]["averaging"] for run in these}
+            without = {number: speed / (1 - waiting[number]) for number, speed in speeds.items()}
             transfer = statistics.fmean(run["transfer_share"] for run in these)
+            hidden = statistics.fmean(run["hidden_share"] for run in these)
             rows.append(
                 [
                     mode,
                     str(ranks),
-                    number(speed),
-                    f"{speed / (ranks * alone):.2f}" if ranks > 1 else "1",
-                    f"{waiting - transfer:.1%}",
-                    share("transfer_share"),
-                    share("hidden_share"),
+                    str(spread(list(speeds.values()))),
+                    str(spread(efficiencies(speeds, ranks, alone))) if ranks > 1 else "1",
+                    str(spread(efficiencies(without, ranks, alone))) if ranks > 1 else "1",
+                    f"{statistics.fmean(waiting.values()) - transfer:.1%}",
+                    f"{transfer:.1%}",
+                    f"{hidden:.1%}",
                 ]
             )
     print_table(
@@ -129,6 +144,7 @@ def print_scaling(result: dict[str, Any]) -> None:
             "ranks",
             "env steps/s",
             "efficiency",
+            "if averaging took no time",
             "waiting for slower ranks",
             "for the sum",
             "sum hidden",
@@ -185,15 +201,21 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     runs = result["runs"]
-    alone = rate(runs, 1, "weak")
+    alone = rates(runs, 1, mode="weak")
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for mode in ("weak", "strong"):
         counts = sorted({run["ranks"] for run in runs if run["mode"] == mode} | {1})
-        shares = [rate(runs, n, mode) / (n * alone) if n > 1 else 1.0 for n in counts]
-        if len(counts) > 1:
-            axes.plot(counts, shares, "o-", label=f"{mode} scaling, measured")
+        if len(counts) == 1:
+            continue
+        found = [spread(efficiencies(rates(runs, n, mode=mode), n, alone)) for n in counts[1:]]
+        shares = [1.0, *(share.median for share in found)]
+        below = [0.0, *(share.median - share.low for share in found)]
+        above = [0.0, *(share.high - share.median for share in found)]
+        axes.errorbar(
+            counts, shares, (below, above), fmt="o-", capsize=3, label=f"{mode} scaling, measured"
+        )
     if result["allreduce"] is not None:
         ahead = predict(result, [2**power for power in range(1, 11)])
         axes.plot([p.ranks for p in ahead], [p.exact for p in ahead], ":", label="weak, predicted")
