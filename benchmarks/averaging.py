@@ -73,6 +73,12 @@ class ByMessages(MpiCommunicator):
         return None
 
 
+class ByThread(ByMessages):
+    """The same where a rank has a core for it."""
+
+    spare_core = True
+
+
 class Turns:
     """A communicator that sums in another way in each block of updates, and times the blocks."""
 
@@ -88,36 +94,37 @@ class Turns:
             "no sum": None,
             "no sum, but waiting": None,
             "mpi, messages": ByMessages(),
+            "mpi, messages by a thread": ByThread(),
             "mpi, shared memory": MpiCommunicator(),
             "horovod": horovod,
         }
-        self._names = list(self._ways)
         self._meeting = MPI.COMM_WORLD.Dup()
         self._control = horovod
         self.rank, self.world_size = self._control.rank, self._control.world_size
         self.local_rank, self.is_root = self._control.local_rank, self._control.is_root
         self.route = self._control.route
         self._sums = 0
+        self._name = ""
         self._began = 0.0
         self._summed: Tensor | None = None
-        self.seconds: dict[str, list[float]] = {name: [] for name in self._names}
+        self.seconds: dict[str, list[float]] = {name: [] for name in self._ways}
 
-    @property
-    def _name(self) -> str:
-        return self._names[max(self._sums - 1, 0) // (COUNTED + WARM_UP) % len(self._names)]
-
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
+        block, place = divmod(self._sums, COUNTED + WARM_UP)
         self._sums += 1
-        place = (self._sums - 1) % (COUNTED + WARM_UP)
         if place == 0:
+            cycle, turn = divmod(block, len(self._ways))
+            # In another order each time, the same on all ranks: none always follows another.
+            names = np.random.default_rng(cycle).permutation(list(self._ways))
+            self._name = str(names[turn])
             self._meet(1 + (self.rank if self._name == "alone" else 0))
         if place == WARM_UP:
             self._began = time.perf_counter()
         self._summed = tensor
         way = self._ways[self._name]
         if way is not None:
-            way.start_sum(tensor, name)
+            way.start_sum(tensor, name, overlap=overlap)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""

@@ -138,7 +138,7 @@ def test_a_rank_waits_for_others_while_a_sum_begins_and_while_it_ends():
     told = []
 
     class Inner(LocalCommunicator):
-        def start_sum(self, tensor, name):
+        def start_sum(self, tensor, name, *, overlap=False):
             told.append("start")
 
         def finish_sum(self):

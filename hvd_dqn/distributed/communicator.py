@@ -28,12 +28,13 @@ class Communicator(Protocol):
         """Whether this rank speaks for all."""
         ...
 
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """Begin replacing `tensor` (contiguous, float32) by its sum over ranks; it must not be
         touched until `finish_sum`.
 
         One sum is under way at a time. `name` is the same on every rank and at every call for the
-        same tensor.
+        same tensor. `overlap`: so much work comes before `finish_sum` that the sum is to be made
+        meanwhile, even where that takes the core from the work.
         """
         ...
 
@@ -68,7 +69,7 @@ class LocalCommunicator:
     route = "the host"
     is_root = True
 
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """The sum over one rank is the tensor itself."""
 
     def finish_sum(self) -> None:

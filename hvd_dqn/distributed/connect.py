@@ -52,13 +52,14 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
                 "start one process, or choose horovod or mpi",
             )
     require_same(meeting, "the command line", {"distributed.backend": backend})
+    meeting.spare_core = _cores_a_rank(meeting) >= 2
     if backend == "mpi":
         return meeting
     from hvd_dqn.distributed.horovod import HorovodCommunicator, load_horovod
 
     with agreement(meeting):
         horovod = load_horovod()
-    return HorovodCommunicator(horovod)
+    return HorovodCommunicator(horovod, spare_core=meeting.spare_core)
 
 
 def _meet(launch: Launch | None) -> MpiCommunicator:
@@ -80,11 +81,18 @@ def compute_threads(communicator: Communicator, useful: int) -> int:
     shared with the ranks of its host that may use them too, and no more than are `useful`.
     Collective.
     """
-    cores = usable_cores()
-    places = communicator.gather([hostname(), sorted(cores)])
-    sharing = sum(host == hostname() and not cores.isdisjoint(others) for host, others in places)
+    share = _cores_a_rank(communicator)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    share = int(min(len(cores), cpu_quota())) // int(sharing)
     return max(1, min(share, useful))
+
+
+def _cores_a_rank(communicator: Communicator) -> int:
+    """The cores that this rank may use, shared with the ranks of its host that may use them too; 0
+    where they are fewer than the ranks. Collective.
+    """
+    cores = usable_cores()
+    places = communicator.gather([hostname(), sorted(cores)])
+    sharing = sum(host == hostname() and not cores.isdisjoint(others) for host, others in places)
+    return int(min(len(cores), cpu_quota())) // int(sharing)

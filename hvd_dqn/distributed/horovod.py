@@ -21,11 +21,12 @@ class HorovodCommunicator(MpiCommunicator):
 
     backend = "horovod"
 
-    def __init__(self, hvd: Any) -> None:
+    def __init__(self, hvd: Any, *, spare_core: bool) -> None:
         """`hvd` is what `load_horovod` gives. Collective."""
         # mpi4py starts MPI with support for several threads, Horovod's own among them, and shares
         # its world.
         super().__init__()
+        self.spare_core = spare_core
         hvd.init(comm=self._mpi.COMM_WORLD)
         if not hvd.mpi_threads_supported():
             raise UserError(
@@ -41,12 +42,14 @@ class HorovodCommunicator(MpiCommunicator):
         self.route = "NCCL" if self._nccl else "the host"
         self._handle = 0
 
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
         self._settle()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
         self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
+        if overlap or self.spare_core:
+            self._hvd.poll(self._handle)  # wakes its thread: see `tools.horovod_thread`
 
     def finish_sum(self) -> None:
         """See `Communicator`."""

@@ -88,8 +88,8 @@ def set_small_message_defaults(
     MPI starts.
 
     Horovod's thread and MPI's busy polling share the rank's cores with the learner. So the thread
-    sleeps until there is a tensor (see `tools.horovod_patches`; a Horovod that was not built by us
-    wakes at short cycles instead), and MPI yields where a rank has fewer than two cores: measured
+    sleeps until it is wanted (see `tools.horovod_thread`; a Horovod that was not built by us wakes
+    at short cycles instead), and MPI yields where a rank has fewer than two cores: measured
     at 270 KB and one core a rank, 0.2 ms (0.3 ms) against 4 to 20 ms with the defaults.
 
     Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's

@@ -21,6 +21,8 @@ class MpiCommunicator:
 
     backend = "mpi"
     route = "the host"
+    spare_core = False
+    """Whether a thread that makes sums has a core of its own."""
 
     def __init__(self) -> None:
         try:
@@ -48,14 +50,14 @@ class MpiCommunicator:
         """Whether this rank speaks for all."""
         return self.rank == 0
 
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
         self._settle()
         host = self._stage(tensor, name)
         values = host.numpy().reshape(-1)
         if self.world_size > 1:
             self._under_way = self._node_sum(values.size) or self._by_messages()
-            self._under_way.start(values)
+            self._under_way.start(values, overlap=overlap or self.spare_core)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:

@@ -29,8 +29,10 @@ _READ_BY_EACH = 2**20
 class NodeSum(Protocol):
     """Sums of float32 [size] over the ranks of a node, with the same bits on all of them."""
 
-    def start(self, values: NDArray[np.float32]) -> None:
-        """Show this rank's values [size] to the others; they must not be touched until `finish`."""
+    def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
+        """Show this rank's values [size] to the others; they must not be touched until `finish`.
+        All else is done there, whatever `overlap` says.
+        """
         ...
 
     def finish(self) -> None:
@@ -67,7 +69,7 @@ class WholeSum:
         """Of shared memory, zeros."""
         return 8 * _LINE * ranks + 2 * 4 * ranks * size
 
-    def start(self, values: NDArray[np.float32]) -> None:
+    def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
         """See `NodeSum`."""
         self._count += 1
         self._values = values
@@ -107,7 +109,7 @@ class PartedSum:
         """Of shared memory, zeros."""
         return 8 * _LINE * ranks + 4 * ranks * size
 
-    def start(self, values: NDArray[np.float32]) -> None:
+    def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
         """See `NodeSum`."""
         self._count += 1
         self._values = values

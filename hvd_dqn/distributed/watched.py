@@ -37,10 +37,10 @@ class WatchedCommunicator:
         """See `Communicator`."""
         return self._inner.is_root
 
-    def start_sum(self, tensor: Tensor, name: str) -> None:
+    def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`; it may wait for a sum that was abandoned, or to share memory."""
         with self._waiting():
-            self._inner.start_sum(tensor, name)
+            self._inner.start_sum(tensor, name, overlap=overlap)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""

@@ -1,8 +1,8 @@
-"""Sums over all ranks by MPI's messages, while the rank computes.
+"""Sums over all ranks by MPI's messages, while the rank computes where that is wanted.
 
 An MPI library moves messages within its own calls and hardly elsewhere: a sum that was begun and
 left alone waits for the call that asks for it. And the blocking sum is the one that libraries and
-sites tune. So a thread makes that call.
+sites tune. So a thread makes that call, or, where the rank has but one core, who waits for it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class WorldSum:
-    """Sums of float32 over the ranks of `comm`, a communicator of the module `mpi` (mpi4py.MPI);
-    where MPI does not support several threads they begin when they are waited for. Collective.
+    """Sums of float32 over the ranks of `comm`, a communicator of the module `mpi` (mpi4py.MPI).
+    Collective.
     """
 
     def __init__(self, comm: Any, mpi: Any) -> None:
@@ -32,9 +32,11 @@ class WorldSum:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="sums")
         self._finish: Callable[[], object]
 
-    def start(self, values: NDArray[np.float32]) -> None:
-        """Begin replacing `values` by their sum; they must not be touched until `finish`."""
-        if self._thread is not None:
+    def start(self, values: NDArray[np.float32], *, overlap: bool) -> None:
+        """Begin replacing `values` by their sum; they must not be touched until `finish`. Without
+        `overlap`, or where MPI does not support several threads, it is made there.
+        """
+        if overlap and self._thread is not None:
             self._finish = self._thread.submit(self._sum, values).result
         else:
             self._finish = functools.partial(self._sum, values)

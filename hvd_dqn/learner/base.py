@@ -144,10 +144,10 @@ class Learner(ABC):
         """Whether every parameter of the online network is a number."""
         return bool(torch.isfinite(self.online_parameters.values).all())
 
-    def _send(self, buffer: SumBuffer) -> None:
+    def _send(self, buffer: SumBuffer, *, overlap: bool = False) -> None:
         if self._have_passed is not None:
             self._have_passed.record()
-        self._comm.start_sum(buffer.tensor, buffer.name)
+        self._comm.start_sum(buffer.tensor, buffer.name, overlap=overlap)
         self._sent = time.perf_counter()
 
     def _wait(self) -> None:

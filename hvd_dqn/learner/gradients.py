@@ -160,7 +160,7 @@ class DelayedGradientsLearner(GradientAveragingLearner):
             self._count()
         self._update_target()
         self._sums.tensor.copy_(self._buffer.tensor)
-        self._send(self._sums)
+        self._send(self._sums, overlap=True)
         self._is_on_its_way = True
 
     def _land(self) -> None:

@@ -45,6 +45,7 @@ _BUILD_NEEDS = (
     "psutil",
     "cffi",
 )
+_CHANGES = ("horovod_patches.py", "horovod_thread.py")
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
 
 
@@ -75,7 +76,8 @@ class Toolchain(NamedTuple):
             if self.cuda_home
             else "cpu"
         )
-        recipe = Path(__file__).with_name("horovod_patches.py").read_bytes()
+        changes = (Path(__file__).with_name(name) for name in _CHANGES)
+        recipe = b"".join(path.read_bytes() for path in changes)
         site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
         digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
         versions = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}"

@@ -114,7 +114,7 @@ def test_ways_of_summing_in_turn(tmp_path):
     blocks = json.loads(file.read_text())["milliseconds"]
     assert list(blocks) == [
         *("alone", "no sum", "no sum, but waiting"),
-        *("mpi, messages", "mpi, shared memory", "horovod"),
+        *("mpi, messages", "mpi, messages by a thread", "mpi, shared memory", "horovod"),
     ]
     assert all(len(rank) == 2 and min(rank) > 0 for ranks in blocks.values() for rank in ranks)
 

@@ -1,0 +1,99 @@
+"""Horovod's cycles, made by its thread and by the threads that wait, in every order."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.launching import launch
+
+pytestmark = pytest.mark.multirank
+
+ROUNDS, NAMES = 150, 4
+
+
+def rank() -> None:
+    """Each round one to four sums of the same names on all ranks: begun and waited for in an order
+    of each rank's own, by one thread or by two, asked about or not, after pauses that let the idle
+    time pass or not.
+    """
+    from hvd_dqn.distributed.connect import connect
+    from hvd_dqn.distributed.horovod import HorovodCommunicator
+
+    comm = connect("horovod")
+    assert isinstance(comm, HorovodCommunicator)
+    import horovod.torch as hvd
+    import torch
+
+    def wait(handles: list[int]) -> None:
+        for handle in handles:
+            hvd.synchronize(handle)
+
+    together, alone = random.Random(1), random.Random(100 + comm.rank)
+    slowest = 0.0
+    for number in range(ROUNDS):
+        names = [f"tensor{i}" for i in range(together.randint(1, NAMES))]
+        size = together.choice([1, 1000, 300_000])
+        rest = together.choice([0.0, 0.0, 0.004])
+        alone.shuffle(names)
+        tensors = {name: torch.full((size,), float(comm.rank + number)) for name in names}
+        handles = {}
+        for name in names:
+            handles[name] = hvd.allreduce_async_(tensors[name], name=name, op=hvd.Sum)
+            if alone.random() < 0.3:
+                hvd.poll(handles[name])
+            time.sleep(alone.choice([0.0, 0.0, 0.0, 0.001, rest]))
+        alone.shuffle(names)
+        began = time.perf_counter()
+        parts = [names] if alone.random() < 0.5 else [names[::2], names[1::2]]
+        threads = [
+            threading.Thread(target=wait, args=([handles[name] for name in part],))
+            for part in parts
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        slowest = max(slowest, time.perf_counter() - began)
+        expected = comm.world_size * number + sum(range(comm.world_size))
+        assert all(np.all(tensor.numpy() == expected) for tensor in tensors.values())
+    for way in (True, False):
+        comm.start_sum(tensors[names[0]].fill_(1.0), "overlapped", overlap=way)
+        if way:  # it comes without anybody waiting for it
+            until = time.monotonic() + 30
+            while tensors[names[0]][-1] != comm.world_size and time.monotonic() < until:
+                time.sleep(0.001)
+        time.sleep(0.1)
+        early = bool(tensors[names[0]][-1] == comm.world_size)
+        comm.finish_sum()
+        assert tensors[names[0]][-1] == comm.world_size
+        if comm.is_root:
+            print("early", json.dumps([way, early]))
+    everyone = comm.gather(slowest)
+    time.sleep(0.2 * comm.rank)
+    comm.close()
+    if comm.is_root:
+        print("slowest", max(everyone))
+
+
+@pytest.mark.parametrize("idle_ms", ["2", "20000"])
+def test_whoever_makes_the_cycles_all_sums_come_and_are_right(idle_ms):
+    done = launch(
+        ["-m", __name__], ranks=3, HOROVOD_CYCLE_TIME="0.1", HOROVOD_IDLE_CYCLE_TIME=idle_ms
+    )
+    assert done.code == 0, done.output
+    (slowest,) = done.lines("slowest")
+    assert float(slowest.split()[-1]) < 10, "where a wake-up is lost, the idle time passes"
+    early = [json.loads(line.partition("early")[2]) for line in done.lines("early")]
+    assert early[0] == [True, True]
+    if idle_ms != "2":
+        assert early[1] == [False, False], "who waits makes the cycle"
+
+
+if __name__ == "__main__":
+    rank()
