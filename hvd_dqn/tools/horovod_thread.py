@@ -37,8 +37,8 @@ def _wake_the_thread(common: Path) -> None:
     replace(
         queue,
         "  void FinalizeTensorQueue(",
-        "  // Sleeps until there is a tensor, or an end, or nothing for so long.\n"
-        "  void WaitForTensor(std::chrono::steady_clock::duration at_most);\n"
+        "  // Sleeps until there is a tensor, or an end, or that time has come.\n"
+        "  void WaitForTensor(std::chrono::steady_clock::time_point until);\n"
         "  bool HasWork() const;\n"
         "  void Wake();\n"
         "  void End();\n\n"
@@ -64,9 +64,9 @@ def _wake_the_thread(common: Path) -> None:
         queue,
         execute,
         """\
-void TensorQueue::WaitForTensor(std::chrono::steady_clock::duration at_most) {
+void TensorQueue::WaitForTensor(std::chrono::steady_clock::time_point until) {
   std::unique_lock<std::mutex> lock(mutex_);
-  added_.wait_for(lock, at_most, [this] { return ended_ || !tensor_table_.empty(); });
+  added_.wait_until(lock, until, [this] { return ended_ || !tensor_table_.empty(); });
 }
 
 bool TensorQueue::HasWork() const {
@@ -148,11 +148,16 @@ std::chrono::microseconds IdleCycleTime(HorovodGlobalState& state) {
     std::lock_guard<std::mutex> lock(cycle_mutex);
     return RunCycle(state);
   }
+  // From the last cycle, which began on all ranks at about the same time, as this one then does:
+  // who begins one before the others takes a core until they do.
   auto& queue = state.process_set_table.Get(0).tensor_queue;
-  queue.WaitForTensor(idle);
-  std::lock_guard<std::mutex> lock(cycle_mutex);
+  std::unique_lock<std::mutex> lock(cycle_mutex);
+  auto due = state.last_cycle_start + idle;
+  lock.unlock();
+  queue.WaitForTensor(due);
+  lock.lock();
   if (!cycles_ended && !queue.HasWork() &&
-      std::chrono::steady_clock::now() - state.last_cycle_start < idle) {
+      std::chrono::steady_clock::now() < state.last_cycle_start + idle) {
     return true; // others have made its cycles
   }
   return RunCycle(state);
