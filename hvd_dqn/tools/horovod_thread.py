@@ -37,10 +37,11 @@ def _wake_the_thread(common: Path) -> None:
     replace(
         queue,
         "  void FinalizeTensorQueue(",
-        "  // Sleeps until there is a tensor, or an end, or that time has come.\n"
+        "  // Sleeps until that time, or until it is woken and there is work: a tensor, an end.\n"
         "  void WaitForTensor(std::chrono::steady_clock::time_point until);\n"
         "  bool HasWork() const;\n"
         "  void Wake();\n"
+        "  void Begin();\n"
         "  void End();\n\n"
         "  void FinalizeTensorQueue(",
     )
@@ -57,9 +58,6 @@ def _wake_the_thread(common: Path) -> None:
     replace(queue, added + "  return Status::OK();\n", added + notify + "  return Status::OK();\n")
     replace(queue, several, several + notify)
     execute = "// Execute callback for each tensor and clear tensor queue\n"
-    finalize = "void TensorQueue::FinalizeTensorQueue(const Status& status) {\n"
-    lock = "  std::lock_guard<std::mutex> guard(mutex_);\n"
-    replace(queue, finalize + lock, finalize + lock + "  ended_ = false;\n")
     replace(
         queue,
         execute,
@@ -75,6 +73,11 @@ bool TensorQueue::HasWork() const {
 }
 
 void TensorQueue::Wake() { added_.notify_one(); }
+
+void TensorQueue::Begin() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ended_ = false;
+}
 
 void TensorQueue::End() {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -119,45 +122,66 @@ bool RunCycle(HorovodGlobalState& state);
 std::mutex cycle_mutex;
 bool cycles_ended = false;
 
+// When the ranks last had agreed on what to do: about the same time on all of them.
+std::chrono::steady_clock::time_point agreed;
+
 // Zero where it is not set, or where tensors of several process sets would have to be waited for.
 std::chrono::microseconds IdleCycleTime(HorovodGlobalState& state) {
   static const char* milliseconds = std::getenv("HOROVOD_IDLE_CYCLE_TIME");
+  bool one_set = !state.dynamic_process_sets && state.process_set_table.Ids().size() == 1;
   return std::chrono::microseconds(
-      milliseconds != nullptr && state.process_set_table.Ids().size() == 1
-          ? long(std::atof(milliseconds) * 1000.)
-          : 0);
+      milliseconds != nullptr && one_set ? long(std::atof(milliseconds) * 1000.) : 0);
+}
+
+void BeginCycles(HorovodGlobalState& state) {
+  std::lock_guard<std::mutex> lock(cycle_mutex);
+  cycles_ended = false;
+  state.process_set_table.Get(0).tensor_queue.Begin();
+}
+
+void EndCycles() {
+  std::lock_guard<std::mutex> lock(cycle_mutex);
+  cycles_ended = true;
 }
 """,
     )
     initialized = "  // Signal that initialization is completed.\n"
-    replace(operations, initialized, "  cycles_ended = false;\n\n" + initialized)
+    replace(operations, initialized, "  BeginCycles(state);\n\n" + initialized)
+    replace(operations, "\nshutdown:\n", "\nshutdown:\n  EndCycles();\n\n")
     replace(
         operations,
         """\
+  // This delay determines thread frequency and communication message latency
+  auto start_time = std::chrono::steady_clock::now();
+  auto sleep_duration = state.last_cycle_start +
+                        std::chrono::microseconds(long(
+                            state.parameter_manager.CycleTimeMs() * 1000.)) -
+                        start_time;
   if (sleep_duration > std::chrono::steady_clock::duration::zero()) {
     std::this_thread::sleep_for(sleep_duration);
   }
   state.last_cycle_start = std::chrono::steady_clock::now();
 """,
         """\
+  std::unique_lock<std::mutex> lock(cycle_mutex);
   auto idle = IdleCycleTime(state);
   if (idle.count() == 0) {
-    if (sleep_duration > std::chrono::steady_clock::duration::zero()) {
-      std::this_thread::sleep_for(sleep_duration);
-    }
-    std::lock_guard<std::mutex> lock(cycle_mutex);
+    // This delay determines thread frequency and communication message latency
+    auto due = state.last_cycle_start +
+               std::chrono::microseconds(long(state.parameter_manager.CycleTimeMs() * 1000.));
+    lock.unlock();
+    std::this_thread::sleep_until(due);
+    lock.lock();
     return RunCycle(state);
   }
-  // From the last cycle, which began on all ranks at about the same time, as this one then does:
-  // who begins one before the others takes a core until they do.
-  auto& queue = state.process_set_table.Get(0).tensor_queue;
-  std::unique_lock<std::mutex> lock(cycle_mutex);
-  auto due = state.last_cycle_start + idle;
+  // From when all ranks were at the same point, so that they begin this cycle together: who is
+  // before the others takes a core until they come.
+  auto due = agreed + idle;
   lock.unlock();
+  auto& queue = state.process_set_table.Get(0).tensor_queue;
   queue.WaitForTensor(due);
   lock.lock();
-  if (!cycles_ended && !queue.HasWork() &&
-      std::chrono::steady_clock::now() < state.last_cycle_start + idle) {
+  if (!cycles_ended && !queue.HasWork() && std::chrono::steady_clock::now() < agreed + idle) {
     return true; // others have made its cycles
   }
   return RunCycle(state);
@@ -169,6 +193,13 @@ bool RunCycle(HorovodGlobalState& state) {
   }
   state.last_cycle_start = std::chrono::steady_clock::now();
 """,
+    )
+    replace(
+        operations,
+        "    if (process_set_id == 0) {\n      state.mark_cycles_in_timeline =",
+        "    if (process_set_id == 0) {\n"
+        "      agreed = std::chrono::steady_clock::now();\n"
+        "      state.mark_cycles_in_timeline =",
     )
     replace(
         operations,
@@ -193,13 +224,13 @@ bool MakeCycleWhileWaiting() {
   }
   try {
     RunCycle(state);
-  } catch (...) {
+  } catch (const std::exception& error) {
+    LOG(ERROR, state.global_controller->GetRank())
+        << "Horovod cycle of a waiting thread: uncaught exception: " << error.what();
     cycles_ended = true;
-    queue.End();
-    throw;
   }
   if (cycles_ended) {
-    queue.End();
+    queue.End(); // the background thread tells those who wait
   }
   return true;
 #else

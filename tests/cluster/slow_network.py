@@ -57,7 +57,7 @@ def main() -> None:
     reason = why_not()
     if reason is not None:
         raise SystemExit(reason)
-    print("| delay | averaging | updates/s | waiting for the sum | sums under way meanwhile |")
+    print("| delay | averaging | updates/s | waiting for the sum | between sending and waiting |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)

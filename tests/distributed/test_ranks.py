@@ -296,7 +296,7 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
     assert results[2]["drift"] == pytest.approx(1e-3, rel=0.05)
 
 
-def test_a_sum_and_the_end_wake_horovods_thread(tmp_path):
+def test_sums_and_the_end_wait_for_no_cycle_of_horovods_thread(tmp_path):
     """At a cycle of 20 s, 60 updates would take longer than a job may."""
     sleepy = {"HOROVOD_CYCLE_TIME": "20000", "HOROVOD_IDLE_CYCLE_TIME": "20000"}
     ranks = Standing(tmp_path, ranks=2, launcher="horovodrun", backend="horovod", **sleepy)

@@ -10,6 +10,7 @@ what `hvd-dqn bench train` writes.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -82,6 +83,7 @@ class DocumentedLearner:
 def main() -> None:
     """Measure on every rank of this launch; the root writes."""
     kind, records, file, *words = sys.argv[1:]
+    os.environ.setdefault("HOROVOD_CYCLE_TIME", "1")  # Horovod's own; ours would have it asleep
     config = parse_train(words).config
     comm = connect("horovod" if kind == "horovod" else "auto")
     config = shortened(config, records=int(records), world_size=comm.world_size)

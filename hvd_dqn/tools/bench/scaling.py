@@ -111,8 +111,8 @@ def efficiencies(
 def print_scaling(result: dict[str, Any]) -> None:
     """What was measured, and what larger numbers of ranks would do on this network at best.
 
-    What ranks would do if averaging took no time tells what they lose to each other otherwise: to
-    memory, caches, or cores that are two halves of one.
+    What they would do without waiting for sums tells what ranks lose to each other otherwise: to
+    memory, caches, cores that are two halves of one, or threads that make the sums meanwhile.
     """
     runs = result["runs"]
     alone = rates(runs, 1, mode="weak")
@@ -138,16 +138,17 @@ def print_scaling(result: dict[str, Any]) -> None:
                 ]
             )
     print_table(
-        f"{runs[0]['preset']} by {runs[-1]['backend']}, {runs[0]['average']} averaged",
+        f"{runs[0]['preset']} by {runs[-1]['backend']}, {runs[0]['average']} averaged: median "
+        "(least … greatest) of the rounds",
         [
             "scaling",
             "ranks",
             "env steps/s",
             "efficiency",
-            "if averaging took no time",
+            "without waiting for sums",
             "waiting for slower ranks",
             "for the sum",
-            "sum hidden",
+            "between sending and waiting",
         ],
         rows,
     )

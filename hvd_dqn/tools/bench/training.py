@@ -97,7 +97,7 @@ def print_training(result: dict[str, Any]) -> None:
         [stage, f"{share:.1%}", number(share * per_update)]
         for stage, share in result["shares"].items()
     ]
-    rows.append(["(sums under way meanwhile)", f"{result['hidden_share']:.1%}",
+    rows.append(["(between sending and waiting)", f"{result['hidden_share']:.1%}",
                  number(result["hidden_share"] * per_update)])  # fmt: skip
     print_table("where the time goes, mean of all ranks",
                 ["stage", "share", "ms an update"], rows)  # fmt: skip
