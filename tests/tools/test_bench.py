@@ -104,6 +104,13 @@ def test_ways_of_averaging(tmp_path):
     assert all(min(run["env_steps_per_second"]) > 0 for run in ways)
 
 
+def test_cores_beside_each_other(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks/cores.py"
+    done = launch([str(script), "--turns", "8"], launcher="none", cwd=tmp_path)
+    assert done.code == 0, done.output
+    assert "of 4 pairs of turns: median" in done.output
+
+
 @pytest.mark.multirank
 def test_ways_of_summing_in_turn(tmp_path):
     file = tmp_path / "averaging.json"
