@@ -135,9 +135,11 @@ class RootIsElsewhere(LocalCommunicator):
 
     def __init__(self):
         self.broadcasts = []
+        self.overlaps = set()
 
     def start_sum(self, tensor, name, *, overlap=False):
         self.tensor = tensor
+        self.overlaps.add(overlap)
 
     def finish_sum(self):
         self.tensor.mul_(2)  # the other rank has the very same numbers, so digests agree
@@ -160,6 +162,18 @@ def test_every_target_update_brings_the_roots_network_and_reports_the_drift():
     assert torch.equal(learner.target_parameters.values, learner.online_parameters.values)
     assert learner.statistics.drift == pytest.approx(0.25)
     assert learner.statistics.resyncs == 0
+
+
+@pytest.mark.parametrize(
+    ("average", "overlap"), [("gradients", False), ("delayed_gradients", True)]
+)
+def test_a_sum_is_made_meanwhile_where_it_is_applied_late(average, overlap):
+    comm = RootIsElsewhere()
+    learner = workers.make_learner(comm, seed=0, distributed={"average": average})
+    for batch in workers.batches(3, 8):
+        learner.start(batch)
+        learner.finish()
+    assert comm.overlaps == {overlap}
 
 
 def test_a_drift_to_nan_is_infinite():

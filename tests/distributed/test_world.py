@@ -50,5 +50,22 @@ def test_a_sum_goes_on_while_ranks_compute_where_mpi_has_threads(level):
     assert early == [threads, threads, False]
 
 
+def alone() -> None:
+    """Whether a rank that has all cores of this machine takes one of them for its sums."""
+    from hvd_dqn.distributed.connect import connect
+    from hvd_dqn.distributed.launcher import cpu_quota, usable_cores
+
+    comm = connect("mpi")
+    assert comm.spare_core == (min(len(usable_cores()), cpu_quota()) >= 2)
+    comm.close()
+    print("seen")
+
+
+def test_a_rank_with_several_cores_has_one_for_its_sums():
+    done = launch(["-c", f"from {__name__} import alone; alone()"], ranks=1, launcher="mpirun")
+    assert done.code == 0, done.output
+    assert done.lines("seen")
+
+
 if __name__ == "__main__":
     rank()

@@ -14,6 +14,7 @@ from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
 from hvd_dqn.tools.bench.compare import WORK as ZOO
 from hvd_dqn.tools.bench.compare import our_words
 from hvd_dqn.tools.bench.report import finish, number, spread
+from hvd_dqn.tools.bench.scaling import efficiencies, rates
 from tests.launching import hvd_dqn, launch
 
 TINY = [
@@ -102,6 +103,17 @@ def test_ways_of_averaging(tmp_path):
     assert sorted(run["ranks"] for run in ways) == [1] * 4 + [2] * 6
     assert len({run["name"] for run in ways}) == 6
     assert all(min(run["env_steps_per_second"]) > 0 for run in ways)
+
+
+def test_efficiencies_are_those_of_a_round():
+    def run(number, ranks, speeds):
+        return {"round": number, "ranks": ranks, "mode": "weak", "env_steps_per_second": speeds}
+
+    runs = [run(0, 1, [9.0, 10.0, 11.0]), run(0, 2, [10.0]), run(1, 1, [20.0]), run(1, 2, [36.0])]
+    alone, two = rates(runs, 1, mode="weak"), rates(runs, 2, mode="weak")
+    assert alone == {0: 10.0, 1: 20.0}
+    assert efficiencies(two, 2, alone) == [0.5, 0.9]
+    assert rates(runs, 2, mode="strong") == {}
 
 
 def test_cores_beside_each_other(tmp_path):
