@@ -58,26 +58,34 @@ def test_srun_tells_how_many_ranks_a_node_has(told, node, expected):
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
 EAGER = {"OMPI_MCA_btl_tcp_eager_limit": "524288"}
 SHORT = {"OMPI_MCA_btl_tcp_eager_limit": "65536"}
+HIDDEN = "OMPI_MCA_coll_libnbc_iallreduce_algorithm"
+TUNED = "OMPI_MCA_coll_tuned_allreduce_algorithm"
+RULES = "OMPI_MCA_coll_tuned_use_dynamic_rules"
+LOGARITHMIC = {HIDDEN: "rabenseifner"}
+ONCE = {HIDDEN: "recursive_doubling", TUNED: "recursive_doubling", RULES: "1"}
+CHOSEN = {"HOROVOD_CYCLE_TIME": "5", YIELD: "0", HIDDEN: "ring"}
 CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "1000"}
 
 
 @pytest.mark.parametrize(
-    ("cores", "ranks_here", "given", "expected"),
+    ("cores", "ranks", "given", "expected"),
     [
-        (2, 2, {}, {**EAGER, **CYCLES, YIELD: "1"}),
-        (4, 2, {}, {**EAGER, **CYCLES}),  # a core for Horovod's thread: spinning is quicker
-        (64, 0, {}, {**EAGER, **CYCLES, YIELD: "1"}),  # the launcher does not tell
-        (
-            *(1, 1, {**SHORT, "HOROVOD_CYCLE_TIME": "5", YIELD: "0"}),
-            {**SHORT, "HOROVOD_CYCLE_TIME": "5", YIELD: "0"},
-        ),
+        (2, (8, 2), {}, {**EAGER, **CYCLES, **LOGARITHMIC, YIELD: "1"}),
+        # A core for Horovod's thread: spinning is quicker.
+        (4, (8, 2), {}, {**EAGER, **CYCLES, **LOGARITHMIC}),
+        # The launcher does not tell.
+        (64, (8, 0), {}, {**EAGER, **CYCLES, **LOGARITHMIC, YIELD: "1"}),
+        (1, (8, 1), {**SHORT, **CHOSEN}, {**SHORT, **CHOSEN}),
+        (4, (2, 2), {}, {**EAGER, **CYCLES, HIDDEN: "recursive_doubling"}),
+        (2, (2, 1), {}, {**EAGER, **CYCLES, **ONCE}),
+        (2, (2, 1), {RULES: "mine"}, {**EAGER, **CYCLES, HIDDEN: ONCE[HIDDEN], RULES: "mine"}),
     ],
 )
 def test_defaults_are_set_only_where_the_user_set_nothing(
-    monkeypatch, cores, ranks_here, given, expected
+    monkeypatch, cores, ranks, given, expected
 ):
     monkeypatch.setattr(launcher, "usable_cores", lambda: set(range(cores)))
-    launcher.set_small_message_defaults(launcher.Launch("x", 0, 8, ranks_here), given)
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, *ranks), given)
     assert given == expected
 
 

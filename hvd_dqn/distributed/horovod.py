@@ -13,6 +13,9 @@ from hvd_dqn.errors import LostContactError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+OVERLAPPED = "overlapped."
+"""With this in its name a sum is made while the learner computes: see `tools.horovod_naps`."""
+
 _REMEDY = "build it with hvd-dqn build-horovod, or choose --distributed.backend mpi"
 
 
@@ -47,7 +50,8 @@ class HorovodCommunicator(MpiCommunicator):
         self._settle()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
-        self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
+        sent_as = OVERLAPPED + name if overlap else name
+        self._handle = self._hvd.allreduce_async_(host, name=sent_as, op=self._hvd.Sum)
         if overlap or self.spare_core:
             self._hvd.poll(self._handle)  # wakes its thread: see `tools.horovod_thread`
 

@@ -94,12 +94,21 @@ def set_small_message_defaults(
 
     Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's
     gradients cross a late network several times (benchmarks/RESULTS.md, "A late network"). Here
-    half a MiB is sent at once, for 4 to 20 MB of buffers.
+    half a MiB is sent at once, for 4 to 20 MB of buffers. And of Open MPI's ways to sum those are
+    chosen that cross the network least often: once for two hosts, where it would choose twice; and
+    for N ranks 2 log N times and not 2 N in sums that are hidden behind work, whose every crossing
+    waits for somebody to look.
     """
+    ranks, ranks_here = (launch.world_size, launch.local_size) if launch is not None else (1, 1)
     environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(2**19))
+    hidden = "recursive_doubling" if ranks == 2 else "rabenseifner"
+    environ.setdefault("OMPI_MCA_coll_libnbc_iallreduce_algorithm", hidden)
+    chosen_by_user = any(name.startswith("OMPI_MCA_coll_tuned_") for name in environ)
+    if (ranks, ranks_here) == (2, 1) and not chosen_by_user:
+        environ["OMPI_MCA_coll_tuned_use_dynamic_rules"] = "1"
+        environ["OMPI_MCA_coll_tuned_allreduce_algorithm"] = "recursive_doubling"
     if "HOROVOD_CYCLE_TIME" not in environ:
         environ["HOROVOD_CYCLE_TIME"] = "0.1"
         environ.setdefault("HOROVOD_IDLE_CYCLE_TIME", "1000")
-    ranks_here = launch.local_size if launch is not None else 1
     if ranks_here == 0 or len(usable_cores()) < 2 * ranks_here:
         environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")

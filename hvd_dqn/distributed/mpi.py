@@ -57,7 +57,7 @@ class MpiCommunicator:
         values = host.numpy().reshape(-1)
         if self.world_size > 1:
             self._under_way = self._node_sum(values.size) or self._by_messages()
-            self._under_way.start(values, overlap=overlap or self.spare_core)
+            self._under_way.start(values, overlap=overlap)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
@@ -120,7 +120,7 @@ class MpiCommunicator:
     def _by_messages(self) -> WorldSum:
         """What sums over all ranks, wherever they are. Collective at the first call."""
         if self._world_sum is None:
-            self._world_sum = WorldSum(self._comm, self._mpi)
+            self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)
         return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:

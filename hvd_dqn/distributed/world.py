@@ -1,13 +1,16 @@
 """Sums over all ranks by MPI's messages, while the rank computes where that is wanted.
 
 An MPI library moves messages within its own calls and hardly elsewhere: a sum that was begun and
-left alone waits for the call that asks for it. And the blocking sum is the one that libraries and
-sites tune. So a thread makes that call, or, where the rank has but one core, who waits for it.
+left alone waits for the call that asks for it. So a thread asks now and then after a sum that is to
+be hidden behind work, and sleeps in between: the core is the worker's. A sum that is waited for at
+once is MPI's blocking one, which libraries and sites tune: made by who waits, or, where the rank
+has a core for it, by the thread.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,32 +20,44 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NAP_SECONDS = 50e-6
+"""From one look at a hidden sum to the next. Each of its messages goes on so much later at most;
+looks take a sixth of a core while it is under way."""
+
 
 class WorldSum:
     """Sums of float32 over the ranks of `comm`, a communicator of the module `mpi` (mpi4py.MPI).
     Collective.
     """
 
-    def __init__(self, comm: Any, mpi: Any) -> None:
+    def __init__(self, comm: Any, mpi: Any, *, spare_core: bool) -> None:
         # Its own context: other collectives may come between a sum's beginning and its end.
         self._comm = comm.Dup()
-        self._sum = functools.partial(self._comm.Allreduce, mpi.IN_PLACE)
+        self._mpi = mpi
+        self._spare_core = spare_core
         self._thread = None
         if mpi.Query_thread() == mpi.THREAD_MULTIPLE:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="sums")
+        self._is_waited_for = threading.Event()
         self._finish: Callable[[], object]
 
     def start(self, values: NDArray[np.float32], *, overlap: bool) -> None:
-        """Begin replacing `values` by their sum; they must not be touched until `finish`. Without
-        `overlap`, or where MPI does not support several threads, it is made there.
+        """Begin replacing `values` by their sum; they must not be touched until `finish`.
+
+        All ranks say the same of `overlap`: MPI joins no blocking sum with one that is none.
         """
-        if overlap and self._thread is not None:
-            self._finish = self._thread.submit(self._sum, values).result
+        self._is_waited_for.clear()
+        if self._thread is not None and (overlap or self._spare_core):
+            way = self._sum_asleep if overlap else self._sum
+            self._finish = self._thread.submit(way, values).result
+        elif overlap:
+            self._finish = self._comm.Iallreduce(self._mpi.IN_PLACE, values).Wait
         else:
             self._finish = functools.partial(self._sum, values)
 
     def finish(self) -> None:
         """Wait for it."""
+        self._is_waited_for.set()
         self._finish()
 
     def close(self) -> None:
@@ -50,3 +65,13 @@ class WorldSum:
         if self._thread is not None:
             self._thread.shutdown()
         self._comm.Free()
+
+    def _sum(self, values: NDArray[np.float32]) -> None:
+        self._comm.Allreduce(self._mpi.IN_PLACE, values)
+
+    def _sum_asleep(self, values: NDArray[np.float32]) -> None:
+        request = self._comm.Iallreduce(self._mpi.IN_PLACE, values)
+        while not request.Test():
+            if self._is_waited_for.wait(_NAP_SECONDS):
+                request.Wait()
+                return

@@ -23,7 +23,7 @@ from packaging.version import Version
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hvd_dqn.distributed.horovod import load_horovod
+from hvd_dqn.distributed.horovod import OVERLAPPED, load_horovod
 from hvd_dqn.distributed.launcher import cpu_quota, usable_cores
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.horovod_patches import apply_patches
@@ -45,7 +45,7 @@ _BUILD_NEEDS = (
     "psutil",
     "cffi",
 )
-_CHANGES = ("horovod_patches.py", "horovod_thread.py")
+_CHANGES = ("horovod_patches.py", "horovod_thread.py", "horovod_naps.py")
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
 
 
@@ -77,7 +77,7 @@ class Toolchain(NamedTuple):
             else "cpu"
         )
         changes = (Path(__file__).with_name(name) for name in _CHANGES)
-        recipe = b"".join(path.read_bytes() for path in changes)
+        recipe = b"".join(path.read_bytes() for path in changes) + OVERLAPPED.encode()
         site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
         digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
         versions = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}"

@@ -1,5 +1,6 @@
 """Our changes to Horovod 0.28.1's sources: what keeps it from building and running with today's
-torch, gcc, Python and Open MPI. Those to its thread are in `horovod_thread`.
+torch, gcc, Python and Open MPI. Those to its thread are in `horovod_thread` and
+`horovod_naps`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from hvd_dqn.tools.horovod_naps import nap_while_nobody_waits
 from hvd_dqn.tools.horovod_thread import replace, share_a_core
 
 
@@ -79,6 +81,7 @@ def apply_patches(
     replace(cuda, "set(CMAKE_CUDA_STANDARD 11)", "set(CMAKE_CUDA_STANDARD 17)")
 
     share_a_core(source / "horovod")
+    nap_while_nobody_waits(source / "horovod")
 
 
 def cxx_standard(torch_version: Version) -> int:

@@ -75,12 +75,19 @@ def rank() -> None:
         assert tensors[names[0]][-1] == comm.world_size
         if comm.is_root:
             print("early", json.dumps([way, early]))
+    time.sleep(0.6 if comm.rank == 2 else 0.0)
+    comm.start_sum(tensors[names[0]].fill_(1.0), "overlapped", overlap=True)
+    began_waiting = time.process_time()
+    time.sleep(0.5)
+    hidden_share = (time.process_time() - began_waiting) / 0.5
+    comm.finish_sum()
+    assert tensors[names[0]][-1] == comm.world_size
     time.sleep(0.3 * comm.rank)  # they come to the last sum one after the other
     comm.broadcast(tensors[names[0]], "broadcast")
     began_idle = time.process_time()
     time.sleep(1.5)
     idle_seconds = time.process_time() - began_idle
-    everyone = comm.gather([slowest, idle_seconds])
+    everyone = comm.gather([slowest, idle_seconds, hidden_share])
     time.sleep(0.2 * comm.rank)
     comm.close()
     if comm.is_root:
@@ -95,12 +102,15 @@ def test_whoever_makes_the_cycles_all_sums_come_and_are_right(idle_ms):
     )
     assert done.code == 0, done.output
     (seen,) = done.lines("seen")
-    slowest, idle_seconds = json.loads(seen.partition("seen")[2])
+    (gpu_build,) = [json.loads(line.partition("gpu")[2]) for line in done.lines("gpu")]
+    slowest, idle_seconds, hidden_share = json.loads(seen.partition("seen")[2])
     assert slowest < 10, "where a wake-up is lost, the idle time passes"
     if idle_ms != "2":
         assert idle_seconds < 0.1, "nobody waits in a cycle for ranks whose idle time is not over"
+        assert gpu_build or hidden_share < 0.5, (
+            "while it waits for others the core is the learner's"
+        )
     early = [json.loads(line.partition("early")[2]) for line in done.lines("early")]
-    (gpu_build,) = [json.loads(line.partition("gpu")[2]) for line in done.lines("gpu")]
     assert early[0] == [True, True]
     if idle_ms != "2" and not gpu_build:
         assert early[1] == [False, False], "who waits makes the cycle"
