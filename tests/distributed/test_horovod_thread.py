@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -35,6 +36,7 @@ def rank() -> None:
             hvd.synchronize(handle)
 
     comm.spare_core = False
+    idle_ms = float(os.environ["HOROVOD_IDLE_CYCLE_TIME"])
     together, alone = random.Random(1), random.Random(100 + comm.rank)
     slowest = 0.0
     for number in range(ROUNDS):
@@ -90,6 +92,17 @@ def rank() -> None:
     everyone = comm.gather([slowest, idle_seconds, hidden_share])
     time.sleep(0.2 * comm.rank)
     comm.close()
+    again = connect("horovod")  # a cycle is anyone's again who waits
+    assert isinstance(again, HorovodCommunicator)
+    again.spare_core = False
+    tensor = torch.ones(1000)
+    for _ in range(3):
+        again.start_sum(tensor.fill_(1.0), "again")
+        time.sleep(0.05)
+        assert tensor[0] == 1.0 or idle_ms == 2.0 or hvd.cuda_built()
+        again.finish_sum()
+        assert tensor.min() == tensor.max() == comm.world_size
+    again.close()
     if comm.is_root:
         print("gpu", json.dumps(bool(hvd.cuda_built())))
         print("seen", json.dumps([max(numbers) for numbers in zip(*everyone, strict=True)]))
