@@ -90,9 +90,12 @@ def build_horovod(*, force: bool) -> None:
     missing.
     """
     console = Console(highlight=False, soft_wrap=True)
-    if not force and _works():
-        console.print("Horovod is here and works: kept")
-        return
+    if not force:
+        reason = _why_it_does_not_work()
+        if reason is None:
+            console.print("Horovod is here and works: kept")
+            return
+        console.print(f"{reason}: to be built, or taken from the cache")
     toolchain = find_toolchain()
     console.print(f"Horovod {HOROVOD_VERSION} for {toolchain.describe()}")
     if toolchain.warning:
@@ -190,13 +193,13 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvd_dqn" / "horovod"
 
 
-def _works() -> bool:
+def _why_it_does_not_work() -> str | None:
     try:
         load_horovod()
         check_horovod()
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return error.found
+    return None
 
 
 def _build_wheel(toolchain: Toolchain, cache: Path, console: Console) -> Path:

@@ -57,6 +57,17 @@ def test_a_horovod_that_works_is_kept(capsys):
     assert "kept" in capsys.readouterr().out
 
 
+def test_why_the_horovod_that_is_here_is_not_kept(capsys, monkeypatch):
+    def fails() -> None:
+        raise UserError("two ranks could not sum a tensor (no network)")
+
+    monkeypatch.setattr(build_horovod, "check_horovod", fails)
+    monkeypatch.setattr(build_horovod, "find_toolchain", fails)
+    with pytest.raises(UserError):
+        build_horovod.build_horovod(force=False)
+    assert "two ranks could not sum a tensor (no network)" in capsys.readouterr().out
+
+
 @pytest.mark.multirank
 def test_the_built_library_finds_what_it_needs_from_its_own_place(tmp_path, monkeypatch):
     import horovod
