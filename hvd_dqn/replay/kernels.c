@@ -221,10 +221,6 @@ static PyObject *read_steps(PyObject *self, PyObject *args) {
   return PyBool_FromLong(alike);
 }
 
-/* Stretches are copied side by side, a block of each in turn: the processor fetches ahead in all of
- * them, where it would stand still at the beginning of every one and at every page. */
-enum { ABREAST = 4, BLOCK = 256 };
-
 static PyObject *copy_stretches(PyObject *self, PyObject *args) {
   Py_buffer views[5] = {0};
   Py_ssize_t rows, again, unit, before;
@@ -251,25 +247,12 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
                  PyExc_IndexError, "no such stretch"))
       return finish(views, 5);
   Py_BEGIN_ALLOW_THREADS
-  for (Py_ssize_t i = 0; i < batch; i += ABREAST) {
-    const int count = batch - i < ABREAST ? (int)(batch - i) : ABREAST;
-    const char *from[ABREAST];
-    int64_t missing[ABREAST];
-    for (int j = 0; j < count; j++) {
-      const int64_t later = (steps ? steps[i + j] : 0) - before, column = slot[i + j] / rows;
-      const int64_t row = (slot[i + j] % rows + later) % rows;
-      missing[j] = -later - depth[i + j];
-      from[j] = frames + (column * pitch + (row < 0 ? row + rows : row)) * unit;
-    }
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    const int64_t later = (steps ? steps[i] : 0) - before, column = slot[i] / rows;
+    const int64_t row = (slot[i] % rows + later) % rows, missing = -later - depth[i];
     char *to = goal + i * length;
-    Py_ssize_t done = 0;
-    if (count == ABREAST)
-      for (; done + BLOCK <= length; done += BLOCK)
-        for (int j = 0; j < ABREAST; j++) memcpy(to + j * length + done, from[j] + done, BLOCK);
-    for (int j = 0; j < count; j++) {
-      memcpy(to + j * length + done, from[j] + done, length - done);
-      if (missing[j] > 0) memset(to + j * length, 0, missing[j] * unit);
-    }
+    memcpy(to, frames + (column * pitch + (row < 0 ? row + rows : row)) * unit, length);
+    if (missing > 0) memset(to, 0, missing * unit);
   }
   Py_END_ALLOW_THREADS
   return finish(views, 5);
