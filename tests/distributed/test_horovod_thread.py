@@ -24,7 +24,7 @@ def rank() -> None:
     time pass or not.
     """
     from hvd_dqn.distributed.connect import connect
-    from hvd_dqn.distributed.horovod import HorovodCommunicator
+    from hvd_dqn.distributed.horovod import OVERLAPPED, HorovodCommunicator
 
     comm = connect("horovod")
     assert isinstance(comm, HorovodCommunicator)
@@ -65,6 +65,10 @@ def rank() -> None:
         slowest = max(slowest, time.perf_counter() - began)
         expected = comm.world_size * number + sum(range(comm.world_size))
         assert all(np.all(tensor.numpy() == expected) for tensor in tensors.values())
+    begin, names_sent = hvd.allreduce_async_, []
+    comm._hvd.allreduce_async_ = lambda *args, **more: (
+        names_sent.append(more["name"]) or begin(*args, **more)
+    )
     for way in (True, False):
         comm.start_sum(tensors[names[0]].fill_(1.0), "overlapped", overlap=way)
         if way:  # it comes without anybody waiting for it
@@ -77,6 +81,7 @@ def rank() -> None:
         assert tensors[names[0]][-1] == comm.world_size
         if comm.is_root:
             print("early", json.dumps([way, early]))
+    assert names_sent == [OVERLAPPED + "overlapped", "overlapped"]
     time.sleep(0.6 if comm.rank == 2 else 0.0)
     comm.start_sum(tensors[names[0]].fill_(1.0), "overlapped", overlap=True)
     began_waiting = time.process_time()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from hvd_dqn.distributed.horovod import OVERLAPPED
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools import build_horovod
 from hvd_dqn.tools.horovod_patches import apply_patches, cxx_standard
@@ -77,6 +78,7 @@ def test_the_built_library_finds_what_it_needs_from_its_own_place(tmp_path, monk
 
     library = next(Path(horovod.__file__).parent.glob("torch/mpi_lib_v2*.so")).read_bytes()
     assert b"$ORIGIN/../../torch/lib" in library
+    assert OVERLAPPED.encode() in library, "it knows the sums that are looked after asleep"
     result = probe_two_ranks()
     assert len(result.libmpi) == 1
     assert result.milliseconds > 0
