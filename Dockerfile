@@ -48,6 +48,7 @@ ENV PATH=/opt/hvd_dqn/bin:$PATH PYTHONUNBUFFERED=1 OMPI_MCA_smsc=^cma
 USER dqn
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=1m CMD ["hvd-dqn", "doctor", "--node"]
-# `docker run … horovodrun …`, `… hvd-dqn train …` and `… train …` are all understood.
-ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; exec \"$@\"", "sh"]
+# `docker run … horovodrun …`, `… hvd-dqn train …` and `… train …` are all understood. A container that
+# was killed and is started again counts its processes as before: mpirun would find its own old files.
+ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; export PRTE_MCA_prte_local_tmpdir_base=$(mktemp -d); exec \"$@\"", "sh"]
 CMD ["hvd-dqn", "--help"]

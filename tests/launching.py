@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -170,12 +171,17 @@ def started(
 ) -> Iterator[Job]:
     """`python ARGUMENTS` on that many ranks; nothing of it outlives the block."""
     command = [*launcher_command(launcher, ranks), sys.executable, *arguments]
-    job = Job(command, cwd, clean_environment(**environment))
-    try:
-        yield job
-    finally:
-        job.kill()
-        job.process.communicate()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as sessions:
+        if (
+            launcher != "none"
+        ):  # an mpirun that is killed leaves its directory to the next of its pid
+            environment.setdefault("PRTE_MCA_prte_local_tmpdir_base", sessions)
+        job = Job(command, cwd, clean_environment(**environment))
+        try:
+            yield job
+        finally:
+            job.kill()
+            job.process.communicate()
 
 
 def hvd_dqn(*arguments: str, **options: object) -> Finished:

@@ -6,14 +6,15 @@ horovodrun -np 2 python -m hvd_dqn.tools.probe
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hvd_dqn.errors import UserError
 from hvd_dqn.tools.launching import sessions
+from hvd_dqn.tools.launching.launchers import environment_of_a_launch
 
 MPI4PY_REMEDY = (
     "with the right mpicc on PATH: pip install --no-cache-dir --no-binary mpi4py --force-reinstall "
@@ -36,9 +37,18 @@ class ProbeResult(NamedTuple):
 def probe_two_ranks() -> ProbeResult:
     """Launch two ranks by horovodrun and sum a tensor. `UserError` says what went wrong."""
     command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    }
+    with environment_of_a_launch() as environment:
+        code, output = _run(command, environment)
+    reports = [
+        json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
+    ]
+    if code != 0 or len(reports) != 2:
+        reason = _reason(output)
+        raise UserError(f"two ranks could not sum a tensor ({reason})")
+    return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     try:
         process = subprocess.Popen(
             command,
@@ -50,7 +60,7 @@ def probe_two_ranks() -> ProbeResult:
             start_new_session=True,
         )
     except OSError as error:
-        raise UserError(f"horovodrun cannot be started: {error.strerror}") from error
+        raise UserError(f"{command[0]} cannot be started: {error.strerror}") from error
     try:
         output, _ = process.communicate(timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -59,13 +69,7 @@ def probe_two_ranks() -> ProbeResult:
         raise UserError(
             f"two ranks did not meet within {_TIMEOUT_SECONDS} s: {' '.join(command)}"
         ) from None
-    reports = [
-        json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
-    ]
-    if process.returncode != 0 or len(reports) != 2:
-        reason = _reason(output)
-        raise UserError(f"two ranks could not sum a tensor ({reason})")
-    return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
+    return process.returncode, output
 
 
 def _reason(output: str) -> str:

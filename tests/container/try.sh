@@ -60,6 +60,8 @@ done
 mapfile -t entry < <(inspect '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d')
 run hvd-dqn doctor --node
 run "${entry[@]}" presets cartpole > "$work/preset"
+# shellcheck disable=SC2016  # the container's own variable
+run "${entry[@]}" sh -c '[ -d "$PRTE_MCA_prte_local_tmpdir_base" ]'  # Open MPI's, at every start anew
 run hvd-dqn slurm render -- train cartpole > "$work/script"
 
 step "CartPole on two ranks"

@@ -14,7 +14,13 @@ import pytest
 import hvd_dqn as hvd_dqn_package
 from hvd_dqn.checkpoint.manifest import step_directory
 from hvd_dqn.errors import UserError
-from hvd_dqn.tools.launching.launchers import Host, _goes_by_plain_ssh, parse_hosts, this_program
+from hvd_dqn.tools.launching.launchers import (
+    Host,
+    _goes_by_plain_ssh,
+    environment_of_a_launch,
+    parse_hosts,
+    this_program,
+)
 from hvd_dqn.tools.launching.restarts import _going_on, option
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train
@@ -56,6 +62,20 @@ def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
     (run_dir / "checkpoints").rename(tmp_path / "kept")
     assert _going_on(elsewhere) == [*elsewhere, "--resume", "auto"]
     assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
+
+
+def test_the_place_that_a_user_names_for_sessions_stays(monkeypatch):
+    names = ("PRTE_MCA_prte_tmpdir_base", "PRTE_MCA_prte_local_tmpdir_base")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    with environment_of_a_launch() as environment:
+        assert Path(environment[names[1]]).is_dir()
+    assert not Path(environment[names[1]]).exists()
+    for name in names:
+        monkeypatch.setenv(name, "/scratch")
+        with environment_of_a_launch() as environment:
+            assert {environment[other] for other in names if other in environment} == {"/scratch"}
+        monkeypatch.delenv(name)
 
 
 def test_ranks_run_the_package_that_starts_them(tmp_path, monkeypatch):
@@ -109,6 +129,27 @@ def test_what_ends_a_launcher_stops_this_one_gently(tmp_path, launcher, number):
         assert job.members() == []
     assert done.code == 75, done.output
     assert "with a checkpoint" in done.output
+
+
+@pytest.mark.multirank
+def test_what_a_killed_mpirun_has_left_is_in_nobodys_way(tmp_path):
+    script = tmp_path / "mpirun-of-a-dead-ones-number"
+    script.write_text(
+        """#!/bin/sh
+mkdir -p "$TMPDIR/ompi.$$"
+touch "$TMPDIR/ompi.$$/pmix.$(uname -n).tool"
+exec mpirun --allow-run-as-root --oversubscribe "$@"
+"""
+    )
+    script.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    config = config_file(tmp_path)
+    command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
+    arguments = ["launch", "-np", "2", "--launcher", str(script), "--", *command]
+    done = hvd_dqn(*arguments, launcher="none", TMPDIR=str(tmp_path / "tmp"))
+    assert done.code == 0, done.output
+    assert not done.lines("hvd-dqn launch: ")
+    assert not list((tmp_path / "tmp").glob("hvd-dqn-launch-*"))
 
 
 @pytest.mark.multirank

@@ -16,7 +16,7 @@ from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
 from hvd_dqn.tools.bench.report import number, print_table, spread
-from hvd_dqn.tools.launching.launchers import environment
+from hvd_dqn.tools.launching.launchers import environment, environment_of_a_launch
 
 _PREDICTED = (8, 16, 64, 256, 1024)
 
@@ -67,7 +67,7 @@ def run_program(
     program: Sequence[str], words: Sequence[str], ranks: int, launcher: str
 ) -> dict[str, Any]:
     """What Python, called with `program`, a file's name and `words`, writes into that file."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, environment_of_a_launch() as environment:
         path = Path(scratch) / "bench.json"
         command = [sys.executable, *program, str(path), *words]
         before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
@@ -77,7 +77,7 @@ def run_program(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(),
+            env=environment,
             check=False,
         )
         if done.returncode != 0 or not path.exists():

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ _MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
 _SECONDS_TO_REACH_A_HOST = 10
 _CALLS_AT_A_TIME = 32
 _KEEPALIVE = {"time": "10", "intvl": "5", "probes": "4"}
+_SESSIONS = "PRTE_MCA_prte_local_tmpdir_base"
+_EVERY_HOSTS_SESSIONS = "PRTE_MCA_prte_tmpdir_base"
 
 
 class HostsGoneError(UserError):
@@ -183,6 +186,23 @@ def environment() -> dict[str, str]:
         for name, value in _KEEPALIVE.items()
     }
     return patience | os.environ | {"PATH": path}
+
+
+@contextmanager
+def environment_of_a_launch() -> Iterator[dict[str, str]]:
+    """`environment()`, with a directory for this launch alone, unless the user named one.
+
+    Open MPI 5 names its session's directory by mpirun's process number. An mpirun that was killed
+    leaves it behind, and a later one with the same number says `The PMIx server's listener thread
+    failed to start`.
+    """
+    found = environment()
+    if {_SESSIONS, _EVERY_HOSTS_SESSIONS} & found.keys():
+        yield found
+        return
+    prefix = "hvd-dqn-launch-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as directory:
+        yield found | {_SESSIONS: directory}
 
 
 def say(line: str) -> None:

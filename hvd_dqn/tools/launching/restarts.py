@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,7 @@ from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.tools.launching.launchers import (
     HostsGoneError,
     Launcher,
-    environment,
+    environment_of_a_launch,
     say,
     this_program,
 )
@@ -75,7 +75,8 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
                 return EXIT_FAILED
             if stop.is_asked():
                 return EXIT_STOPPED
-            attempt = _run_once(command, launcher, stop)
+            with environment_of_a_launch() as environment:
+                attempt = _run_once(command, launcher, environment, stop)
             history.append(attempt)
             # A command that is wrong is so at once; later, another attempt may still be dying.
             if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
@@ -138,7 +139,9 @@ def option(command: Sequence[str], name: str) -> str:
     return value
 
 
-def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attempt:
+def _run_once(
+    command: Sequence[str], launcher: Launcher, environment: Mapping[str, str], stop: _Stop
+) -> Attempt:
     began = time.monotonic()
     words = launcher.command()
     try:
@@ -147,7 +150,7 @@ def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attemp
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment(),
+            env=environment,
             start_new_session=True,
         )
     except OSError as error:
