@@ -204,6 +204,28 @@ def test_stretches_are_copied_whole(data, batch, count, size, before):
             assert (frame == expected).all()
 
 
+@pytest.mark.parametrize("offset", [0, 1, 16, 40])
+@pytest.mark.parametrize("size", [7056, 7001, 4096, 2100])  # of 16, of no 16, of a page, short
+def test_large_batches_are_copied_whole(size, offset):
+    rows, again, count, before = 50, 6, 7, 3
+    batch = (5 << 20) // (count * size)
+    rng = np.random.default_rng(size + offset)
+    once = rng.integers(1, 256, (2, rows, size), dtype=np.uint8)
+    frames = np.concatenate((once, once[:, :again]), axis=1)
+    slot, steps = rng.integers(0, 2 * rows, batch), rng.integers(0, 4, batch)
+    depth = rng.integers(0, 4, batch)
+    memory = np.full(batch * count * size + 128, 7, dtype=np.uint8)
+    start = offset - memory.ctypes.data % 64 + 64
+    out = memory[start : start + batch * count * size].reshape(batch, count, size)
+    kernels.copy_stretches(frames, rows, again, size, slot, steps, depth, before, out)
+    later = steps[:, None] - before + np.arange(count)
+    expected = once[slot[:, None] // rows, (slot[:, None] + later) % rows]
+    expected[later < -depth[:, None]] = 0
+    assert np.array_equal(out, expected)
+    assert (memory[:start] == 7).all()
+    assert (memory[start + out.size :] == 7).all()
+
+
 def test_a_batch_of_nothing():
     tree = np.arange(8.0)
     kernels.set_leaves(tree, NO_SLOTS, np.zeros(0))
