@@ -88,19 +88,58 @@ static PyObject *find_leaves(PyObject *self, PyObject *args) {
   return finish(views, 3);
 }
 
+/* The rings of some environments, see ring.py. */
+typedef struct {
+  const uint8_t *kinds;
+  const int64_t *cursor, *filled;
+  Py_ssize_t rows, n_step, stack;
+} Rings;
+
+/* What can be read from a slot, and whether a sample may start there. */
+static int look(const Rings *rings, int64_t slot, int64_t *length, uint8_t *terminated,
+                int64_t *depth) {
+  const Py_ssize_t rows = rings->rows, stack = rings->stack;
+  const int64_t column = slot / rows, row = slot % rows;
+  const uint8_t *ring = rings->kinds + column * rows;
+  const int64_t age = (rings->cursor[column] - row + rows) % rows;
+  const int64_t older = rings->filled[column] - age;
+  int64_t steps = rings->n_step, before = stack - 1;
+  uint8_t ends = 0;
+  for (int64_t k = 0; k < rings->n_step && k < age; k++) {
+    const uint8_t kind = ring[row + k < rows ? row + k : row + k - rows];
+    if (kind & (TERMINATED | TRUNCATED)) {
+      ends = kind;
+      steps = k + 1;
+      break;
+    }
+  }
+  int whole = older >= stack - 1;
+  for (int64_t k = 0; k < stack && k <= older; k++)
+    if (ring[row >= k ? row - k : row - k + rows] & FIRST_OBS) {
+      before = k;
+      whole = 1;
+      break;
+    }
+  *length = steps;
+  *terminated = (ends & TERMINATED) != 0;
+  *depth = before;
+  return !(ring[row] & FINAL_OBS) && age > 0 && steps <= age && older >= 0 && whole;
+}
+
 static PyObject *find_windows(PyObject *self, PyObject *args) {
   Py_buffer views[8] = {0};
-  Py_ssize_t rows, n_step, stack;
+  Rings rings;
   if (!PyArg_ParseTuple(args, "y*y*y*y*nnnw*w*w*w*", &views[0], &views[1], &views[2], &views[3],
-                        &rows, &n_step, &stack, &views[4], &views[5], &views[6], &views[7]))
+                        &rings.rows, &rings.n_step, &rings.stack, &views[4], &views[5], &views[6],
+                        &views[7]))
     return NULL;
-  const uint8_t *kinds = views[0].buf;
-  const int64_t *cursor = views[1].buf, *filled = views[2].buf, *slot = views[3].buf;
+  rings.kinds = views[0].buf, rings.cursor = views[1].buf, rings.filled = views[2].buf;
+  const int64_t *slot = views[3].buf;
   uint8_t *valid = views[4].buf, *terminated = views[6].buf;
   int64_t *length = views[5].buf, *depth = views[7].buf;
   const Py_ssize_t slots = count_of(&views[0], 1), batch = count_of(&views[3], sizeof(int64_t));
   const Py_ssize_t num_envs = count_of(&views[1], sizeof(int64_t));
-  if (!require(rows > 0 && num_envs * rows == slots &&
+  if (!require(rings.rows > 0 && num_envs * rings.rows == slots &&
                    count_of(&views[2], sizeof(int64_t)) == num_envs &&
                    count_of(&views[4], 1) == batch && count_of(&views[6], 1) == batch &&
                    count_of(&views[5], sizeof(int64_t)) == batch &&
@@ -110,68 +149,68 @@ static PyObject *find_windows(PyObject *self, PyObject *args) {
   for (Py_ssize_t i = 0; i < batch; i++) {
     if (!require(0 <= slot[i] && slot[i] < slots, PyExc_IndexError, "no such slot"))
       return finish(views, 8);
-    __builtin_prefetch(kinds + slot[i]); /* the loop below mispredicts, and waits for each alone */
+    __builtin_prefetch(rings.kinds + slot[i]); /* `look` mispredicts, and waits for each alone */
   }
   Py_BEGIN_ALLOW_THREADS
-  for (Py_ssize_t i = 0; i < batch; i++) {
-    const int64_t column = slot[i] / rows, row = slot[i] % rows;
-    const uint8_t *ring = kinds + column * rows;
-    const int64_t age = (cursor[column] - row + rows) % rows, older = filled[column] - age;
-    int64_t steps = n_step, before = stack - 1;
-    uint8_t ends = 0;
-    for (int64_t k = 0; k < n_step && k < age; k++) {
-      const uint8_t kind = ring[row + k < rows ? row + k : row + k - rows];
-      if (kind & (TERMINATED | TRUNCATED)) {
-        ends = kind;
-        steps = k + 1;
-        break;
-      }
-    }
-    int whole = older >= stack - 1;
-    for (int64_t k = 0; k < stack && k <= older; k++)
-      if (ring[row >= k ? row - k : row - k + rows] & FIRST_OBS) {
-        before = k;
-        whole = 1;
-        break;
-      }
-    length[i] = steps;
-    terminated[i] = (ends & TERMINATED) != 0;
-    depth[i] = before;
-    valid[i] = !(ring[row] & FINAL_OBS) && age > 0 && steps <= age && older >= 0 && whole;
-  }
+  for (Py_ssize_t i = 0; i < batch; i++)
+    valid[i] = look(&rings, slot[i], &length[i], &terminated[i], &depth[i]);
   Py_END_ALLOW_THREADS
   return finish(views, 8);
 }
 
-static PyObject *find_rows(PyObject *self, PyObject *args) {
-  Py_buffer views[4] = {0};
-  Py_ssize_t rows;
-  if (!PyArg_ParseTuple(args, "y*y*ny*w*", &views[0], &views[1], &rows, &views[2], &views[3]))
+static PyObject *draw_windows(PyObject *self, PyObject *args) {
+  Py_buffer views[8] = {0};
+  Rings rings;
+  if (!PyArg_ParseTuple(args, "y*y*y*y*nnnw*w*w*w*", &views[0], &views[1], &views[2], &views[3],
+                        &rings.rows, &rings.n_step, &rings.stack, &views[4], &views[5], &views[6],
+                        &views[7]))
     return NULL;
-  const int64_t *edges = views[0].buf, *cursor = views[1].buf;
-  const double *place = views[2].buf;
-  int64_t *slot = views[3].buf;
-  const Py_ssize_t num_envs = count_of(&views[0], sizeof(int64_t));
-  const Py_ssize_t batch = count_of(&views[2], sizeof(double));
-  if (!require(rows > 0 && num_envs > 0 && edges[num_envs - 1] > 0 &&
-                   count_of(&views[1], sizeof(int64_t)) == num_envs &&
-                   count_of(&views[3], sizeof(int64_t)) == batch,
+  rings.kinds = views[0].buf, rings.cursor = views[1].buf, rings.filled = views[2].buf;
+  const double *place = views[3].buf;
+  int64_t *slot = views[4].buf, *length = views[5].buf, *depth = views[7].buf;
+  uint8_t *terminated = views[6].buf;
+  const Py_ssize_t rows = rings.rows, num_envs = count_of(&views[1], sizeof(int64_t));
+  const Py_ssize_t places = count_of(&views[3], sizeof(double));
+  const Py_ssize_t most = count_of(&views[4], sizeof(int64_t));
+  Py_ssize_t found = 0;
+  int64_t filled = 0, *edges = NULL;
+  if (!require(rows > 0 && num_envs * rows == count_of(&views[0], 1) &&
+                   count_of(&views[2], sizeof(int64_t)) == num_envs &&
+                   count_of(&views[5], sizeof(int64_t)) == most &&
+                   count_of(&views[6], 1) == most && count_of(&views[7], sizeof(int64_t)) == most,
                PyExc_ValueError, "the arrays do not fit each other"))
-    return finish(views, 4);
-  for (Py_ssize_t i = 0; i < batch; i++)
+    return finish(views, 8);
+  for (Py_ssize_t i = 0; i < num_envs; i++)
+    if (!require(0 <= rings.cursor[i] && rings.cursor[i] < rows && 0 <= rings.filled[i] &&
+                     rings.filled[i] < rows,
+                 PyExc_IndexError, "no such row"))
+      return finish(views, 8);
+  for (Py_ssize_t i = 0; i < places; i++)
     if (!require(0 <= place[i] && place[i] < 1, PyExc_IndexError, "no such row"))
-      return finish(views, 4);
-  const int64_t filled = edges[num_envs - 1];
-  for (Py_ssize_t i = 0; i < batch; i++) {
+      return finish(views, 8);
+  edges = PyMem_New(int64_t, num_envs + places);
+  if (!require(edges != NULL, PyExc_MemoryError, "no memory for the rows")) return finish(views, 8);
+  for (Py_ssize_t i = 0; i < num_envs; i++) edges[i] = filled += rings.filled[i];
+  int64_t *drawn = edges + num_envs;
+  Py_BEGIN_ALLOW_THREADS
+  for (Py_ssize_t i = 0; filled && i < places; i++) {
     const int64_t rounded = (int64_t)(place[i] * (double)filled);
     const int64_t number = rounded < filled ? rounded : filled - 1;
     Py_ssize_t column = 0;
     for (Py_ssize_t left = num_envs; left > 1; left -= left / 2)
       if (edges[column + left / 2 - 1] <= number) column += left / 2;
-    const int64_t row = (cursor[column] - (edges[column] - number)) % rows;
-    slot[i] = column * rows + (row < 0 ? row + rows : row);
+    const int64_t row = rings.cursor[column] - (edges[column] - number);
+    drawn[i] = column * rows + (row < 0 ? row + rows : row);
+    __builtin_prefetch(rings.kinds + drawn[i]); /* `look` mispredicts, and waits for each alone */
   }
-  return finish(views, 4);
+  for (Py_ssize_t i = 0; filled && i < places && found < most; i++) {
+    slot[found] = drawn[i];
+    found += look(&rings, drawn[i], &length[found], &terminated[found], &depth[found]);
+  }
+  Py_END_ALLOW_THREADS
+  PyMem_Free(edges);
+  for (int i = 0; i < 8; i++) PyBuffer_Release(&views[i]);
+  return PyLong_FromSsize_t(found);
 }
 
 static PyObject *read_steps(PyObject *self, PyObject *args) {
@@ -375,7 +414,7 @@ static PyMethodDef methods[] = {
     {"set_leaves", set_leaves, METH_VARARGS, NULL},
     {"find_leaves", find_leaves, METH_VARARGS, NULL},
     {"find_windows", find_windows, METH_VARARGS, NULL},
-    {"find_rows", find_rows, METH_VARARGS, NULL},
+    {"draw_windows", draw_windows, METH_VARARGS, NULL},
     {"read_steps", read_steps, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

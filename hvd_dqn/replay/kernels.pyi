@@ -30,16 +30,27 @@ def find_windows(
     terminated: np.ndarray,
     depth: np.ndarray,
 ) -> None:
-    """Fill in a `Windows` of the slots [B] int64 of a ring: kinds [N·T] uint8, cursor [N] and
-    filled [N] int64; valid and terminated [B] bool, length and depth [B] int64.
+    """Fill in whether a sample may start at the slots [B] int64 of a ring, and their `Windows`:
+    kinds [N·T] uint8, cursor [N] and filled [N] int64; valid and terminated [B] bool, length and
+    depth [B] int64.
     """
 
-def find_rows(
-    edges: np.ndarray, cursor: np.ndarray, rows: int, place: np.ndarray, slot: np.ndarray
-) -> None:
-    """The slot [B] int64 of the filled row at a place [B] float64 among all, from 0 to before 1, by
-    environment and by age, the oldest first: `edges` [N] int64 is the running sum of the rows that
-    each has filled, up to those before its cursor [N] int64.
+def draw_windows(
+    kinds: np.ndarray,
+    cursor: np.ndarray,
+    filled: np.ndarray,
+    place: np.ndarray,
+    rows: int,
+    n_step: int,
+    stack: int,
+    slot: np.ndarray,
+    length: np.ndarray,
+    terminated: np.ndarray,
+    depth: np.ndarray,
+) -> int:
+    """Fill in the first M slots [M] int64 at which samples may start, and their windows as
+    `find_windows` does, among the filled rows at places [P] float64, from 0 to before 1: all rows
+    by environment and by age, the oldest first. How many there are, at most M.
     """
 
 def read_steps(

@@ -29,11 +29,10 @@ _ROW_BYTES = 4 + 4 + 1  # action, reward, kind
 class Windows(NamedTuple):
     """What can be read from B rows.
 
-    valid [B]: a sample may start here; length [B] of the n-step window, m ≤ n; terminated [B]
-    within it; depth [B]: frames of the same episode before the row, at most K − 1.
+    length [B] of the n-step window, m ≤ n; terminated [B] within it; depth [B]: frames of the same
+    episode before the row, at most K − 1.
     """
 
-    valid: np.ndarray
     length: np.ndarray
     terminated: np.ndarray
     depth: np.ndarray
@@ -174,13 +173,25 @@ class Ring:
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
         return slots
 
-    def slots_among_filled(self, place: np.ndarray) -> np.ndarray:
-        """Slots of the filled rows at these places [B] among all, from 0 to before 1, by
-        environment and by age. `ValueError` where there are none.
+    def draw(self, place: np.ndarray, most: int) -> tuple[np.ndarray, Windows]:
+        """The first slots, at most so many, at which samples may start among the filled rows at
+        these places [P], from 0 to before 1 of all by environment and by age; and their windows.
         """
-        slots = np.empty(len(place), dtype=np.int64)
-        kernels.find_rows(np.cumsum(self._filled), self._cursor, self.rows, place, slots)
-        return slots
+        slot, windows = np.empty(most, dtype=np.int64), self._new_windows(most)
+        count = kernels.draw_windows(
+            self._kinds,
+            self._cursor,
+            self._filled,
+            place,
+            self.rows,
+            self._n_step,
+            self._stack,
+            slot,
+            *windows,
+        )
+        if count == most:
+            return slot, windows
+        return slot[:count], Windows(*(values[:count] for values in windows))
 
     def ages(self, slot: np.ndarray) -> np.ndarray:
         """Rows from these slots [B] to their environments' cursors, [B]."""
@@ -200,15 +211,9 @@ class Ring:
         columns = np.repeat(self._columns, ages.shape[1])
         return self.slots_at(columns, ages.reshape(-1))
 
-    def windows(self, slot: np.ndarray) -> Windows:
-        """What can be read from these slots [B]."""
-        count = len(slot)
-        windows = Windows(
-            valid=np.empty(count, dtype=np.bool_),
-            length=np.empty(count, dtype=np.int64),
-            terminated=np.empty(count, dtype=np.bool_),
-            depth=np.empty(count, dtype=np.int64),
-        )
+    def windows(self, slot: np.ndarray) -> tuple[np.ndarray, Windows]:
+        """Whether samples may start at these slots [B], [B] bool, and what can be read there."""
+        valid, windows = np.empty(len(slot), dtype=np.bool_), self._new_windows(len(slot))
         kernels.find_windows(
             self._kinds,
             self._cursor,
@@ -217,9 +222,18 @@ class Ring:
             self.rows,
             self._n_step,
             self._stack,
+            valid,
             *windows,
         )
-        return windows
+        return valid, windows
+
+    @staticmethod
+    def _new_windows(count: int) -> Windows:
+        return Windows(
+            length=np.empty(count, dtype=np.int64),
+            terminated=np.empty(count, dtype=np.bool_),
+            depth=np.empty(count, dtype=np.int64),
+        )
 
     def new_memory(self, count: int, device: torch.device) -> SampleMemory:
         """Memory for `count` samples for a learner on that device."""

@@ -81,11 +81,11 @@ class UniformSampler:
         """Rows are drawn uniformly over all filled ones and the invalid among them left out, so the
         rest stay uniform.
         """
-        if not self._any_valid():
+        slot, windows = self._valid_ones(count)
+        if not len(slot) and not self._any_valid():
             raise ValueError(
                 "the replay holds no complete transition yet; add steps before sampling"
             )
-        slot, windows = self._valid_ones(count)
         while len(slot) < count:
             more, their_windows = self._valid_ones(count)
             slot = np.concatenate((slot, more))[:count]
@@ -97,10 +97,7 @@ class UniformSampler:
         """At most `count` valid ones, the first among some more of the filled rows: as uniform as
         any.
         """
-        slot = self._ring.slots_among_filled(self._rng.random(count + _SPARE))
-        windows = self._ring.windows(slot)
-        keep = np.flatnonzero(windows.valid)[:count]
-        return slot[keep], Windows(*(values[keep] for values in windows))
+        return self._ring.draw(self._rng.random(count + _SPARE), count)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """No slot is preferred."""
@@ -119,10 +116,8 @@ class UniformSampler:
         rows = int(self._ring.filled.sum())
         if rows > len(self._ring.filled) * self._ring.most_invalid_rows:
             return True
-        if rows == 0:
-            return False
-        slots = self._ring.slots_among_filled((np.arange(rows) + 0.5) / rows)
-        return bool(self._ring.windows(slots).valid.any())
+        slot, _ = self._ring.draw((np.arange(rows) + 0.5) / max(rows, 1), 1)
+        return len(slot) > 0
 
 
 class PrioritizedSampler:
@@ -147,7 +142,7 @@ class PrioritizedSampler:
     def follow(self) -> None:
         """Let starts that became complete be drawn, and those that lost a frame no longer."""
         slots = self._ring.slots_at_edges()
-        valid = self._ring.windows(slots).valid
+        valid, _ = self._ring.windows(slots)
         changed = valid != (self._tree.leaves[slots] > 0)
         self._tree.set(slots[changed], np.where(valid[changed], self._highest, 0.0))
 
@@ -163,7 +158,7 @@ class PrioritizedSampler:
         smallest = float(leaf.min())
         weight = (smallest / leaf) ** importance_exponent
         share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
-        return Draw(slot, self._ring.windows(slot), weight.astype(np.float32), share)
+        return Draw(slot, self._ring.windows(slot)[1], weight.astype(np.float32), share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """See `Sampler`. Priorities that are no numbers are left out: the update that made them
@@ -178,7 +173,7 @@ class PrioritizedSampler:
         """See `Sampler`. What could not be drawn before has the highest priority."""
         self._highest = max(self._highest, highest)
         known = np.where(priority > 0, priority, self._highest)
-        self._tree.set(slot, np.where(self._ring.windows(slot).valid, known, 0.0))
+        self._tree.set(slot, np.where(self._ring.windows(slot)[0], known, 0.0))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All priorities, to the power α."""

@@ -121,7 +121,7 @@ class World:
         """The newest frame of the observation at each slot, [B]."""
         memory = self.ring.new_memory(len(slots), torch.device("cpu"))
         powers = GAMMA ** np.arange(self.n_step + 1.0)
-        tensors = self.ring.read(slots, self.ring.windows(slots), powers, memory)
+        tensors = self.ring.read(slots, self.ring.windows(slots)[1], powers, memory)
         return tensors.obs[:, -1].numpy()
 
     def step(self, ends: list[str | None]) -> None:

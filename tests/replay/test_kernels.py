@@ -102,46 +102,77 @@ def test_windows_longer_than_there_are_powers(length):
         steps_of(slots(0), length=slots(length))
 
 
+def drawn(place, *, cursor=(3, 4), filled=(3, 4), rows=5, most=2, kinds=None, count=None):
+    found = slots(*[-1] * most)
+    numbers = [np.full(most if count is None else count, 9, dtype=np.int64) for _ in range(2)]
+    number = None
+    try:
+        number = kernels.draw_windows(
+            np.zeros((2, 5), dtype=np.uint8) if kinds is None else kinds,
+            slots(*cursor),
+            slots(*filled),
+            np.array(place, dtype=np.float64),
+            rows,
+            1,
+            1,
+            found,
+            numbers[0],
+            np.zeros(most, dtype=np.bool_),
+            numbers[1],
+        )
+    finally:
+        assert number is not None or found.tolist() == [-1] * most
+    return found[:number]
+
+
 @pytest.mark.parametrize(
-    ("place", "edges", "rows", "error"),
+    ("place", "changed", "error"),
     [
-        ((0, 1), slots(3, 7), 5, IndexError),
-        ((-0.1, 0), slots(3, 7), 5, IndexError),
-        ((0, float("nan")), slots(3, 7), 5, IndexError),
-        ((0, 0), slots(3, 7), 0, ValueError),
-        ((0, 0), slots(3), 5, ValueError),
-        ((0,), slots(3, 7), 5, ValueError),
-        ((0, 0), NO_SLOTS, 5, ValueError),
-        ((0, 0), slots(0, 0), 5, ValueError),
+        ((0, 1), {}, IndexError),
+        ((-0.1, 0), {}, IndexError),
+        ((0, float("nan")), {}, IndexError),
+        ((0, 0), {"rows": 0}, ValueError),
+        ((0, 0), {"rows": 4}, ValueError),
+        ((0, 0), {"cursor": (3,)}, ValueError),
+        ((0, 0), {"filled": (3,)}, ValueError),
+        ((0, 0), {"count": 1}, ValueError),
+        ((0, 0), {"cursor": (3, 5)}, IndexError),
+        ((0, 0), {"filled": (3, 5)}, IndexError),
+        ((0, 0), {"filled": (-1, 4)}, IndexError),
     ],
 )
-def test_rows_that_are_not_filled(place, edges, rows, error):
-    found = slots(-1, -1)
+def test_rows_that_are_not_filled(place, changed, error):
     with pytest.raises(error):
-        kernels.find_rows(edges, slots(3, 4), rows, np.array(place, dtype=np.float64), found)
-    assert found.tolist() == [-1, -1]
+        drawn(place, **changed)
+
+
+def test_nothing_is_drawn_from_nothing():
+    assert drawn((0, 0.5), filled=(0, 0)).tolist() == []
+    assert drawn((0, 0.5), most=0).tolist() == []
+    assert drawn(()).tolist() == []
+    assert drawn((), cursor=(), filled=(), kinds=np.zeros((0, 5), dtype=np.uint8)).tolist() == []
 
 
 @given(data=st.data(), rows=st.integers(2, 9), num_envs=st.integers(1, 9))
-def test_every_filled_row_is_found_once_and_in_order(data, rows, num_envs):
+def test_every_valid_row_is_found_once_and_in_order(data, rows, num_envs):
     def each(most):
-        return np.array([data.draw(st.integers(0, most)) for _ in range(num_envs)])
+        return tuple(data.draw(st.integers(0, most)) for _ in range(num_envs))
 
     cursor, filled = each(rows - 1), each(rows - 1)
-    expected = [
+    every = [
         column * rows + (cursor[column] - age) % rows
         for column in range(num_envs)
         for age in range(filled[column], 0, -1)
     ]
-    if not expected:
-        return
-    count = len(expected)
+    final = 4
+    kinds = np.array([data.draw(st.sampled_from([0, final])) for _ in range(num_envs * rows)])
+    expected = [slot for slot in every if kinds[slot] != final]
     before_one = np.nextafter(1.0, 0.0)
+    ring = {"cursor": cursor, "filled": filled, "rows": rows, "kinds": kinds.astype(np.uint8)}
     for within in (1e-9, 0.5, 1 - 1e-9):
-        place = np.minimum((np.arange(count) + within) / count, before_one)
-        found = np.empty(count, dtype=np.int64)
-        kernels.find_rows(np.cumsum(filled), cursor, rows, place, found)
-        assert found.tolist() == expected
+        place = np.minimum((np.arange(len(every)) + within) / max(len(every), 1), before_one)
+        for most in (len(every), len(expected) // 2):
+            assert drawn(place, most=most, **ring).tolist() == expected[:most]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +263,6 @@ def test_a_batch_of_nothing():
     assert tree.tolist() == list(range(8)), "no sum is made anew"
     windows_of(NO_SLOTS)
     steps_of(NO_SLOTS)
-    kernels.find_rows(slots(1), slots(1), 5, np.zeros(0), NO_SLOTS)
     with pytest.raises(ValueError, match="another type"):
         steps_of(NO_SLOTS, powers=np.ones(7, dtype=np.uint8))
     empty = np.zeros(0, dtype=np.uint8)

@@ -52,7 +52,7 @@ def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> li
 def starts(world: World) -> dict[float, float]:
     """By newest frame, the priority of everything that can be drawn."""
     slots = np.arange(world.ring.num_slots)
-    slots = slots[world.ring.windows(slots).valid]
+    slots = slots[world.ring.windows(slots)[0]]
     newest = world.newest_frames(slots).tolist()
     leaves = world.sampler.state_dict()["priorities"].numpy()
     assert (leaves > 0).sum() == len(slots), "what can be drawn has a priority, and nothing else"
