@@ -82,6 +82,7 @@ static PyObject *find_leaves(PyObject *self, PyObject *args) {
       const int right = rest[i] >= tree[left] && tree[left + 1] > 0;
       rest[i] -= right ? tree[left] : 0;
       node[i] = left + right;
+      if (2 * first < leaves) __builtin_prefetch(tree + 2 * node[i]); /* the next level's */
     }
   for (Py_ssize_t i = 0; i < batch; i++) node[i] -= leaves;
   Py_END_ALLOW_THREADS
