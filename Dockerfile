@@ -50,5 +50,5 @@ WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=1m CMD ["hvd-dqn", "doctor", "--node"]
 # `docker run … horovodrun …`, `… hvd-dqn train …` and `… train …` are all understood. A container that
 # was killed and is started again counts its processes as before: mpirun would find its own old files.
-ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; export PRTE_MCA_prte_local_tmpdir_base=$(mktemp -d); exec \"$@\"", "sh"]
+ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; [ -n \"$PRTE_MCA_prte_tmpdir_base$PRTE_MCA_prte_local_tmpdir_base\" ] || ! own=$(mktemp -d 2> /dev/null) || export PRTE_MCA_prte_local_tmpdir_base=\"$own\"; exec \"$@\"", "sh"]
 CMD ["hvd-dqn", "--help"]

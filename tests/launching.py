@@ -44,7 +44,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OMPI_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_"))
+        if not name.startswith(("OMPI_", "PRTE_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_"))
     }
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     kept["OMP_NUM_THREADS"] = "1"
@@ -172,9 +172,8 @@ def started(
     """`python ARGUMENTS` on that many ranks; nothing of it outlives the block."""
     command = [*launcher_command(launcher, ranks), sys.executable, *arguments]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as sessions:
-        if (
-            launcher != "none"
-        ):  # an mpirun that is killed leaves its directory to the next of its pid
+        # An mpirun that is killed leaves its directory to the next of its number.
+        if launcher != "none":
             environment.setdefault("PRTE_MCA_prte_local_tmpdir_base", sessions)
         job = Job(command, cwd, clean_environment(**environment))
         try:

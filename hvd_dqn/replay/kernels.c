@@ -96,6 +96,22 @@ typedef struct {
   Py_ssize_t rows, n_step, stack;
 } Rings;
 
+/* Whether these are rings of as many environments as cursors, with `slots` rows in all. */
+static int are_rings(const Rings *rings, Py_ssize_t slots, Py_ssize_t num_envs,
+                     Py_ssize_t filled) {
+  const Py_ssize_t rows = rings->rows;
+  if (!require(rows > 0 && num_envs >= 0 && filled == num_envs &&
+                   (num_envs ? slots % num_envs == 0 && slots / num_envs == rows : slots == 0),
+               PyExc_ValueError, "the arrays do not fit each other"))
+    return 0;
+  for (Py_ssize_t i = 0; i < num_envs; i++)
+    if (!require(0 <= rings->cursor[i] && rings->cursor[i] < rows && 0 <= rings->filled[i] &&
+                     rings->filled[i] < rows,
+                 PyExc_IndexError, "no such row"))
+      return 0;
+  return 1;
+}
+
 /* What can be read from a slot, and whether a sample may start there. */
 static int look(const Rings *rings, int64_t slot, int64_t *length, uint8_t *terminated,
                 int64_t *depth) {
@@ -139,10 +155,9 @@ static PyObject *find_windows(PyObject *self, PyObject *args) {
   uint8_t *valid = views[4].buf, *terminated = views[6].buf;
   int64_t *length = views[5].buf, *depth = views[7].buf;
   const Py_ssize_t slots = count_of(&views[0], 1), batch = count_of(&views[3], sizeof(int64_t));
-  const Py_ssize_t num_envs = count_of(&views[1], sizeof(int64_t));
-  if (!require(rings.rows > 0 && num_envs * rings.rows == slots &&
-                   count_of(&views[2], sizeof(int64_t)) == num_envs &&
-                   count_of(&views[4], 1) == batch && count_of(&views[6], 1) == batch &&
+  if (!are_rings(&rings, slots, count_of(&views[1], sizeof(int64_t)),
+                 count_of(&views[2], sizeof(int64_t))) ||
+      !require(count_of(&views[4], 1) == batch && count_of(&views[6], 1) == batch &&
                    count_of(&views[5], sizeof(int64_t)) == batch &&
                    count_of(&views[7], sizeof(int64_t)) == batch,
                PyExc_ValueError, "the arrays do not fit each other"))
@@ -175,17 +190,11 @@ static PyObject *draw_windows(PyObject *self, PyObject *args) {
   const Py_ssize_t most = count_of(&views[4], sizeof(int64_t));
   Py_ssize_t found = 0;
   int64_t filled = 0, *edges = NULL;
-  if (!require(rows > 0 && num_envs * rows == count_of(&views[0], 1) &&
-                   count_of(&views[2], sizeof(int64_t)) == num_envs &&
-                   count_of(&views[5], sizeof(int64_t)) == most &&
+  if (!are_rings(&rings, count_of(&views[0], 1), num_envs, count_of(&views[2], sizeof(int64_t))) ||
+      !require(places >= 0 && count_of(&views[5], sizeof(int64_t)) == most &&
                    count_of(&views[6], 1) == most && count_of(&views[7], sizeof(int64_t)) == most,
                PyExc_ValueError, "the arrays do not fit each other"))
     return finish(views, 8);
-  for (Py_ssize_t i = 0; i < num_envs; i++)
-    if (!require(0 <= rings.cursor[i] && rings.cursor[i] < rows && 0 <= rings.filled[i] &&
-                     rings.filled[i] < rows,
-                 PyExc_IndexError, "no such row"))
-      return finish(views, 8);
   for (Py_ssize_t i = 0; i < places; i++)
     if (!require(0 <= place[i] && place[i] < 1, PyExc_IndexError, "no such row"))
       return finish(views, 8);
@@ -283,10 +292,19 @@ static void copy_past_caches(char *to, const char *from, Py_ssize_t length, cons
   memcpy(to + at, from + at, length - at);
 }
 
-/* The number, over all environments, of the row `later` rows after a slot's. */
-static Py_ssize_t row_after(int64_t slot, int64_t later, Py_ssize_t rows, Py_ssize_t pitch) {
-  const int64_t row = (slot % rows + later) % rows;
-  return slot / rows * pitch + (row < 0 ? row + rows : row);
+/* Neighbouring frames to be copied, as in kernels.pyi; `pitch` frames an environment. */
+typedef struct {
+  const char *frames;
+  const int64_t *slot, *steps;
+  Py_ssize_t rows, pitch, unit, before;
+} Stretches;
+
+/* Where the i-th begins. */
+static const char *beginning(const Stretches *of, Py_ssize_t i) {
+  const int64_t later = (of->steps ? of->steps[i] : 0) - of->before;
+  const int64_t row = (of->slot[i] % of->rows + later) % of->rows;
+  const int64_t column = of->slot[i] / of->rows;
+  return of->frames + (column * of->pitch + (row < 0 ? row + of->rows : row)) * of->unit;
 }
 
 static PyObject *copy_stretches(PyObject *self, PyObject *args) {
@@ -314,14 +332,13 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
                      before - depth[i] - (steps ? steps[i] : 0) <= length / unit,
                  PyExc_IndexError, "no such stretch"))
       return finish(views, 5);
+  const Stretches stretches = {frames, slot, steps, rows, pitch, unit, before};
   Py_BEGIN_ALLOW_THREADS
-  const char *next = frames;
-  for (Py_ssize_t i = -1; i < batch; i++) {
+  const char *next = batch ? beginning(&stretches, 0) : frames;
+  for (Py_ssize_t i = 0; i < batch; i++) {
     const char *from = next;
-    if (i + 1 < batch)
-      next = frames + row_after(slot[i + 1], (steps ? steps[i + 1] : 0) - before, rows, pitch) * unit;
-    if (i < 0) continue;
     char *to = goal + i * length;
+    next = i + 1 < batch ? beginning(&stretches, i + 1) : from;
     if (views[4].len < LARGE) memcpy(to, from, length);
     else copy_past_caches(to, from, length, next);
     const int64_t missing = before - (steps ? steps[i] : 0) - depth[i];
@@ -420,7 +437,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {
-    .m_base = PyModuleDef_HEAD_INIT, .m_name = "kernels", .m_size = 0, .m_methods = methods};
+static int add_constants(PyObject *module) {
+  return PyModule_AddIntConstant(module, "LARGE", LARGE);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_constants}, {0, NULL}};
+
+static struct PyModuleDef module = {.m_base = PyModuleDef_HEAD_INIT,
+                                    .m_name = "kernels",
+                                    .m_size = 0,
+                                    .m_methods = methods,
+                                    .m_slots = slots};
 
 PyMODINIT_FUNC PyInit_kernels(void) { return PyModuleDef_Init(&module); }

@@ -7,6 +7,9 @@ been changed then.
 
 import numpy as np
 
+LARGE: int
+"""Bytes of a batch from which on it is copied past the caches."""
+
 def set_leaves(tree: np.ndarray, index: np.ndarray, value: np.ndarray) -> None:
     """Give the leaves `index` [B] int64 of a binary `tree` [2·L] float64 the values [B] float64, in
     their order, and make every sum above them anew. The root is entry 1, the leaves are the last L.

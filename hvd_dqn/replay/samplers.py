@@ -158,7 +158,8 @@ class PrioritizedSampler:
         smallest = float(leaf.min())
         weight = (smallest / leaf) ** importance_exponent
         share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
-        return Draw(slot, self._ring.windows(slot)[1], weight.astype(np.float32), share)
+        _, windows = self._ring.windows(slot)
+        return Draw(slot, windows, weight.astype(np.float32), share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """See `Sampler`. Priorities that are no numbers are left out: the update that made them
@@ -173,7 +174,8 @@ class PrioritizedSampler:
         """See `Sampler`. What could not be drawn before has the highest priority."""
         self._highest = max(self._highest, highest)
         known = np.where(priority > 0, priority, self._highest)
-        self._tree.set(slot, np.where(self._ring.windows(slot)[0], known, 0.0))
+        valid, _ = self._ring.windows(slot)
+        self._tree.set(slot, np.where(valid, known, 0.0))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All priorities, to the power α."""

@@ -37,7 +37,7 @@ class ProbeResult(NamedTuple):
 def probe_two_ranks() -> ProbeResult:
     """Launch two ranks by horovodrun and sum a tensor. `UserError` says what went wrong."""
     command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
-    with environment_of_a_launch() as environment:
+    with environment_of_a_launch(command) as environment:
         code, output = _run(command, environment)
     reports = [
         json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line

@@ -60,8 +60,11 @@ done
 mapfile -t entry < <(inspect '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d')
 run hvd-dqn doctor --node
 run "${entry[@]}" presets cartpole > "$work/preset"
+# Open MPI's directory is another at every start, unless the user named one.
 # shellcheck disable=SC2016  # the container's own variable
-run "${entry[@]}" sh -c '[ -d "$PRTE_MCA_prte_local_tmpdir_base" ]'  # Open MPI's, at every start anew
+where() { run "$@" "${entry[@]}" sh -c '[ -d "$PRTE_MCA_prte_local_tmpdir_base" ] && echo "$PRTE_MCA_prte_local_tmpdir_base"'; }
+[ "$(where)" != "$(where)" ]
+[ "$(where env PRTE_MCA_prte_local_tmpdir_base=/data)" = /data ]
 run hvd-dqn slurm render -- train cartpole > "$work/script"
 
 step "CartPole on two ranks"

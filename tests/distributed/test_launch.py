@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,18 +66,23 @@ def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
     assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
 
 
-def test_the_place_that_a_user_names_for_sessions_stays(monkeypatch):
+def test_the_place_that_a_user_names_for_sessions_stays(monkeypatch, tmp_path):
     names = ("PRTE_MCA_prte_tmpdir_base", "PRTE_MCA_prte_local_tmpdir_base")
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    with environment_of_a_launch() as environment:
+    with environment_of_a_launch(["mpirun"]) as environment:
         assert Path(environment[names[1]]).is_dir()
     assert not Path(environment[names[1]]).exists()
+    with environment_of_a_launch(["mpirun", "--prtemca", "prte_tmpdir_base", "/"]) as environment:
+        assert not environment.keys() & set(names)
     for name in names:
         monkeypatch.setenv(name, "/scratch")
-        with environment_of_a_launch() as environment:
+        with environment_of_a_launch(["mpirun"]) as environment:
             assert {environment[other] for other in names if other in environment} == {"/scratch"}
         monkeypatch.delenv(name)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with environment_of_a_launch(["srun"]) as environment:
+        assert not environment.keys() & set(names), "nowhere to write is for mpirun to say"
 
 
 def test_ranks_run_the_package_that_starts_them(tmp_path, monkeypatch):
@@ -138,18 +145,29 @@ def test_what_a_killed_mpirun_has_left_is_in_nobodys_way(tmp_path):
         """#!/bin/sh
 mkdir -p "$TMPDIR/ompi.$$"
 touch "$TMPDIR/ompi.$$/pmix.$(uname -n).tool"
+echo "sessions in '$PRTE_MCA_prte_local_tmpdir_base'"
 exec mpirun --allow-run-as-root --oversubscribe "$@"
 """
     )
     script.chmod(0o755)
-    (tmp_path / "tmp").mkdir()
+    place = tmp_path / "tmp"
+    place.mkdir()
     config = config_file(tmp_path)
     command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
-    arguments = ["launch", "-np", "2", "--launcher", str(script), "--", *command]
-    done = hvd_dqn(*arguments, launcher="none", TMPDIR=str(tmp_path / "tmp"))
+    arguments = ["launch", "-np", "2", "--max-restarts", "0", "--launcher", str(script)]
+    options = {"launcher": "none", "TMPDIR": str(place)}
+    done = hvd_dqn(*arguments, "--", *command, **options)
     assert done.code == 0, done.output
     assert not done.lines("hvd-dqn launch: ")
-    assert not list((tmp_path / "tmp").glob("hvd-dqn-launch-*"))
+    (used,) = re.findall(r"sessions in '(.*)'", done.output)
+    assert Path(used).parent == place
+    assert not list(place.glob("hvd-dqn-launch-*")), "nothing of it is left"
+    arguments[-1] += f" --prtemca prte_tmpdir_base {place}"
+    done = hvd_dqn(*arguments, "--", *command, **options)
+    assert "sessions in ''" in done.output, "what the user names is the user's"
+    if done.code == 0:
+        pytest.skip("this mpirun minds nothing of what another has left")
+    assert "listener thread failed to start" in done.output
 
 
 @pytest.mark.multirank

@@ -16,12 +16,12 @@ def slots(*values):
     return np.array(values, dtype=np.int64)
 
 
-def windows_of(slot, *, rows=5, cursor=(2, 2), count=None):
+def windows_of(slot, *, rows=5, cursor=(2, 2), filled=(2, 2), count=None):
     count = len(slot) if count is None else count
     kernels.find_windows(
         np.zeros((2, 5), dtype=np.uint8),
         slots(*cursor),
-        slots(2, 2),
+        slots(*filled),
         slot,
         rows,
         3,
@@ -87,6 +87,12 @@ def test_slots_that_are_not_there(slot):
         steps_of(slots(0, slot))
 
 
+def test_cursors_that_are_in_no_ring():
+    for wrong in ({"cursor": (2, 5)}, {"cursor": (-1, 2)}, {"filled": (10**12, 2)}):
+        with pytest.raises(IndexError):
+            windows_of(slots(0, 1), **wrong)
+
+
 def test_arrays_that_do_not_fit():
     for wrong in ({"rows": 4}, {"rows": 0}, {"cursor": (2,)}, {"count": 3}):
         with pytest.raises(ValueError, match="fit"):
@@ -102,27 +108,34 @@ def test_windows_longer_than_there_are_powers(length):
         steps_of(slots(0), length=slots(length))
 
 
-def drawn(place, *, cursor=(3, 4), filled=(3, 4), rows=5, most=2, kinds=None, count=None):
-    found = slots(*[-1] * most)
-    numbers = [np.full(most if count is None else count, 9, dtype=np.int64) for _ in range(2)]
-    number = None
+def drawn(place, *, most=2, **changed):
+    sizes = {"slot": most, "length": most, "terminated": most, "depth": most}
+    out = {
+        name: np.full(changed.pop(name, size), 1, dtype=bool if name == "terminated" else np.int64)
+        for name, size in sizes.items()
+    }
+    ring = {
+        "kinds": np.zeros((2, 5), dtype=np.uint8),
+        "cursor": (3, 4),
+        "filled": (3, 4),
+        "rows": 5,
+    }
+    ring |= changed
     try:
-        number = kernels.draw_windows(
-            np.zeros((2, 5), dtype=np.uint8) if kinds is None else kinds,
-            slots(*cursor),
-            slots(*filled),
-            np.array(place, dtype=np.float64),
-            rows,
+        count = kernels.draw_windows(
+            ring["kinds"],
+            slots(*ring["cursor"]),
+            slots(*ring["filled"]),
+            place if isinstance(place, np.ndarray) else np.array(place, dtype=np.float64),
+            ring["rows"],
             1,
             1,
-            found,
-            numbers[0],
-            np.zeros(most, dtype=np.bool_),
-            numbers[1],
+            *out.values(),
         )
-    finally:
-        assert number is not None or found.tolist() == [-1] * most
-    return found[:number]
+    except Exception:
+        assert all((values == 1).all() for values in out.values())
+        raise
+    return out["slot"][:count]
 
 
 @pytest.mark.parametrize(
@@ -131,14 +144,29 @@ def drawn(place, *, cursor=(3, 4), filled=(3, 4), rows=5, most=2, kinds=None, co
         ((0, 1), {}, IndexError),
         ((-0.1, 0), {}, IndexError),
         ((0, float("nan")), {}, IndexError),
+        (np.zeros(3, dtype=np.float32), {}, ValueError),
         ((0, 0), {"rows": 0}, ValueError),
         ((0, 0), {"rows": 4}, ValueError),
         ((0, 0), {"cursor": (3,)}, ValueError),
         ((0, 0), {"filled": (3,)}, ValueError),
-        ((0, 0), {"count": 1}, ValueError),
+        ((0, 0), {"slot": 1}, ValueError),
+        ((0, 0), {"length": 1}, ValueError),
+        ((0, 0), {"terminated": 1}, ValueError),
+        ((0, 0), {"depth": 1}, ValueError),
         ((0, 0), {"cursor": (3, 5)}, IndexError),
+        ((0, 0), {"cursor": (-1, 4)}, IndexError),
         ((0, 0), {"filled": (3, 5)}, IndexError),
         ((0, 0), {"filled": (-1, 4)}, IndexError),
+        (
+            (0, 0),
+            {
+                "kinds": np.zeros((0, 5), dtype=np.uint8),
+                "cursor": (0,) * 4,
+                "filled": (1, 0, 0, 0),
+                "rows": 2**62,
+            },
+            ValueError,
+        ),
     ],
 )
 def test_rows_that_are_not_filled(place, changed, error):
@@ -236,10 +264,10 @@ def test_stretches_are_copied_whole(data, batch, count, size, before):
 
 
 @pytest.mark.parametrize("offset", [0, 1, 16, 40])
-@pytest.mark.parametrize("size", [7056, 7001, 4096, 2100])  # of 16, of no 16, of a page, short
+@pytest.mark.parametrize("size", [7056, 7001, 4096, 700, 7])
 def test_large_batches_are_copied_whole(size, offset):
     rows, again, count, before = 50, 6, 7, 3
-    batch = (5 << 20) // (count * size)
+    batch = -(-kernels.LARGE // (count * size))
     rng = np.random.default_rng(size + offset)
     once = rng.integers(1, 256, (2, rows, size), dtype=np.uint8)
     frames = np.concatenate((once, once[:, :again]), axis=1)

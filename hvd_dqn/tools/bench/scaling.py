@@ -67,17 +67,17 @@ def run_program(
     program: Sequence[str], words: Sequence[str], ranks: int, launcher: str
 ) -> dict[str, Any]:
     """What Python, called with `program`, a file's name and `words`, writes into that file."""
-    with tempfile.TemporaryDirectory() as scratch, environment_of_a_launch() as environment:
+    before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
+    with tempfile.TemporaryDirectory() as scratch, environment_of_a_launch(before) as its_own:
         path = Path(scratch) / "bench.json"
         command = [sys.executable, *program, str(path), *words]
-        before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
         done = subprocess.run(
             [*before, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env=its_own,
             check=False,
         )
         if done.returncode != 0 or not path.exists():

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,8 +21,8 @@ _MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
 _SECONDS_TO_REACH_A_HOST = 10
 _CALLS_AT_A_TIME = 32
 _KEEPALIVE = {"time": "10", "intvl": "5", "probes": "4"}
-_SESSIONS = "PRTE_MCA_prte_local_tmpdir_base"
-_EVERY_HOSTS_SESSIONS = "PRTE_MCA_prte_tmpdir_base"
+_TMPDIR = "tmpdir_base"
+_SESSIONS = (f"PRTE_MCA_prte_local_{_TMPDIR}", f"PRTE_MCA_prte_{_TMPDIR}")
 
 
 class HostsGoneError(UserError):
@@ -189,20 +189,24 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def environment_of_a_launch() -> Iterator[dict[str, str]]:
-    """`environment()`, with a directory for this launch alone, unless the user named one.
+def environment_of_a_launch(command: Sequence[str]) -> Iterator[dict[str, str]]:
+    """`environment()`, with a directory for what this command launches alone, unless the user named
+    one in either.
 
     Open MPI 5 names its session's directory by mpirun's process number. An mpirun that was killed
     leaves it behind, and a later one with the same number says `The PMIx server's listener thread
     failed to start`.
     """
     found = environment()
-    if {_SESSIONS, _EVERY_HOSTS_SESSIONS} & found.keys():
+    named = any(found.get(name) for name in _SESSIONS) or any(_TMPDIR in word for word in command)
+    with ExitStack() as stack:
+        if not named:
+            with suppress(OSError):  # Open MPI, where it is the launcher, has its own word for that
+                place = tempfile.TemporaryDirectory(
+                    prefix="hvd-dqn-launch-", ignore_cleanup_errors=True
+                )
+                found[_SESSIONS[0]] = stack.enter_context(place)
         yield found
-        return
-    prefix = "hvd-dqn-launch-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as directory:
-        yield found | {_SESSIONS: directory}
 
 
 def say(line: str) -> None:

@@ -75,8 +75,7 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
                 return EXIT_FAILED
             if stop.is_asked():
                 return EXIT_STOPPED
-            with environment_of_a_launch() as environment:
-                attempt = _run_once(command, launcher, environment, stop)
+            attempt = _run_once(command, launcher, stop)
             history.append(attempt)
             # A command that is wrong is so at once; later, another attempt may still be dying.
             if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
@@ -139,11 +138,20 @@ def option(command: Sequence[str], name: str) -> str:
     return value
 
 
-def _run_once(
-    command: Sequence[str], launcher: Launcher, environment: Mapping[str, str], stop: _Stop
+def _run_once(command: Sequence[str], launcher: Launcher, stop: _Stop) -> Attempt:
+    words = launcher.command()
+    with environment_of_a_launch(words) as environment:
+        return _run_in(environment, words, command, launcher, stop)
+
+
+def _run_in(
+    environment: Mapping[str, str],
+    words: Sequence[str],
+    command: Sequence[str],
+    launcher: Launcher,
+    stop: _Stop,
 ) -> Attempt:
     began = time.monotonic()
-    words = launcher.command()
     try:
         process = subprocess.Popen(
             [*words, *this_program(), *command],
