@@ -93,12 +93,14 @@ def test_scaling(tmp_path):
 
 @pytest.mark.multirank
 def test_ways_of_averaging(tmp_path):
-    file = tmp_path / "compare.json"
+    file, place = tmp_path / "compare.json", tmp_path / "tmp"
+    place.mkdir()
     done = hvd_dqn(
         *("bench", "compare", "--rounds", "1", "--records", "3", "--json", str(file), "--", *TINY),
-        launcher="none", cwd=tmp_path,
+        launcher="none", cwd=tmp_path, TMPDIR=str(place),
     )  # fmt: skip
     assert done.code == 0, done.output
+    assert not list(place.rglob("run.json")), "no run is left behind"
     ways = json.loads(file.read_text())["ways"]
     assert sorted(run["ranks"] for run in ways) == [1] * 4 + [2] * 6
     assert len({run["name"] for run in ways}) == 6

@@ -87,17 +87,18 @@ def main() -> None:
     config = parse_train(words).config
     comm = connect("horovod" if kind == "horovod" else "auto")
     config = shortened(config, records=int(records), world_size=comm.world_size)
-    scratch = tempfile.mkdtemp() if comm.is_root else ""
-    place = Path(comm.gather(scratch)[0])
-    if kind == "ddp":
-        torch.distributed.init_process_group(
-            "gloo",
-            init_method=f"file://{place}/store",
-            rank=comm.rank,
-            world_size=comm.world_size,
-            timeout=timedelta(seconds=60),
-        )
-    rates = measure(config, comm, RunDirectory(place / "run"), kind)
+    with tempfile.TemporaryDirectory() as scratch:  # the root's is everybody's
+        place = Path(comm.gather(scratch)[0])
+        if kind == "ddp":
+            torch.distributed.init_process_group(
+                "gloo",
+                init_method=f"file://{place}/store",
+                rank=comm.rank,
+                world_size=comm.world_size,
+                timeout=timedelta(seconds=60),
+            )
+        rates = measure(config, comm, RunDirectory(place / "run"), kind)
+        comm.gather("")  # nobody needs it any more
     if comm.is_root:
         result = {"ranks": comm.world_size, "env_steps_per_second": rates}
         Path(file).write_text(json.dumps(result))
