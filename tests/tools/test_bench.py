@@ -14,7 +14,7 @@ from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
 from hvd_dqn.tools.bench.compare import WORK as ZOO
 from hvd_dqn.tools.bench.compare import our_words
 from hvd_dqn.tools.bench.report import finish, number, spread
-from hvd_dqn.tools.bench.scaling import efficiencies, rates
+from hvd_dqn.tools.bench.scaling import efficiencies, rates, run_program
 from tests.launching import hvd_dqn, launch
 
 TINY = [
@@ -116,6 +116,23 @@ def test_efficiencies_are_those_of_a_round():
     assert alone == {0: 10.0, 1: 20.0}
     assert efficiencies(two, 2, alone) == [0.5, 0.9]
     assert rates(runs, 2, mode="strong") == {}
+
+
+def test_what_a_bench_launches_has_a_place_of_its_own_for_sessions(tmp_path, monkeypatch):
+    sessions = "PRTE_MCA_prte_local_tmpdir_base"
+    for name in (sessions, "PRTE_MCA_prte_tmpdir_base"):
+        monkeypatch.delenv(name, raising=False)
+    launcher = tmp_path / "launcher"
+    launcher.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
+    launcher.chmod(0o755)
+    code = f"""
+import json, os, sys
+place = os.environ["{sessions}"]
+json.dump({{"place": place, "there": os.path.isdir(place)}}, open(sys.argv[1], "w"))
+"""
+    found = run_program(["-c", code], [], 2, str(launcher))
+    assert found["there"]
+    assert not Path(found["place"]).exists()
 
 
 def test_cores_beside_each_other(tmp_path):

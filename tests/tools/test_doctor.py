@@ -75,3 +75,20 @@ def test_nccl_joins_ranks_with_a_gpu_each(gpus, can):
 )
 def test_a_rank_is_believed_before_the_launcher(output, reason):
     assert probe._reason(output.replace("PROBLEM", probe._PROBLEM)) == reason
+
+
+def test_the_probes_sessions_have_a_place_of_their_own(monkeypatch):
+    sessions = "PRTE_MCA_prte_local_tmpdir_base"
+    for name in (sessions, "PRTE_MCA_prte_tmpdir_base"):
+        monkeypatch.delenv(name, raising=False)
+    places = []
+
+    def run(command, environment):
+        places.append(Path(environment[sessions]))
+        assert places[-1].is_dir()
+        return 1, "Error: no network"
+
+    monkeypatch.setattr(probe, "_run", run)
+    with pytest.raises(UserError, match="no network"):
+        probe.probe_two_ranks()
+    assert not places[0].exists()
