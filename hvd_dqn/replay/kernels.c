@@ -3,6 +3,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #ifdef __SSE2__
@@ -60,21 +61,25 @@ static PyObject *set_leaves(PyObject *self, PyObject *args) {
   return finish(views, 3);
 }
 
-static PyObject *find_leaves(PyObject *self, PyObject *args) {
-  Py_buffer views[3] = {0};
-  if (!PyArg_ParseTuple(args, "y*w*w*", &views[0], &views[1], &views[2])) return NULL;
-  const double *tree = views[0].buf;
-  double *rest = views[1].buf;
+static PyObject *draw_leaves(PyObject *self, PyObject *args) {
+  Py_buffer views[4] = {0};
+  if (!PyArg_ParseTuple(args, "y*y*w*w*", &views[0], &views[1], &views[2], &views[3])) return NULL;
+  const double *tree = views[0].buf, *part = views[1].buf;
   int64_t *node = views[2].buf;
+  double *rest = views[3].buf; /* of the sums to be passed; at the end the leaves' values */
   const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
   const Py_ssize_t batch = count_of(&views[1], sizeof(double));
   if (!require(!(leaves & (leaves - 1)), PyExc_ValueError, "this is no binary tree") ||
-      !require(count_of(&views[2], sizeof(int64_t)) == batch, PyExc_ValueError,
-               "as many places as sums are needed") ||
+      !require(count_of(&views[2], sizeof(int64_t)) == batch &&
+                   count_of(&views[3], sizeof(double)) == batch,
+               PyExc_ValueError, "as many places as draws are needed") ||
       !require(leaves > 0 && tree[1] > 0, PyExc_ValueError, "no leaf is greater than zero"))
-    return finish(views, 3);
+    return finish(views, 4);
   Py_BEGIN_ALLOW_THREADS
-  for (Py_ssize_t i = 0; i < batch; i++) node[i] = 1;
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    node[i] = 1;
+    rest[i] = ((double)i + part[i]) / (double)batch * tree[1];
+  }
   /* All searches go down a level together: the processor waits for many of their leaves at once. */
   for (int64_t first = 1; first < leaves; first *= 2)
     for (Py_ssize_t i = 0; i < batch; i++) {
@@ -84,9 +89,47 @@ static PyObject *find_leaves(PyObject *self, PyObject *args) {
       node[i] = left + right;
       if (2 * first < leaves) __builtin_prefetch(tree + 2 * node[i]); /* the next level's */
     }
-  for (Py_ssize_t i = 0; i < batch; i++) node[i] -= leaves;
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    rest[i] = tree[node[i]];
+    node[i] -= leaves;
+  }
   Py_END_ALLOW_THREADS
-  return finish(views, 3);
+  return finish(views, 4);
+}
+
+static PyObject *weigh_leaves(PyObject *self, PyObject *args) {
+  Py_buffer views[2] = {0};
+  double exponent, smallest = INFINITY;
+  if (!PyArg_ParseTuple(args, "y*dw*", &views[0], &exponent, &views[1])) return NULL;
+  const double *value = views[0].buf;
+  float *weight = views[1].buf;
+  const Py_ssize_t batch = count_of(&views[0], sizeof(double));
+  if (!require(batch >= 0 && count_of(&views[1], sizeof(float)) == batch, PyExc_ValueError,
+               "as many weights as leaves are needed"))
+    return finish(views, 2);
+  for (Py_ssize_t i = 0; i < batch; i++) smallest = value[i] < smallest ? value[i] : smallest;
+  for (Py_ssize_t i = 0; i < batch; i++) weight[i] = (float)pow(smallest / value[i], exponent);
+  for (int i = 0; i < 2; i++) PyBuffer_Release(&views[i]);
+  return PyFloat_FromDouble(smallest);
+}
+
+static PyObject *value_priorities(PyObject *self, PyObject *args) {
+  Py_buffer views[2] = {0};
+  double least, exponent, highest = 0;
+  if (!PyArg_ParseTuple(args, "y*ddw*", &views[0], &least, &exponent, &views[1])) return NULL;
+  const float *priority = views[0].buf;
+  double *value = views[1].buf;
+  const Py_ssize_t batch = count_of(&views[0], sizeof(float));
+  if (!require(batch >= 0 && count_of(&views[1], sizeof(double)) == batch, PyExc_ValueError,
+               "as many values as priorities are needed"))
+    return finish(views, 2);
+  for (Py_ssize_t i = 0; i < batch; i++) {
+    value[i] = pow((double)priority[i] + least, exponent);
+    if (!isfinite(priority[i]) || !isfinite(value[i])) highest = NAN;
+    else if (value[i] > highest) highest = value[i]; /* and stays what is no number */
+  }
+  for (int i = 0; i < 2; i++) PyBuffer_Release(&views[i]);
+  return PyFloat_FromDouble(highest);
 }
 
 /* The rings of some environments, see ring.py. */
@@ -430,7 +473,9 @@ static PyMethodDef methods[] = {
     {"write_frames", write_frames, METH_VARARGS, NULL},
     {"copy_stretches", copy_stretches, METH_VARARGS, NULL},
     {"set_leaves", set_leaves, METH_VARARGS, NULL},
-    {"find_leaves", find_leaves, METH_VARARGS, NULL},
+    {"draw_leaves", draw_leaves, METH_VARARGS, NULL},
+    {"weigh_leaves", weigh_leaves, METH_VARARGS, NULL},
+    {"value_priorities", value_priorities, METH_VARARGS, NULL},
     {"find_windows", find_windows, METH_VARARGS, NULL},
     {"draw_windows", draw_windows, METH_VARARGS, NULL},
     {"read_steps", read_steps, METH_VARARGS, NULL},

@@ -15,9 +15,20 @@ def set_leaves(tree: np.ndarray, index: np.ndarray, value: np.ndarray) -> None:
     their order, and make every sum above them anew. The root is entry 1, the leaves are the last L.
     """
 
-def find_leaves(tree: np.ndarray, sums: np.ndarray, found: np.ndarray) -> None:
-    """For each of `sums` [B] float64, between zero and the root's, the leaf [B] int64 at which the
-    running sum of leaves passes it: never one of zero. `sums` are used up.
+def draw_leaves(tree: np.ndarray, part: np.ndarray, found: np.ndarray, value: np.ndarray) -> None:
+    """For each i of B, the leaf `found[i]` [B] int64 at which the running sum of leaves passes (i +
+    part[i]) / B of the root's, `part` [B] float64 from 0 to before 1, and its value [B] float64:
+    never one of zero.
+    """
+
+def weigh_leaves(value: np.ndarray, exponent: float, weight: np.ndarray) -> float:
+    """Fill in (smallest / value)^exponent, [B] float32, of values [B] float64 > 0. The smallest."""
+
+def value_priorities(
+    priority: np.ndarray, least: float, exponent: float, value: np.ndarray
+) -> float:
+    """Fill in (priority + least)^exponent, [B] float64, of priorities [B] float32. The greatest, or
+    no number where one of them is none or infinite.
     """
 
 def find_windows(

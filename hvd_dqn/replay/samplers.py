@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from hvd_dqn.replay import kernels
 from hvd_dqn.replay.ring import Ring, Windows
 from hvd_dqn.replay.sum_tree import SumTree
 from hvd_dqn.structs import ReplayShare
@@ -153,21 +155,22 @@ class PrioritizedSampler:
             raise ValueError(
                 "the replay holds no complete transition yet; add steps before sampling"
             )
-        slot = self._tree.search((np.arange(count) + self._rng.random(count)) / count)
-        leaf = self._tree.leaves[slot]
-        smallest = float(leaf.min())
-        weight = (smallest / leaf) ** importance_exponent
+        slot, leaf = self._tree.draw(self._rng.random(count))
+        weight = np.empty(count, dtype=np.float32)
+        smallest = kernels.weigh_leaves(leaf, importance_exponent, weight)
         share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
         _, windows = self._ring.windows(slot)
-        return Draw(slot, windows, weight.astype(np.float32), share)
+        return Draw(slot, windows, weight, share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
         """See `Sampler`. Priorities that are no numbers are left out: the update that made them
         stops the run. On a GPU this waits for them.
         """
-        leaf = (priority.double().cpu().numpy() + _PRIORITY_FLOOR) ** self._exponent
-        if np.isfinite(leaf).all():
-            self._highest = max(self._highest, float(leaf.max()))
+        leaf = np.empty(len(slot))
+        numbers = priority.float().cpu().numpy()
+        highest = kernels.value_priorities(numbers, _PRIORITY_FLOOR, self._exponent, leaf)
+        if math.isfinite(highest):
+            self._highest = max(self._highest, highest)
             self._tree.set(slot, leaf)
 
     def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:

@@ -39,14 +39,14 @@ class SumTree:
         """
         kernels.set_leaves(self._tree, index, value)
 
-    def search(self, share: np.ndarray) -> np.ndarray:
-        """For each share [B] in [0, 1), the leaf [B] at which the running sum of leaves passes that
-        share of the total, never one of zero: each is found with probability proportional to its
-        value when shares are uniform. `ValueError` where all are zero.
+    def draw(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From each of B equal parts of the total, the leaf [B] at which the running sum of leaves
+        passes that `part` [B] of it, in [0, 1), and its value [B]; never one of zero. Where parts
+        are uniform, each leaf is drawn in proportion to its value. `ValueError` where all are zero.
         """
-        found = np.empty(len(share), dtype=np.int64)
-        kernels.find_leaves(self._tree, share * self._tree[1], found)
-        return found
+        found, value = np.empty(len(part), dtype=np.int64), np.empty(len(part))
+        kernels.draw_leaves(self._tree, part, found, value)
+        return found, value
 
     def load(self, leaves: np.ndarray) -> None:
         """Replace all leaves [size]."""

@@ -70,13 +70,45 @@ def test_leaves_that_are_not_there(index, value, error):
 
 def test_nothing_can_be_found_in_a_tree_of_zeros():
     with pytest.raises(ValueError, match="no binary tree"):
-        kernels.find_leaves(np.ones(6), np.zeros(1), slots(0))
+        kernels.draw_leaves(np.ones(6), np.zeros(1), slots(0), np.zeros(1))
     with pytest.raises(ValueError, match="no binary tree"):
         kernels.set_leaves(np.ones(6), slots(0), np.ones(1))
     with pytest.raises(ValueError, match="greater than zero"):
-        kernels.find_leaves(np.zeros(8), np.zeros(1), slots(0))
+        kernels.draw_leaves(np.zeros(8), np.zeros(1), slots(0), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: kernels.draw_leaves(np.ones(8), np.zeros(2), slots(0), np.zeros(2)),
+        lambda: kernels.draw_leaves(np.ones(8), np.zeros(2), slots(0, 0), np.zeros(1)),
+        lambda: kernels.weigh_leaves(np.ones(2), 0.5, np.zeros(3, dtype=np.float32)),
+        lambda: kernels.value_priorities(np.ones(2, dtype=np.float32), 0, 0.5, np.zeros(3)),
+    ],
+)
+def test_as_many_numbers_as_draws(draw):
     with pytest.raises(ValueError, match="as many"):
-        kernels.find_leaves(np.ones(8), np.zeros(2), slots(0))
+        draw()
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.4, 1.0])
+def test_weights_and_values_of_priorities(exponent):
+    priority = np.random.default_rng(0).exponential(size=300).astype(np.float32)
+    value, weight = np.empty(300), np.empty(300, dtype=np.float32)
+    highest = kernels.value_priorities(priority, 1e-6, exponent, value)
+    assert value == pytest.approx((priority.astype(np.float64) + 1e-6) ** exponent, rel=1e-14)
+    assert highest == value.max()
+    assert kernels.weigh_leaves(value, exponent, weight) == value.min()
+    assert weight == pytest.approx((value.min() / value) ** exponent, rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_priority_that_is_no_number(wrong, place, exponent):
+    priority = np.ones(3, dtype=np.float32)
+    priority[place] = wrong
+    assert np.isnan(kernels.value_priorities(priority, 0.0, exponent, np.empty(3)))
 
 
 @pytest.mark.parametrize("slot", [-1, 10])
@@ -289,6 +321,7 @@ def test_a_batch_of_nothing():
     tree = np.arange(8.0)
     kernels.set_leaves(tree, NO_SLOTS, np.zeros(0))
     assert tree.tolist() == list(range(8)), "no sum is made anew"
+    kernels.draw_leaves(np.ones(8), np.zeros(0), NO_SLOTS, np.zeros(0))
     windows_of(NO_SLOTS)
     steps_of(NO_SLOTS)
     with pytest.raises(ValueError, match="another type"):

@@ -19,14 +19,15 @@ class NaiveTree:
         for i, v in zip(index, value, strict=True):
             self.values[i] = float(v)
 
-    def search(self, share: float) -> int:
+    def draw(self, parts: list[float]) -> list[int]:
         sums = list(itertools.accumulate(self.values))
-        return bisect.bisect_right(sums, share * sums[-1])
+        shares = [(i + part) / len(parts) for i, part in enumerate(parts)]
+        return [bisect.bisect_right(sums, share * sums[-1]) for share in shares]
 
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), size=st.sampled_from([1, 2, 3, 64, 65, 1000, 5000, 20_000]))
-def test_changes_and_searches_agree(data, size):
+def test_changes_and_draws_agree(data, size):
     tree, naive = SumTree(size), NaiveTree(size)
     index = st.integers(0, size - 1)
     for _ in range(data.draw(st.integers(1, 5))):
@@ -42,8 +43,10 @@ def test_changes_and_searches_agree(data, size):
         assert tree.leaves.tolist() == naive.values
         assert tree.total == sum(naive.values)
         if tree.total:
-            shares = np.array(data.draw(st.lists(st.integers(0, 4095), min_size=1))) / 4096
-            assert tree.search(shares).tolist() == [naive.search(share) for share in shares]
+            parts = np.array(data.draw(st.lists(st.integers(0, 4095), min_size=1))) / 4096
+            found, value = tree.draw(parts)
+            assert found.tolist() == naive.draw(parts.tolist())
+            assert value.tolist() == [naive.values[i] for i in found]
 
 
 def test_a_million_changes_leave_no_drift():
@@ -60,7 +63,7 @@ def test_zero_leaves_are_not_found():
     tree = SumTree(100_000)
     some = np.arange(0, 100_000, 7)
     tree.set(some, np.random.default_rng(0).random(len(some)) + 1e-3)
-    found = tree.search(np.random.default_rng(1).random(200_000))
+    found, _ = tree.draw(np.random.default_rng(1).random(200_000))
     assert np.isin(found, some).all()
 
 
@@ -71,5 +74,5 @@ def test_a_loaded_tree_is_the_same_tree():
         tree.set(rng.integers(9_000, size=100), rng.random(100))
     other.load(tree.leaves.copy())
     assert tree.total == other.total
-    shares = rng.random(1000)
-    assert np.array_equal(tree.search(shares), other.search(shares))
+    parts = rng.random(1000)
+    assert np.array_equal(tree.draw(parts), other.draw(parts))
