@@ -56,8 +56,9 @@ def test_srun_tells_how_many_ranks_a_node_has(told, node, expected):
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
-EAGER = {"OMPI_MCA_btl_tcp_eager_limit": "524288"}
-SHORT = {"OMPI_MCA_btl_tcp_eager_limit": "65536"}
+SNDBUF, RCVBUF = "OMPI_MCA_btl_tcp_sndbuf", "OMPI_MCA_btl_tcp_rcvbuf"
+EAGER = {"OMPI_MCA_btl_tcp_eager_limit": "524288", SNDBUF: "2097152", RCVBUF: "2097152"}
+SHORT = {"OMPI_MCA_btl_tcp_eager_limit": "65536", SNDBUF: "0", RCVBUF: "100000"}
 HIDDEN = "OMPI_MCA_coll_libnbc_iallreduce_algorithm"
 TUNED = "OMPI_MCA_coll_tuned_allreduce_algorithm"
 RULES = "OMPI_MCA_coll_tuned_use_dynamic_rules"
@@ -85,8 +86,26 @@ def test_defaults_are_set_only_where_the_user_set_nothing(
     monkeypatch, cores, ranks, given, expected
 ):
     monkeypatch.setattr(launcher, "usable_cores", lambda: set(range(cores)))
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
     launcher.set_small_message_defaults(launcher.Launch("x", 0, *ranks), given)
     assert given == expected
+
+
+def test_small_sockets_are_left_to_the_kernel(monkeypatch):
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 212_992)
+    environ = {}
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, 2, 1), environ)
+    assert environ.keys().isdisjoint((SNDBUF, RCVBUF))
+
+
+@pytest.mark.parametrize(
+    ("told", "limit"), [({"r": "4000", "w": "300\n"}, 300), ({"r": "4000"}, 0)]
+)
+def test_what_the_host_allows_a_socket(monkeypatch, tmp_path, told, limit):
+    for name, value in told.items():
+        (tmp_path / f"{name}mem_max").write_text(value)
+    monkeypatch.setattr(launcher, "_LIMITS_OF_SOCKETS", tmp_path)
+    assert launcher.socket_buffer_limit() == limit
 
 
 class Hosts(LocalCommunicator):

@@ -32,6 +32,8 @@ _VARIABLES = (
     ("horovodrun without MPI", "HOROVOD_RANK", "HOROVOD_SIZE"),
 )
 _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
+_SOCKET_BUFFER_BYTES = 2**21
+_LIMITS_OF_SOCKETS = Path("/proc/sys/net/core")
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -81,6 +83,15 @@ def cpu_quota() -> float:
     return math.inf if quota == "max" else int(quota) / int(period)
 
 
+def socket_buffer_limit() -> int:
+    """Bytes that this host allows a socket's buffers; 0 where it does not tell."""
+    names = "rmem_max", "wmem_max"
+    try:
+        return min(int((_LIMITS_OF_SOCKETS / name).read_text()) for name in names)
+    except OSError:
+        return 0
+
+
 def set_small_message_defaults(
     launch: Launch | None, environ: MutableMapping[str, str] = os.environ
 ) -> None:
@@ -94,13 +105,17 @@ def set_small_message_defaults(
 
     Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's
     gradients cross a late network several times (benchmarks/RESULTS.md, "A late network"). Here
-    half a MiB is sent at once, for 4 to 20 MB of buffers. And of Open MPI's ways to sum those are
-    chosen that cross the network least often: once for two hosts, where it would choose twice; and
-    for N ranks 2 log N times and not 2 N in sums that are hidden behind work, whose every crossing
-    waits for somebody to look.
+    half a MiB is sent at once, for 4 to 20 MB of buffers. Sockets hold 2 MiB where the host allows
+    it: those that the kernel adapts grow as they are read, and a sum that is hidden behind work is
+    read when somebody looks. And of Open MPI's ways to sum those are chosen that cross the network
+    least often: once for two hosts, where it would choose twice; and for N ranks 2 log N times and
+    not 2 N in sums that are hidden behind work, whose every crossing waits for somebody to look.
     """
     ranks, ranks_here = (launch.world_size, launch.local_size) if launch is not None else (1, 1)
     environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(2**19))
+    if socket_buffer_limit() >= _SOCKET_BUFFER_BYTES:
+        environ.setdefault("OMPI_MCA_btl_tcp_sndbuf", str(_SOCKET_BUFFER_BYTES))
+        environ.setdefault("OMPI_MCA_btl_tcp_rcvbuf", str(_SOCKET_BUFFER_BYTES))
     hidden = "recursive_doubling" if ranks == 2 else "rabenseifner"
     environ.setdefault("OMPI_MCA_coll_libnbc_iallreduce_algorithm", hidden)
     chosen_by_user = any(name.startswith("OMPI_MCA_coll_tuned_") for name in environ)

@@ -4,7 +4,8 @@ averaging and by the lateness.
     python -m tests.cluster.slow_network --delay-ms 0 0.5 -- cartpole --vector_steps_per_iteration=1
 
 The link between the two is a pair of TUN devices; this program carries their packets, each as much
-later as is asked for. It works on the cores that the ranks work on: compare with a delay of 0.
+later as is asked for. It goes before the ranks, as no network waits for a core, and takes that time
+from theirs: compare with a delay of 0.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def link(hosts: list[Host], delay: float, place: Path) -> Iterator[None]:
 
 def carry(pids: list[int], delay: float) -> None:
     """Take packets from each of two processes' networks to the other's, until one is gone."""
-    os.nice(-10)
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     ends = [device_of(pid) for pid in pids]
     under_way: collections.deque[tuple[float, int, bytes]] = collections.deque()
     while True:
