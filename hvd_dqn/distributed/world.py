@@ -9,7 +9,9 @@ has a core for it, by the thread.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,9 +22,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NAP_SECONDS = 50e-6
-"""From one look at a hidden sum to the next. Each of its messages goes on so much later at most;
-looks take a sixth of a core while it is under way."""
+SHORTEST_NAP, LONGEST_NAP = 20e-6, 100e-6
+"""Seconds from one look at a hidden sum to the next, by which its messages go on later. The
+shortest takes half of a core, the longest a fifth."""
+NAP_GROWTH = 1.002
+"""Of naps while nobody waits for the sum; as soon as somebody does, later ones are half as long."""
+_PR_SET_TIMERSLACK = 29
+
+
+def _wake_on_time() -> None:
+    """Have Linux end this thread's naps when they are over, not 50 µs later."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 class WorldSum:
@@ -37,8 +48,11 @@ class WorldSum:
         self._spare_core = spare_core
         self._thread = None
         if mpi.Query_thread() == mpi.THREAD_MULTIPLE:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="sums")
+            self._thread = ThreadPoolExecutor(
+                1, thread_name_prefix="sums", initializer=_wake_on_time
+            )
         self._is_waited_for = threading.Event()
+        self._nap = LONGEST_NAP
         self._finish: Callable[[], object]
 
     def start(self, values: NDArray[np.float32], *, overlap: bool) -> None:
@@ -72,6 +86,8 @@ class WorldSum:
     def _sum_asleep(self, values: NDArray[np.float32]) -> None:
         request = self._comm.Iallreduce(self._mpi.IN_PLACE, values)
         while not request.Test():
-            if self._is_waited_for.wait(_NAP_SECONDS):
+            if self._is_waited_for.wait(self._nap):
+                self._nap = max(self._nap / 2, SHORTEST_NAP)
                 request.Wait()
                 return
+            self._nap = min(self._nap * NAP_GROWTH, LONGEST_NAP)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvd_dqn.distributed.horovod import OVERLAPPED
+from hvd_dqn.distributed.world import LONGEST_NAP, NAP_GROWTH, SHORTEST_NAP
 from hvd_dqn.tools.horovod_thread import replace
 
 if TYPE_CHECKING:
@@ -53,10 +54,16 @@ struct Waiting {
   ~Waiting();
 };
 
-// Sleeps for 0.05 ms, or until somebody waits for a tensor; false if somebody does, or where the
+// Sleeps for a moment, or until somebody waits for a tensor; false if somebody does, or where the
 // thread has a core of its own.
 bool Nap();
 """
+
+_NAPS = f"""\
+constexpr double SHORTEST = {1e9 * SHORTEST_NAP}, LONGEST = {1e9 * LONGEST_NAP}; // ns
+constexpr double GROWTH = {NAP_GROWTH};
+"""
+"""As of the `mpi` backend."""
 
 _NAP_DEFINED = """
 std::mutex waiting_mutex;
@@ -82,8 +89,19 @@ bool Nap() {
 #else
   static const bool shares_a_core = std::getenv("HOROVOD_IDLE_CYCLE_TIME") != nullptr;
   std::unique_lock<std::mutex> lock(waiting_mutex);
-  return shares_a_core && !waiting_began.wait_for(lock, std::chrono::microseconds(50),
-                                                  [] { return waiting > 0; });
+  if (!shares_a_core || waiting > 0) {
+    return false;
+  }
+#ifdef __linux__
+  // or the kernel adds 50 µs
+  static thread_local int on_time = prctl(PR_SET_TIMERSLACK, 1L, 0L, 0L, 0L);
+  (void)on_time;
+#endif
+  static double nap = LONGEST;
+  bool is_waited_for = waiting_began.wait_for(lock, std::chrono::nanoseconds(long(nap)),
+                                              [] { return waiting > 0; });
+  nap = is_waited_for ? std::max(nap / 2, SHORTEST) : std::min(nap * GROWTH, LONGEST);
+  return !is_waited_for;
 #endif
 }
 
@@ -99,10 +117,13 @@ def nap_while_nobody_waits(horovod: Path) -> None:
     replace(common / "operations.h", declared, _NAP_DECLARED.lstrip() + "\n" + declared)
     operations = common / "operations.cc"
     replace(
-        operations, "#include <cassert>\n", "#include <cassert>\n#include <condition_variable>\n"
+        operations,
+        "#include <cassert>\n",
+        "#include <algorithm>\n#include <cassert>\n#include <condition_variable>\n"
+        "#ifdef __linux__\n#include <sys/prctl.h>\n#endif\n",
     )
     defined = "bool MakeCycleWhileWaiting() {\n"
-    replace(operations, defined, _NAP_DEFINED.lstrip() + defined)
+    replace(operations, defined, _NAPS + _NAP_DEFINED + defined)
 
     closed = "\n} // namespace common\n} // namespace horovod\n\n#endif // HOROVOD_MPI_CONTEXT_H\n"
     replace(common / "mpi/mpi_context.h", closed, _DECLARED)
