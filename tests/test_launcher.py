@@ -1,7 +1,9 @@
 import importlib
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +91,21 @@ def test_defaults_are_set_only_where_the_user_set_nothing(
     monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
     launcher.set_small_message_defaults(launcher.Launch("x", 0, *ranks), given)
     assert given == expected
+
+
+def test_open_mpi_knows_its_defaults(monkeypatch):
+    program = Path(sys.executable).with_name("ompi_info")
+    found = program if program.exists() else shutil.which("ompi_info")
+    if found is None:
+        pytest.skip("no Open MPI")
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
+    monkeypatch.setattr(launcher, "usable_cores", lambda: {0})
+    environ = {}
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, 2, 1), environ)
+    told = subprocess.run([found, "--all", "--parsable"], capture_output=True, text=True).stdout
+    for name in environ:
+        prefix, _, parameter = name.partition("OMPI_MCA_")
+        assert prefix or f":param:{parameter}:value:" in told, name
 
 
 def test_small_sockets_are_left_to_the_kernel(monkeypatch):

@@ -106,10 +106,10 @@ def set_small_message_defaults(
     Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's
     gradients cross a late network several times (benchmarks/RESULTS.md, "A late network"). Here
     half a MiB is sent at once, for 4 to 20 MB of buffers. Sockets hold 2 MiB where the host allows
-    it: those that the kernel adapts grow as they are read, and a sum that is hidden behind work is
-    read when somebody looks. And of Open MPI's ways to sum those are chosen that cross the network
-    least often: once for two hosts, where it would choose twice; and for N ranks 2 log N times and
-    not 2 N in sums that are hidden behind work, whose every crossing waits for somebody to look.
+    it, in place of what the kernel begins with and adapts: faster for such gradients, and no slower
+    for a few MB. And of Open MPI's ways to sum those are chosen that cross the network least often:
+    once for two hosts, where it would choose twice; and for N ranks 2 log N times and not 2 N in
+    sums that are hidden behind work, whose every crossing waits for somebody to look.
     """
     ranks, ranks_here = (launch.world_size, launch.local_size) if launch is not None else (1, 1)
     environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(2**19))

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHORTEST_NAP, LONGEST_NAP = 20e-6, 100e-6
-"""Seconds from one look at a hidden sum to the next, by which its messages go on later. The
-shortest takes half of a core, the longest a fifth."""
+"""Seconds between looks at a hidden sum, by which its messages go on later at most. With the
+shortest, looking takes half of a core, with the longest a fifth."""
 NAP_GROWTH = 1.002
-"""Of naps while nobody waits for the sum; as soon as somebody does, later ones are half as long."""
+"""By nap, while nobody waits for the sum; as soon as somebody does, later ones are half as long."""
 _PR_SET_TIMERSLACK = 29
 
 

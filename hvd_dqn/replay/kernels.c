@@ -104,8 +104,8 @@ static PyObject *weigh_leaves(PyObject *self, PyObject *args) {
   const double *value = views[0].buf;
   float *weight = views[1].buf;
   const Py_ssize_t batch = count_of(&views[0], sizeof(double));
-  if (!require(batch >= 0 && count_of(&views[1], sizeof(float)) == batch, PyExc_ValueError,
-               "as many weights as leaves are needed"))
+  if (!require(batch > 0 && count_of(&views[1], sizeof(float)) == batch, PyExc_ValueError,
+               "as many weights as leaves are needed, and one at least"))
     return finish(views, 2);
   for (Py_ssize_t i = 0; i < batch; i++) smallest = value[i] < smallest ? value[i] : smallest;
   for (Py_ssize_t i = 0; i < batch; i++) weight[i] = (float)pow(smallest / value[i], exponent);
@@ -126,7 +126,7 @@ static PyObject *value_priorities(PyObject *self, PyObject *args) {
   for (Py_ssize_t i = 0; i < batch; i++) {
     value[i] = pow((double)priority[i] + least, exponent);
     if (!isfinite(priority[i]) || !isfinite(value[i])) highest = NAN;
-    else if (value[i] > highest) highest = value[i]; /* and stays what is no number */
+    else if (value[i] > highest) highest = value[i]; /* a NaN stays: nothing is greater */
   }
   for (int i = 0; i < 2; i++) PyBuffer_Release(&views[i]);
   return PyFloat_FromDouble(highest);

@@ -22,13 +22,15 @@ def draw_leaves(tree: np.ndarray, part: np.ndarray, found: np.ndarray, value: np
     """
 
 def weigh_leaves(value: np.ndarray, exponent: float, weight: np.ndarray) -> float:
-    """Fill in (smallest / value)^exponent, [B] float32, of values [B] float64 > 0. The smallest."""
+    """Fill in (smallest / value)^exponent, [B] float32, of values [B] float64 > 0, B ≥ 1. The
+    smallest.
+    """
 
 def value_priorities(
     priority: np.ndarray, least: float, exponent: float, value: np.ndarray
 ) -> float:
     """Fill in (priority + least)^exponent, [B] float64, of priorities [B] float32. The greatest, or
-    no number where one of them is none or infinite.
+    NaN where a priority or its value is not finite.
     """
 
 def find_windows(

@@ -167,7 +167,7 @@ class PrioritizedSampler:
         stops the run. On a GPU this waits for them.
         """
         leaf = np.empty(len(slot))
-        numbers = priority.float().cpu().numpy()
+        numbers = priority.float().contiguous().cpu().numpy()
         highest = kernels.value_priorities(numbers, _PRIORITY_FLOOR, self._exponent, leaf)
         if math.isfinite(highest):
             self._highest = max(self._highest, highest)

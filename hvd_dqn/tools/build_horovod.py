@@ -25,8 +25,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hvd_dqn.distributed.horovod import OVERLAPPED, load_horovod
 from hvd_dqn.distributed.launcher import cpu_quota, usable_cores
-from hvd_dqn.distributed.world import LONGEST_NAP, NAP_GROWTH, SHORTEST_NAP
 from hvd_dqn.errors import UserError
+from hvd_dqn.tools.horovod_naps import NAPS
 from hvd_dqn.tools.horovod_patches import apply_patches
 from hvd_dqn.tools.probe import (
     MPI4PY_REMEDY,
@@ -78,8 +78,7 @@ class Toolchain(NamedTuple):
             else "cpu"
         )
         changes = (Path(__file__).with_name(name) for name in _CHANGES)
-        recipe = b"".join(path.read_bytes() for path in changes)
-        recipe += f"{OVERLAPPED} {SHORTEST_NAP} {LONGEST_NAP} {NAP_GROWTH}".encode()
+        recipe = b"".join(path.read_bytes() for path in changes) + (OVERLAPPED + NAPS).encode()
         site_mpi = "" if self.mpi_lib_dir.is_relative_to(sys.prefix) else str(self.mpi_lib_dir)
         digest = hashlib.sha256(recipe + site_mpi.encode()).hexdigest()[:12]
         versions = f"{self.python}-{platform.machine()}-torch{self.torch}-{self.mpi}"

@@ -37,9 +37,9 @@ int AllreduceAsleep(const void* sendbuf, void* recvbuf, int count, MPI_Datatype 
   MPI_Request request;
   int code = MPI_Iallreduce(sendbuf, recvbuf, count, datatype, op, comm, &request);
   int done = 0;
-  while (code == MPI_SUCCESS && !done) {
+  for (bool again = false; code == MPI_SUCCESS && !done; again = true) {
     code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    if (code == MPI_SUCCESS && !done && !Nap()) {
+    if (code == MPI_SUCCESS && !done && !Nap(again)) {
       return MPI_Wait(&request, MPI_STATUS_IGNORE);
     }
   }
@@ -47,7 +47,7 @@ int AllreduceAsleep(const void* sendbuf, void* recvbuf, int count, MPI_Datatype 
 }
 """
 
-_NAP_DECLARED = """
+NAP_DECLARED = """
 // Somebody waits for a tensor as long as there is one of these.
 struct Waiting {
   Waiting();
@@ -55,17 +55,18 @@ struct Waiting {
 };
 
 // Sleeps for a moment, or until somebody waits for a tensor; false if somebody does, or where the
-// thread has a core of its own.
-bool Nap();
+// thread has a core of its own. Moments become longer, and shorter where somebody began to wait: so
+// it is told whether this is the first for a tensor, which is waited for already by who makes it.
+bool Nap(bool again);
 """
 
-_NAPS = f"""\
+NAPS = f"""\
 constexpr double SHORTEST = {1e9 * SHORTEST_NAP}, LONGEST = {1e9 * LONGEST_NAP}; // ns
 constexpr double GROWTH = {NAP_GROWTH};
 """
 """As of the `mpi` backend."""
 
-_NAP_DEFINED = """
+NAP_DEFINED = """
 std::mutex waiting_mutex;
 std::condition_variable waiting_began;
 int waiting = 0;
@@ -83,23 +84,27 @@ Waiting::~Waiting() {
   --waiting;
 }
 
-bool Nap() {
+double nap = LONGEST;
+
+bool Nap(bool again) {
 #if HAVE_GPU
   return false;
 #else
   static const bool shares_a_core = std::getenv("HOROVOD_IDLE_CYCLE_TIME") != nullptr;
   std::unique_lock<std::mutex> lock(waiting_mutex);
-  if (!shares_a_core || waiting > 0) {
+  bool is_waited_for = waiting > 0;
+  if (!shares_a_core || (is_waited_for && !again)) {
     return false;
   }
+  if (!is_waited_for) {
 #ifdef __linux__
-  // or the kernel adds 50 µs
-  static thread_local int on_time = prctl(PR_SET_TIMERSLACK, 1L, 0L, 0L, 0L);
-  (void)on_time;
+    // or the kernel adds 50 us
+    static thread_local int on_time = prctl(PR_SET_TIMERSLACK, 1L, 0L, 0L, 0L);
+    (void)on_time;
 #endif
-  static double nap = LONGEST;
-  bool is_waited_for = waiting_began.wait_for(lock, std::chrono::nanoseconds(long(nap)),
-                                              [] { return waiting > 0; });
+    is_waited_for = waiting_began.wait_for(lock, std::chrono::nanoseconds(long(nap)),
+                                           [] { return waiting > 0; });
+  }
   nap = is_waited_for ? std::max(nap / 2, SHORTEST) : std::min(nap * GROWTH, LONGEST);
   return !is_waited_for;
 #endif
@@ -114,7 +119,7 @@ def nap_while_nobody_waits(horovod: Path) -> None:
     """
     common = horovod / "common"
     declared = "// Has the background thread begin a cycle,"
-    replace(common / "operations.h", declared, _NAP_DECLARED.lstrip() + "\n" + declared)
+    replace(common / "operations.h", declared, NAP_DECLARED.lstrip() + "\n" + declared)
     operations = common / "operations.cc"
     replace(
         operations,
@@ -123,7 +128,7 @@ def nap_while_nobody_waits(horovod: Path) -> None:
         "#ifdef __linux__\n#include <sys/prctl.h>\n#endif\n",
     )
     defined = "bool MakeCycleWhileWaiting() {\n"
-    replace(operations, defined, _NAPS + _NAP_DEFINED + defined)
+    replace(operations, defined, NAPS + NAP_DEFINED + defined)
 
     closed = "\n} // namespace common\n} // namespace horovod\n\n#endif // HOROVOD_MPI_CONTEXT_H\n"
     replace(common / "mpi/mpi_context.h", closed, _DECLARED)

@@ -65,7 +65,7 @@ def main() -> None:
         with SshHosts(place / "hosts", 2, place) as hosts:
             hosts.environment |= AS_ROOT
             for delay in options.delay_ms:
-                with link(hosts.hosts, delay / 1e3, place):
+                with link(hosts.hosts, delay / 1e3):
                     for _ in range(options.rounds):
                         for way, more in WAYS.items():
                             told = ["--records", str(options.records), "--"]
@@ -113,12 +113,11 @@ def bench(hosts: SshHosts, place: Path, words: list[str]) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def link(hosts: list[Host], delay: float, place: Path) -> Iterator[None]:
+def link(hosts: list[Host], delay: float) -> Iterator[None]:
     """A link of the two hosts on which every packet is `delay` seconds late."""
     pids = [str(host.pid) for host in hosts]
     command = [sys.executable, "-m", "tests.cluster.slow_network", "carry", *pids, str(delay)]
-    with (place / "carrier.log").open("ab") as log:
-        carrier = subprocess.Popen([*WITH_THIS, *command], stdout=log, stderr=log)
+    carrier = subprocess.Popen([*WITH_THIS, *command])
     try:
         for number, host in enumerate(hosts, 1):
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
+import shutil
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from hvd_dqn.distributed.world import LONGEST_NAP, NAP_GROWTH, SHORTEST_NAP
+from hvd_dqn.tools.horovod_naps import NAP_DECLARED, NAP_DEFINED, NAPS
 from tests.launching import launch
 
 pytestmark = pytest.mark.multirank
@@ -132,6 +138,47 @@ def test_whoever_makes_the_cycles_all_sums_come_and_are_right(idle_ms):
     assert early[0] == [True, True]
     if idle_ms != "2" and not gpu_build:
         assert early[1] == [False, False], "who waits makes the cycle"
+
+
+NAPS_OF_ONE = r"""
+#include <sys/prctl.h>
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#define CODE
+void nap_once(bool again) {
+  bool slept = Nap(again);
+  printf("%d %g\n", slept, nap);
+}
+int main() {
+  setenv("HOROVOD_IDLE_CYCLE_TIME", "1000", 1);
+  { Waiting waiting; nap_once(false); }
+  long before = prctl(PR_GET_TIMERSLACK);
+  for (int i = 0; i < 2; ++i) nap_once(i > 0);
+  { Waiting waiting; for (int i = 0; i < 4; ++i) nap_once(true); }
+  nap_once(true);
+  printf("%d %ld\n", before > 1, prctl(PR_GET_TIMERSLACK));
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the slack of naps is Linux's")
+def test_looks_are_as_seldom_as_nobody_waits(tmp_path):
+    source = tmp_path / "naps.cc"
+    source.write_text(NAPS_OF_ONE.replace("#define CODE", NAP_DECLARED + NAPS + NAP_DEFINED))
+    compiler = shlex.split(os.environ.get("CXX") or shutil.which("c++") or "g++")
+    program = tmp_path / "naps"
+    subprocess.run([*compiler, "-std=c++17", source, "-o", program, "-pthread"], check=True)
+    said = subprocess.run([program], check=True, capture_output=True, text=True, timeout=60).stdout
+    longest, shortest = 1e9 * LONGEST_NAP, 1e9 * SHORTEST_NAP
+    waited = [longest / 2, longest / 4, shortest, shortest]
+    expected = [(0, longest), (1, longest), (1, longest), *((0, nap) for nap in waited)]
+    expected += [(1, shortest * NAP_GROWTH), (1, 1)]
+    seen = [tuple(map(float, line.split())) for line in said.splitlines()]
+    assert seen == [pytest.approx(line, rel=1e-4) for line in expected]
 
 
 if __name__ == "__main__":
