@@ -67,7 +67,7 @@ $(READY_TO_TEST): $(READY)
 docs: $(READY_TO_TEST)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# Replay, sums and scaling as in benchmarks/RESULTS.md, an hour on two quiet cores; beside other
+# Replay, sums and scaling as in benchmarks/RESULTS.md, 20 minutes on two quiet cores; beside other
 # libraries once `make peers` has installed them.
 WORK := --network.layer_norm=False --network.scale_observations=False --objective.double=False \
 	--replay.n_step=1 --vector_steps_per_iteration=1 --updates_per_iteration=1 \
