@@ -83,6 +83,7 @@ def test_nothing_can_be_found_in_a_tree_of_zeros():
         lambda: kernels.draw_leaves(np.ones(8), np.zeros(2), slots(0), np.zeros(2)),
         lambda: kernels.draw_leaves(np.ones(8), np.zeros(2), slots(0, 0), np.zeros(1)),
         lambda: kernels.weigh_leaves(np.ones(2), 0.5, np.zeros(3, dtype=np.float32)),
+        lambda: kernels.weigh_leaves(np.ones(0), 0.5, np.zeros(0, dtype=np.float32)),
         lambda: kernels.value_priorities(np.ones(2, dtype=np.float32), 0, 0.5, np.zeros(3)),
     ],
 )

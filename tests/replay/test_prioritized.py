@@ -53,6 +53,17 @@ def test_frequencies_and_weights_are_the_papers():
     assert stats.chisquare(counts, expected).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_priorities_of_any_type_and_stride(dtype, stride):
+    world = prioritized_world()
+    slots = np.flatnonzero(world.sampler._tree.leaves > 0)[:3]
+    priority = torch.tensor([0.25, 9.0, 1.0, 9.0, 4.0, 9.0], dtype=dtype)[: 3 * stride : stride]
+    world.sampler.update_priorities(slots, priority)
+    expected = (priority.double().numpy() + FLOOR) ** PRIORITY_EXPONENT
+    assert world.sampler._tree.leaves[slots] == pytest.approx(expected, rel=1e-12)
+
+
 def test_new_transitions_enter_with_the_highest_priority():
     world = prioritized_world()
     set_all_priorities(world, lambda frame: 25.0)
