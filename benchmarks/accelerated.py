@@ -17,10 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hvd_dqn.stages import STAGES
-from hvd_dqn.tools.bench.report import number, print_table, spread
+from hvd_dqn.tools.bench.report import number, print_table, spread, write
 
 WORK = [
     "dqn",
@@ -72,6 +74,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every measurement here")
     parser.add_argument("words", nargs="*", help="options of hvd-dqn train, behind --")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch finds no GPU here: --device cpu measures what a machine without one can do")
     without = set() if arguments.device == "cuda" else OF_A_GPU
     rows: dict[str, dict[str, str]] = {}
     for name, options in ROWS.items():
@@ -82,8 +86,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, options in rows.items():
             runs[name].append(measure(options, arguments))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(runs, indent=2) + "\n")
+    write("accelerated", {"runs": runs}, arguments.json)
     base = statistics.median(run["env_steps_per_second"] for run in runs["eager"])
     table = []
     for name, each in runs.items():

@@ -13,7 +13,6 @@ cycle.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from hvd_dqn.distributed.flat import Digest
 from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.tools.bench.report import machine
+from hvd_dqn.tools.bench.report import write
 from hvd_dqn.training import train
 
 COUNTED, WARM_UP = 48, 16
@@ -211,10 +210,8 @@ def report(everyone: list[dict[str, list[float]]], cycles: int, file: Path | Non
             f"| {np.median(nothing / slowest):.2f} |"
         )
     if file is not None:
-        command = " ".join(["python", "benchmarks/averaging.py", *sys.argv[1:]])
         milliseconds = {name: times.round(4).tolist() for name, times in blocks.items()}
-        result = machine() | {"command": command, "milliseconds": milliseconds}
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        write("averaging", {"milliseconds": milliseconds}, file)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hvd_dqn.tools.bench.report import machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -88,6 +91,7 @@ def one_run(arguments: argparse.Namespace, seed: int, ranks: int) -> dict[str, A
         "last_evaluation_mean": evaluations[-1]["evaluation/return_mean"],
         "reached_env_steps": reached and reached["env_steps"],
         "reached_updates": reached and reached["updates"],
+        "reached_seconds": reached and round(reached["seconds"], 1),
         "seconds": round(seconds, 1),
     }
     print(f"{arguments.preset}, {ranks} ranks: {run}", file=sys.stderr, flush=True)
@@ -99,19 +103,10 @@ def report(arguments: argparse.Namespace, ranks: int, runs: list[dict[str, Any]]
     good = [run for run in runs if run["closing_mean"] >= arguments.threshold]
     reached = [run for run in runs if run["reached_env_steps"] is not None]
     scores = [run["closing_mean"] for run in runs]
+    deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
     RESULTS.mkdir(exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=RESULTS.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     facts = {
-        "commit": commit.stdout.strip(),
-        "command": " ".join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **machine(),
         "preset": arguments.preset,
         "ranks": ranks,
         "threshold": arguments.threshold,
@@ -126,9 +121,11 @@ def report(arguments: argparse.Namespace, ranks: int, runs: list[dict[str, Any]]
 
     print(
         f"| {arguments.preset}{label} | {ranks} | {len(good)} of {len(runs)} "
-        f"| {statistics.fmean(scores):.1f} ({min(scores):.1f} … {max(scores):.1f}) "
+        f"| {statistics.fmean(scores):.1f} ± {deviation:.1f} "
+        f"({min(scores):.1f} … {max(scores):.1f}) "
         f"| {statistics.fmean(run['last_evaluation_mean'] for run in runs):.1f} "
         f"| {median('reached_env_steps')} / {median('reached_updates')} "
+        f"| {median('reached_seconds')} "
         f"| {statistics.median(run['seconds'] for run in runs):.0f} |",
         flush=True,
     )

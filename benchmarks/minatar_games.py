@@ -145,7 +145,7 @@ def print_table(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> No
                 if (run["agent"], run["game"]) == (agent, game)
                 and run["env_steps"] == arguments.env_steps
             ]
-            cells.append(f"{statistics.fmean(scores):.1f} ± {statistics.pstdev(scores):.1f}")
+            cells.append(f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}")
         print(f"| {game} | " + " | ".join(cells) + " |")
 
 

@@ -14,11 +14,9 @@ import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from hvd_dqn.tools.bench.replay import (
     filled,
     time_samples,
 )
+from hvd_dqn.tools.bench.report import machine
 
 RESULTS = Path(__file__).parent / "results" / "replay.json"
 
@@ -250,9 +249,7 @@ def main() -> None:
                 print(row, flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     facts = {
-        "command": " ".join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        **machine(),
         "versions": {
             name: importlib.metadata.version(package)
             for name, (_, package) in CONTESTANTS.items()

@@ -44,6 +44,8 @@ def room_for(path: Path | None) -> None:
     """Before there is something to write: that it can be. `UserError` where it cannot."""
     if path is None:
         return
+    if path.is_dir():
+        raise UserError(f"{path} is a directory", "name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -240,8 +240,11 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the checkout this package runs from, if it is one; `-dirty` behind it where its
+    files were changed since.
+    """
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:
         return subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=5

@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "exam
 SECONDS = 120
 ELSEWHERE = {
     r"git clone|cd hvd_dqn|source .venv|make (train|test|setup)$|pip install -e": ".ci/run",
-    r"srun |module load|squeue|tail -f rainbow": "tests/cluster/test_slurm.py",
+    r"salloc |srun |module load|squeue|tail -f rainbow": "tests/cluster/test_slurm.py",
     r"hvd-dqn summary runs/rainbow-\*": "tests/cluster/test_slurm.py",
     r".* -H a:\d,b:\d": "tests/cluster/test_ssh.py",
     r"docker |mkdir -p -m 1777 runs": "tests/container/try.sh",

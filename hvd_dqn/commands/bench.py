@@ -44,10 +44,16 @@ class ReplayBench:
 
 @dataclass(frozen=True, kw_only=True)
 class AllreduceBench:
-    """How long sums over the ranks of this launch take, beside plain MPI and a ring's bound."""
+    """How long sums over the ranks of this launch take, beside a library's own and a ring's bound:
+    horovodrun -np 2 hvd-dqn bench allreduce
+    """
 
     backend: Literal["horovod", "mpi"] = "horovod"
     """What sums."""
+    beside: Literal["auto", "mpi", "nccl", "gloo"] = "auto"
+    """The library whose own sums stand beside it: mpi4py's in the host's memory, or torch's; auto:
+    NCCL where ours go by it, else mpi.
+    """
     seconds: float = 1.0
     """How long to measure every size."""
     json: OptionalFile = None
@@ -134,7 +140,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
-    from hvd_dqn.tools.bench.replay import measure_replay, print_replay
+    from hvd_dqn.tools.bench.replay import measure_replay, print_replay, require_room
     from hvd_dqn.tools.bench.report import finish
 
     _no_words(words)
@@ -142,6 +148,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
     _at_least(options.rounds, "rounds")
     _at_least(min(options.capacity, default=0), "capacity", 1000)
     room_for(options.json)
+    require_room(max(options.capacity))
     rows = measure_replay(options.capacity, options.rounds)
     print_replay(rows)
     finish("replay", {"rows": rows}, options.json)
@@ -151,6 +158,8 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
 def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
     _no_words(words)
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
+    if options.seconds <= 0:
+        raise UserError(f"--seconds {options.seconds:g}", "must be above 0")
     room_for(options.json)
     launch = detect_launch()
     comm = connect(options.backend if launch is not None and launch.world_size > 1 else "local")
@@ -161,7 +170,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
         from hvd_dqn.tools.bench.allreduce import measure_allreduce, print_allreduce
         from hvd_dqn.tools.bench.report import finish
 
-        result = measure_allreduce(comm, seconds=options.seconds)
+        result = measure_allreduce(comm, seconds=options.seconds, beside=options.beside)
         if comm.is_root:
             print_allreduce(result)
             finish("allreduce", result, options.json)
@@ -170,7 +179,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
-    from hvd_dqn.tools.bench.report import finish
+    from hvd_dqn.tools.bench.report import finish, write
     from hvd_dqn.tools.bench.scaling import (
         measure_scaling,
         plot_scaling,
@@ -180,7 +189,9 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
 
     _not_in_a_launch("scaling")
     options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
-    _at_least(min(options.rounds, options.records, *options.ranks), "ranks, rounds and records")
+    _at_least(options.rounds, "rounds")
+    _at_least(options.records, "records")
+    _at_least(min(options.ranks, default=0), "ranks")
     if max(options.ranks) > 1:
         require_launcher(options.launcher)
     room_for(options.json)
@@ -193,6 +204,7 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
         rounds=options.rounds,
         records=options.records,
         launcher=options.launcher,
+        keep=lambda so_far: write("scaling", so_far, options.json),
     )
     print_scaling(result)
     if options.plot is not None:
@@ -202,38 +214,42 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
-    from hvd_dqn.tools.bench.compare import measure_peers, measure_ways, print_peers, print_ways
-    from hvd_dqn.tools.bench.report import finish
+    from hvd_dqn.tools.bench import compare
+    from hvd_dqn.tools.bench.report import finish, write
     from hvd_dqn.tools.bench.scaling import require_launcher
 
     _not_in_a_launch("compare")
     options = parse(CompareBench, flags, program="hvd-dqn bench compare")
-    _at_least(min(options.rounds, *options.num_envs), "rounds and num-envs")
+    _at_least(options.rounds, "rounds")
+    _at_least(min(options.num_envs, default=0), "num-envs")
     _at_least(options.records, "records", 3)
     if options.ranks:
         _at_least(options.ranks, "ranks", 2)
         require_launcher(options.launcher)
+    elif options.python is None:
+        raise UserError("--ranks 0 without --python", "there is nothing to compare")
     room_for(options.json)
     results: dict[str, object] = {}
     if options.python is not None:
-        peers = measure_peers(
+        results["peer_versions"] = compare.peer_versions(options.python)
+        results["peers"] = peers = compare.measure_peers(
             options.python,
             rounds=options.rounds,
             records=options.records,
             num_envs=options.num_envs,
+            keep=lambda so_far: write("compare", results | {"peers": so_far["runs"]}, options.json),
         )
-        print_peers(peers)
-        results["peers"] = peers
+        compare.print_peers(peers)
     if options.ranks:
-        ways = measure_ways(
+        results["ways"] = ways = compare.measure_ways(
             words or ["cartpole", "--distributed.threads_per_rank=1"],
             ranks=options.ranks,
             rounds=options.rounds,
             records=options.records,
             launcher=options.launcher,
+            keep=lambda so_far: write("compare", results | {"ways": so_far["runs"]}, options.json),
         )
-        print_ways(ways, options.ranks)
-        results["ways"] = ways
+        compare.print_ways(ways, options.ranks)
     finish("compare", results, options.json)
     return EXIT_OK
 
@@ -267,7 +283,7 @@ _USAGE = """usage: hvd-dqn bench NAME [OPTIONS] [-- PRESET [--section.field VALU
 
   train      env steps and updates a second, and where the time goes
   replay     drawing batches, beside a plain copy of their bytes
-  allreduce  sums over the ranks of this launch, beside plain MPI
+  allreduce  sums over the ranks of this launch, beside plain MPI or NCCL
   scaling    one rank and several, efficiency, and predictions for more
   compare    the same work beside other libraries
 

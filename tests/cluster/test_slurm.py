@@ -283,6 +283,25 @@ def test_the_doctor_of_all_ranks(slurm, tmp_path):
     assert "hvd-dqn: not well: directory" in said
 
 
+def test_scaling_over_two_nodes(slurm, tmp_path):
+    tiny = "cartpole --network.hidden_sizes=16 --logging.period_env_steps=48"
+    text = (
+        f"{sys.executable} -m hvd_dqn bench scaling --launcher 'srun --mpi=pmix --overlap' "
+        f"--rounds 1 --records 2 --json scaling.json -- {tiny} --learning_starts_env_steps=100"
+    )
+    number = slurm.run(
+        *("sbatch", "--parsable", "-N2", "--ntasks-per-node=1", "--output=out"),
+        *(f"--chdir={tmp_path}", "--wrap", text),
+    )
+    state, said = slurm.wait(number), (tmp_path / "out").read_text()
+    assert state == "COMPLETED", said
+    result = json.loads((tmp_path / "scaling.json").read_text())
+    assert [(run["ranks"], run["hosts"]) for run in result["runs"]] == [(1, 1), (2, 2), (2, 2)]
+    assert result["allreduce"]["hosts"] == 2
+    assert "as these 2 on 2 hosts" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scaling.json"]
+
+
 @pytest.mark.long
 def test_what_is_wrong_is_told_in_a_line_and_not_tried_again(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", env_steps=1200)

@@ -1,62 +1,84 @@
-"""How long a sum over ranks takes, beside plain MPI and the bound of a ring."""
+"""How long a sum over ranks takes, beside a plain library's and the bound of a ring."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import select_device
+from hvd_dqn.tools.bench.plain import MpiSums, PlainSums, TorchSums
 from hvd_dqn.tools.bench.report import number, print_table
 
 SIZES = tuple(4 * 4**power for power in range(13))
 _SECONDS_A_SIZE = 1.0
 _MOST_ROUNDS = 400
-_NEIGHBOURS_BYTES = 16 * 2**20
+_WARM_UP = 3
 
 
 def measure_allreduce(
-    comm: Communicator, sizes: Sequence[int] = SIZES, seconds: float = _SECONDS_A_SIZE
+    comm: Communicator,
+    sizes: Sequence[int] = SIZES,
+    seconds: float = _SECONDS_A_SIZE,
+    beside: str = "auto",
 ) -> dict[str, Any]:
-    """Seconds of one sum by our backend and by plain MPI, in turn, for every size in bytes; and the
-    bandwidth between two neighbours of the ring. Collective; there are two ranks or more.
+    """Seconds of one sum by our backend, by a plain library, and of the messages between neighbours
+    that a ring of that library consists of, in turn, for every size in bytes. The library is
+    `"mpi"`, in the host's memory, or torch's `"nccl"` or `"gloo"`; `"auto"`: NCCL where our sums go
+    by it, else MPI. Collective; there are two ranks or more.
     """
     from mpi4py import MPI
 
     device = select_device("auto", comm.local_rank)
-    world = MPI.COMM_WORLD
+    world, ranks = MPI.COMM_WORLD, comm.world_size
+    library = beside if beside != "auto" else "nccl" if comm.route == "NCCL" else "mpi"
+    plain: PlainSums = MpiSums() if library == "mpi" else TorchSums(comm, library)
+    plain_device = device if library == "nccl" else torch.device("cpu")
     rows = []
     for size in sizes:
         ours = torch.ones(size // 4, device=device)
-        plain = np.ones(size // 4, dtype=np.float32)
+        theirs = torch.ones(size // 4, device=plain_device)
+        away = torch.ones(max(1, size // 4 // ranks), device=plain_device)
+        here = torch.empty_like(away)
 
         def by_us(tensor: torch.Tensor = ours, name: str = f"bench.{size}") -> None:
             comm.start_sum(tensor, name)
             comm.finish_sum()
+            if tensor.is_cuda:
+                torch.cuda.synchronize(tensor.device)
 
-        def by_mpi(values: np.ndarray = plain) -> None:
-            world.Allreduce(MPI.IN_PLACE, values)
+        def by_them(tensor: torch.Tensor = theirs) -> None:
+            plain.sum(tensor)
 
-        times = _in_turn(world, [by_us, by_mpi], seconds)
-        rows.append({"bytes": size, "ours": times[0], "mpi": times[1]})
+        def round_the_ring(away: torch.Tensor = away, here: torch.Tensor = here) -> None:
+            for _ in range(2 * (ranks - 1)):
+                plain.exchange(away, here)
+
+        times = _in_turn(world, [by_us, by_them, round_the_ring], seconds)
+        rows.append({"bytes": size, "ours": times[0], "plain": times[1], "messages": times[2]})
     return {
-        "ranks": comm.world_size,
+        "ranks": ranks,
+        "hosts": len(set(comm.gather(hostname()))),
+        "mpi": MPI.Get_library_version().partition(",")[0].strip(),
         "backend": comm.backend,
         "device": str(device),
+        "plain": plain.name,
+        "plain_device": plain_device.type,
         "sizes": rows,
-        "neighbours_bytes_per_second": _bandwidth(world),
     }
 
 
 def _in_turn(world: Any, calls: Sequence[Callable[[], None]], seconds: float) -> list[list[float]]:
     """Seconds of each call, taken in turn; a round counts for the slowest rank."""
     times: list[list[float]] = [[] for _ in calls]
-    rounds = 3
+    rounds = _WARM_UP
     turn = 0
     while turn < rounds:
         for kept, call in zip(times, calls, strict=True):
@@ -66,10 +88,10 @@ def _in_turn(world: Any, calls: Sequence[Callable[[], None]], seconds: float) ->
             mine = time.perf_counter() - began
             kept.append(_slowest(world, mine))
         turn += 1
-        if turn == 3:  # the same on every rank: the times are those of the slowest
+        if turn == _WARM_UP:  # the same on every rank: the times are those of the slowest
             whole = sum(statistics.median(kept) for kept in times)
-            rounds = 3 + max(5, min(_MOST_ROUNDS, int(seconds / whole)))
-    return [kept[3:] for kept in times]
+            rounds = _WARM_UP + max(5, min(_MOST_ROUNDS, int(seconds / whole)))
+    return [kept[_WARM_UP:] for kept in times]
 
 
 def _slowest(world: Any, mine: float) -> float:
@@ -78,69 +100,89 @@ def _slowest(world: Any, mine: float) -> float:
     return float(everyones.max())
 
 
-def _bandwidth(world: Any) -> float:
-    """Bytes a second that every rank can send to the next while it takes as many from the one
-    before.
-    """
-    rank, size = world.Get_rank(), world.Get_size()
-    away = np.ones(_NEIGHBOURS_BYTES, dtype=np.uint8)
-    here = np.empty_like(away)
-    seconds = []
-    for _ in range(20):
-        world.Barrier()
-        began = time.perf_counter()
-        world.Sendrecv(away, (rank + 1) % size, recvbuf=here, source=(rank - 1) % size)
-        seconds.append(_slowest(world, time.perf_counter() - began))
-    return _NEIGHBOURS_BYTES / statistics.median(seconds[5:])
+class SumModel(NamedTuple):
+    """What a sum over ranks takes, from sums that were measured."""
+
+    ranks: int
+    """So many took part."""
+    latency: float
+    """Seconds of the smallest sum."""
+    beta: float
+    """Seconds a byte that passes between neighbours."""
+
+    @property
+    def alpha(self) -> float:
+        """Seconds of one message of a ring's 2·(N - 1)."""
+        return self.latency / (2 * (self.ranks - 1))
+
+    def ring(self, ranks: int, size: int) -> float:
+        """Seconds of a ring of so many ranks: 2·(N - 1)·α + 2·(N - 1)/N·S·β."""
+        return 2 * (ranks - 1) * (self.alpha + size / ranks * self.beta)
+
+    def halving(self, ranks: int, size: int) -> float:
+        """Seconds where messages are halved and doubled (Rabenseifner's algorithm; a tree's number
+        of messages): as many bytes, in log N steps.
+        """
+        steps = math.log2(ranks) / math.log2(self.ranks)
+        return steps * self.latency + 2 * (ranks - 1) / ranks * size * self.beta
 
 
-def fit(result: dict[str, Any]) -> tuple[float, float]:
-    """α, the seconds of one message of a ring's 2·(N − 1), and β, the seconds a byte between
-    neighbours, of a sum by our backend: the smallest size gives the one, the largest the other.
+def model_sums(result: dict[str, Any], size: int) -> SumModel:
+    """Such that so many ranks as were measured take what they took for `size` bytes, by a straight
+    line between the sizes next to it.
     """
     ranks = result["ranks"]
-    first, last = result["sizes"][0], result["sizes"][-1]
-    latency = statistics.median(first["ours"])
-    alpha = latency / (2 * (ranks - 1))
-    moved = 2 * (ranks - 1) / ranks * last["bytes"]
-    beta = max(statistics.median(last["ours"]) - latency, 0.0) / moved
-    return alpha, beta
-
-
-def predicted_seconds(alpha: float, beta: float, ranks: int, size: int) -> float:
-    """Of a ring of so many ranks: 2·(N − 1)·α + 2·(N − 1)/N·S·β."""
-    return 2 * (ranks - 1) * (alpha + size / ranks * beta)
+    sizes = [row["bytes"] for row in result["sizes"]]
+    medians = [statistics.median(row["ours"]) for row in result["sizes"]]
+    measured = float(np.interp(size, sizes, medians))
+    moved = 2 * (ranks - 1) / ranks * size
+    return SumModel(ranks, medians[0], max(measured - medians[0], 0.0) / moved)
 
 
 def print_allreduce(result: dict[str, Any]) -> None:
     """One table."""
-    ranks, bandwidth = result["ranks"], result["neighbours_bytes_per_second"]
+    ranks, sizes = result["ranks"], result["sizes"]
+    steps = 2 * (ranks - 1)
+    bandwidth = max(
+        row["bytes"] / ranks * steps / statistics.median(row["messages"]) for row in sizes
+    )
     rows = []
-    for row in result["sizes"]:
-        ours, mpi = (statistics.median(row[name]) for name in ("ours", "mpi"))
-        bound = 2 * (ranks - 1) / ranks * row["bytes"] / bandwidth
+    for row in sizes:
+        ours, plain, messages = (
+            statistics.median(row[name]) for name in ("ours", "plain", "messages")
+        )
         rows.append(
             [
                 _size(row["bytes"]),
                 number(1e6 * ours),
                 number(1e6 * max(row["ours"])),
-                number(1e6 * mpi),
-                number(1e6 * bound),
+                number(1e6 * plain),
+                number(1e6 * messages),
+                number(1e6 * steps / ranks * row["bytes"] / bandwidth),
                 f"{row['bytes'] / ours / 1e9:.2f}",
+                f"{steps / ranks * row['bytes'] / ours / 1e9:.2f}",
             ]
         )
+    name = f"{result['plain']}, {result['plain_device']}"
+    hosts = "1 host" if result["hosts"] == 1 else f"{result['hosts']} hosts"
     print_table(
-        f"sums over {ranks} ranks by {result['backend']} on {result['device']}; neighbours "
-        "exchange "
-        f"{bandwidth / 1e9:.1f} GB/s",
-        ["size", "median µs", "longest µs", "plain MPI µs", "ring's bound µs", "GB/s"],
+        f"sums over {ranks} ranks on {hosts} by {result['backend']} on {result['device']}; B, the "
+        f"most that neighbours exchange by {result['plain']}, is {bandwidth / 1e9:.1f} GB/s",
+        [
+            "S",
+            "median µs",
+            "longest µs",
+            f"{name}, µs",
+            "a ring's messages, µs",
+            "2(N-1)/N·S/B, µs",
+            "S/time, GB/s",
+            "on the wire, GB/s",
+        ],
         rows,
     )
-    alpha, beta = fit(result)
-    print(
-        f"\nα = {number(1e6 * alpha)} µs a message · 1/β = {number(1e-9 / beta) if beta else '–'} "
-        "GB/s"
-    )
+    model = model_sums(result, sizes[-1]["bytes"])
+    rate = number(1e-9 / model.beta) if model.beta else "–"
+    print(f"\nα = {number(1e6 * model.alpha)} µs a message · 1/β = {rate} GB/s")
 
 
 def _size(count: int) -> str:

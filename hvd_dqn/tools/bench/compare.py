@@ -17,7 +17,14 @@ from typing import Any
 
 from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.tools.bench.report import number, print_table, spread
-from hvd_dqn.tools.bench.scaling import efficiencies, rates, run_bench, run_program
+from hvd_dqn.tools.bench.scaling import (
+    Keep,
+    efficiencies,
+    rates,
+    run_bench,
+    run_program,
+    say_rate,
+)
 
 PEERS = {
     "Stable-Baselines3": "with_stable_baselines3.py",
@@ -43,23 +50,46 @@ once a round, since its period of 10 env steps ends while steps are taken: every
 OURS = {"hvd_dqn": [], "hvd_dqn, compiled": ["--optimizer.compile=True"]}
 
 
+_VERSIONS = """
+import importlib.metadata, json, platform, sys
+found = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
+print(json.dumps({"python": platform.python_version()} | found))
+"""
+
+
+def peer_versions(python: Path) -> dict[str, str]:
+    """Of that Python and what is compared in it."""
+    packages = ["torch", "gymnasium", "numpy", "stable-baselines3", "tianshou", "torchrl"]
+    found: dict[str, str] = json.loads(_call(python, ["-c", _VERSIONS, *packages], "versions"))
+    return found
+
+
 def measure_peers(
-    python: Path, *, rounds: int, records: int, num_envs: Sequence[int]
+    python: Path, *, rounds: int, records: int, num_envs: Sequence[int], keep: Keep
 ) -> list[dict[str, Any]]:
-    """Every library in turn, `rounds` times, on one core each."""
-    runs = []
-    for _ in range(rounds):
+    """Every library in turn, `rounds` times, one thread each."""
+    runs: list[dict[str, Any]] = []
+    for number_of_round in range(rounds):
         for count in num_envs:
             total = WORK["learning_starts"] * 2 + records * WORK["record_env_steps"]
             work = WORK | {"num_envs": count, "total_env_steps": total}
             for name, script in PEERS.items():
-                rates = _peer(python, script, work)
-                runs.append({"name": name, "num_envs": count, "env_steps_per_second": rates})
+                path = Path(__file__).parent / "peers" / script
+                output = _call(python, [str(path), json.dumps(work)], script)
+                run = {"ranks": 1, **json.loads(output.splitlines()[-1])}
+                runs.append({"name": name, "num_envs": count} | run)
+                _note(number_of_round, runs, keep)
             for name, options in OURS.items():
                 words = [*our_words(work), *options]
                 ours = run_bench(["train", "--records", str(records), "--", *words], 1, "")
                 runs.append({"name": name, "num_envs": count} | ours)
+                _note(number_of_round, runs, keep)
     return runs
+
+
+def _note(number_of_round: int, runs: list[dict[str, Any]], keep: Keep) -> None:
+    say_rate(f"round {number_of_round + 1}, {runs[-1]['name']}", runs[-1])
+    keep({"runs": runs})
 
 
 def our_words(work: Mapping[str, Any]) -> list[str]:
@@ -85,11 +115,11 @@ def our_words(work: Mapping[str, Any]) -> list[str]:
     return ["cartpole", *(f"--{name}={value}" for name, value in options.items())]
 
 
-def _peer(python: Path, script: str, work: Mapping[str, Any]) -> list[float]:
-    path = Path(__file__).parent / "peers" / script
+def _call(python: Path, words: Sequence[str], name: str) -> str:
+    """What the peers' Python prints."""
     try:
         done = subprocess.run(
-            [str(python), str(path), json.dumps(work)],
+            [str(python), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -99,9 +129,8 @@ def _peer(python: Path, script: str, work: Mapping[str, Any]) -> list[float]:
         raise UserError(f"{python}: {error.strerror}", "make peers, or --python PATH") from error
     if done.returncode != 0:
         print(done.stderr[-2000:], file=sys.stderr)
-        raise RunError(f"{script} ended in {done.returncode}: its last lines are above")
-    rates: list[float] = json.loads(done.stdout.splitlines()[-1])["env_steps_per_second"]
-    return rates
+        raise RunError(f"{name} ended in {done.returncode}: its last lines are above")
+    return done.stdout
 
 
 def print_peers(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -122,7 +151,7 @@ def print_peers(runs: Sequence[Mapping[str, Any]]) -> None:
             ratios = ["" if name in OURS else number(medians[us] / medians[name]) for us in OURS]
             rows.append([str(count), name, str(spread(values)), *ratios])
     print_table(
-        "CartPole by rl-baselines3-zoo's settings, one core",
+        "CartPole by rl-baselines3-zoo's settings, one thread",
         [
             "environments",
             "library",
@@ -142,31 +171,39 @@ WAYS: dict[str, list[str]] = {
         "--distributed.average=delayed_gradients",
     ],
 }
-DOCUMENTED = {"DistributedOptimizer": "horovod", "DistributedDataParallel, Gloo": "ddp"}
+DOCUMENTED = {
+    "DistributedOptimizer": "horovod",
+    "DistributedOptimizer, our waiting": "horovod-asleep",
+    "DistributedDataParallel, Gloo": "ddp",
+}
 
 
 def measure_ways(
-    words: Sequence[str], *, ranks: int, rounds: int, records: int, launcher: str
+    words: Sequence[str], *, ranks: int, rounds: int, records: int, launcher: str, keep: Keep
 ) -> list[dict[str, Any]]:
     """Every way of averaging on one rank and on `ranks`, in turn."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     for number_of_round in range(rounds):
         for count in (1, ranks):
             for name, kind in DOCUMENTED.items():
                 program = ["-m", "hvd_dqn.tools.bench.documented", kind, str(records)]
                 result = run_program(program, words, count, launcher)
                 runs.append({"name": name, "round": number_of_round} | result)
+                _note(number_of_round, runs, keep)
             for name, options in WAYS.items():
                 if count == 1 and "backend" in " ".join(options):
                     continue  # one rank has no backend
                 train = ["train", "--records", str(records), "--", *words, *options]
                 result = run_bench(train, count, launcher)
                 runs.append({"name": name, "round": number_of_round} | result)
+                _note(number_of_round, runs, keep)
     return runs
 
 
 def print_ways(runs: Sequence[Mapping[str, Any]], ranks: int) -> None:
-    """Env steps a second on one rank and on several; efficiency is against the same way alone."""
+    """Env steps a second on one rank and on several; efficiency is against the same way alone,
+    which for mpi4py is ours: one rank has nobody to send anything to.
+    """
     exact, late, *_ = WAYS
     rows = []
     for name in (*DOCUMENTED, *WAYS):

@@ -1,10 +1,12 @@
 """Data parallelism as the documentation of Horovod and of torch shows it, in this project's loop:
 
-    horovodrun -np 2 python -m hvd_dqn.tools.bench.documented {horovod,ddp} RECORDS FILE PRESET …
+    horovodrun -np 2 python -m hvd_dqn.tools.bench.documented KIND RECORDS FILE PRESET …
 
 Environments, replay, network and loss are this project's; gradients go parameter by parameter
-through `horovod.torch.DistributedOptimizer`, or through `DistributedDataParallel` over Gloo. Writes
-what `hvd-dqn bench train` writes.
+through `horovod.torch.DistributedOptimizer`, KIND `horovod`, or through `DistributedDataParallel`
+over Gloo, KIND `ddp`, with no Horovod in the process. Horovod's thread looks every millisecond, as
+it does by itself; by KIND `horovod-asleep` as this project sets it. Writes what `hvd-dqn bench
+train` writes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import os
 import sys
 import tempfile
 import time
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.signals import StopRequest
 from hvd_dqn.start import plan
 from hvd_dqn.structs import Batch, Progress
+from hvd_dqn.tools.bench.plain import join
 from hvd_dqn.tools.bench.training import WARM_UP, shortened
 from hvd_dqn.training import iterate
 from hvd_dqn.watchdog import Watchdog
@@ -52,7 +54,7 @@ class DocumentedLearner:
         self._optimizer: Any = torch.optim.Adam(
             self._online.parameters(), lr=config.optimizer.learning_rate
         )
-        if kind == "horovod":
+        if kind != "ddp":
             import horovod.torch as hvd
 
             hvd.broadcast_parameters(self._online.state_dict(), root_rank=0)
@@ -83,20 +85,15 @@ class DocumentedLearner:
 def main() -> None:
     """Measure on every rank of this launch; the root writes."""
     kind, records, file, *words = sys.argv[1:]
-    os.environ.setdefault("HOROVOD_CYCLE_TIME", "1")  # Horovod's own; ours would have it asleep
+    if kind == "horovod":
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "1")
     config = parse_train(words).config
-    comm = connect("horovod" if kind == "horovod" else "auto")
+    comm = connect("mpi" if kind == "ddp" else "horovod")
     config = shortened(config, records=int(records), world_size=comm.world_size)
     with tempfile.TemporaryDirectory() as scratch:  # the root's is everybody's
         place = Path(comm.gather(scratch)[0])
-        if kind == "ddp":
-            torch.distributed.init_process_group(
-                "gloo",
-                init_method=f"file://{place}/store",
-                rank=comm.rank,
-                world_size=comm.world_size,
-                timeout=timedelta(seconds=60),
-            )
+        if kind == "ddp" and comm.world_size > 1:
+            join(comm, "gloo")
         rates = measure(config, comm, RunDirectory(place / "run"), kind)
         comm.gather("")  # nobody needs it any more
     if comm.is_root:

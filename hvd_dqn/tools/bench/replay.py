@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hvd_dqn.errors import UserError
+from hvd_dqn.memory import available_bytes
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSampler
 from hvd_dqn.tools.bench.report import number, print_table, spread
 
@@ -84,6 +86,17 @@ def filled(capacity: int, prioritized: bool) -> tuple[Callable[[], Any], Callabl
         lambda: replay.sample(_EXPONENT),
         lambda batch: replay.update_priorities(batch.slot, priority),
     )
+
+
+def require_room(capacity: int) -> None:
+    """`UserError` where so many rows do not fit in what memory is left."""
+    needed = capacity * FRAME[0] * FRAME[1]
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise UserError(
+            f"--capacity {capacity:,}: its frames need {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are left"
+        )
 
 
 def time_samples(

@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
     """What the figures belong to."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "command": " ".join(["hvd-dqn", *sys.argv[1:]]),
+        "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "cpu": _cpu(),
@@ -54,6 +54,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions(),
     }
+
+
+def _program(path: Path) -> str:
+    if path.parent.name == "benchmarks":
+        return f"python benchmarks/{path.name}"
+    return "hvd-dqn"
 
 
 def _cpu() -> str:
@@ -79,9 +85,17 @@ def finish(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
     """Say on which machine it was, and write everything where that is asked for."""
     facts = machine()
     gpus = f" · {', '.join(facts['gpus'])}" if facts["gpus"] else ""
-    print(f"\n{facts['cpu']} · {facts['cores']} cores{gpus} · {facts['date']}", flush=True)
-    if path is not None:
-        try:
-            path.write_text(json.dumps({"kind": kind, **facts, **results}, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    commit = f" · {facts['commit'][:9]}" if facts["commit"] else ""
+    commit += " with changes" if (facts["commit"] or "").endswith("-dirty") else ""
+    print(f"\n{facts['cpu']} · {facts['cores']} cores{gpus} · {facts['date']}{commit}", flush=True)
+    write(kind, results, path)
+
+
+def write(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
+    """What has been measured so far, where it is asked for."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps({"kind": kind, **machine(), **results}, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -8,37 +8,54 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hvd_dqn.command_line import parse_train
 from hvd_dqn.errors import RunError, UserError
-from hvd_dqn.tools.bench.allreduce import fit, predicted_seconds
+from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.tools.launching.launchers import environment, environment_of_a_launch
 
 _PREDICTED = (8, 16, 64, 256, 1024)
 
 
+Keep = Callable[[dict[str, Any]], None]
+"""Is given everything measured so far, after every run: what comes last may fail."""
+
+
 def measure_scaling(
-    words: Sequence[str], ranks: Sequence[int], *, rounds: int, records: int, launcher: str
+    words: Sequence[str],
+    ranks: Sequence[int],
+    *,
+    rounds: int,
+    records: int,
+    launcher: str,
+    keep: Keep,
 ) -> dict[str, Any]:
     """Every number of ranks, in turn, `rounds` times: weakly (each rank as much as one alone), and
     strongly (all ranks together as much, where that can be divided).
     """
     config = parse_train(words).config
     whole = {"env.num_envs": config.env.num_envs, "replay.batch_size": config.replay.batch_size}
+    undivided = [count for count in ranks if any(value % count for value in whole.values())]
+    for count in undivided:
+        what = " and ".join(f"{name} {value}" for name, value in whole.items())
+        say(f"no strong scaling on {count} ranks, by which {what} cannot be divided")
     runs: list[dict[str, Any]] = []
     for number_of_round in range(rounds):
         for count in ranks:
             by_mode = {"weak": list(words)}
-            if count > 1 and not any(value % count for value in whole.values()):
+            if count > 1 and count not in undivided:
                 share = [f"--{name}={value // count}" for name, value in whole.items()]
                 by_mode["strong"] = [*words, *share]
             for mode, these in by_mode.items():
-                run = _train(these, count, records, launcher)
+                train = ["train", "--records", str(records), "--", *these]
+                run = run_bench(train, count, launcher)
                 runs.append(run | {"mode": mode, "round": number_of_round})
+                say_rate(f"round {number_of_round + 1}, {mode}", runs[-1])
+                keep({"runs": runs, "allreduce": None})
     allreduce = None
     if max(ranks) > 1:
         backend = "mpi" if config.distributed.backend == "mpi" else "horovod"
@@ -47,8 +64,16 @@ def measure_scaling(
     return {"runs": runs, "allreduce": allreduce}
 
 
-def _train(words: Sequence[str], ranks: int, records: int, launcher: str) -> dict[str, Any]:
-    return run_bench(["train", "--records", str(records), "--", *words], ranks, launcher)
+def say(line: str) -> None:
+    """To whoever waits."""
+    print(f"hvd-dqn bench: {line}", file=sys.stderr, flush=True)
+
+
+def say_rate(what: str, run: Mapping[str, Any]) -> None:
+    """How fast a run was."""
+    count = run["ranks"]
+    rate = number(statistics.median(run["env_steps_per_second"]))
+    say(f"{what}, {count} rank{'s' if count > 1 else ''}: {rate} env steps/s")
 
 
 def require_launcher(launcher: str) -> None:
@@ -67,8 +92,12 @@ def run_program(
     program: Sequence[str], words: Sequence[str], ranks: int, launcher: str
 ) -> dict[str, Any]:
     """What Python, called with `program`, a file's name and `words`, writes into that file."""
-    before = [*launcher.split(), "-np", str(ranks)] if ranks > 1 else []
-    with tempfile.TemporaryDirectory() as scratch, environment_of_a_launch(before) as its_own:
+    before = [*launcher.split(), _flag(launcher), str(ranks)] if ranks > 1 else []
+    with (
+        # Here, as the runs' own directories: rank 0 may be on another host, with another /tmp.
+        tempfile.TemporaryDirectory(prefix=".hvd-dqn-bench-", dir=Path.cwd()) as scratch,
+        environment_of_a_launch(before) as its_own,
+    ):
         path = Path(scratch) / "bench.json"
         command = [sys.executable, *program, str(path), *words]
         done = subprocess.run(
@@ -80,11 +109,22 @@ def run_program(
             env=its_own,
             check=False,
         )
-        if done.returncode != 0 or not path.exists():
+        if done.returncode != 0:
             print(done.stdout, file=sys.stderr)
             raise RunError(f"{ranks} ranks ended in {done.returncode}: their output is above")
+        if not path.exists():
+            print(done.stdout, file=sys.stderr)
+            raise RunError(
+                f"rank 0 wrote nothing that is to be seen here in {Path.cwd()}: where it runs on "
+                "another host, the directory must be one that both share"
+            )
         result: dict[str, Any] = json.loads(path.read_text())
         return result
+
+
+def _flag(launcher: str) -> str:
+    """What stands before the number of ranks: mpirun and srun know `-n`, horovodrun does not."""
+    return "-np" if Path(launcher.split()[0]).name == "horovodrun" else "-n"
 
 
 def rates(runs: Sequence[Mapping[str, Any]], ranks: int, **others: str) -> dict[int, float]:
@@ -157,8 +197,8 @@ def print_scaling(result: dict[str, Any]) -> None:
 
 
 class Prediction(NamedTuple):
-    """A ring of `ranks`: the seconds of its sum, and the efficiency where every update waits for
-    it, and where it has the next update's time.
+    """Of sums over `ranks` by one algorithm: their seconds, and the efficiency where every update
+    waits for its sum, and where that has the next update's time.
     """
 
     ranks: int
@@ -167,31 +207,66 @@ class Prediction(NamedTuple):
     late: float
 
 
-def predict(result: dict[str, Any], ranks: Sequence[int]) -> list[Prediction]:
-    """From an update on one rank, and the α and β found."""
-    alpha, beta = fit(result["allreduce"])
-    first = next(run for run in result["runs"] if run["ranks"] == 1)
-    update = 1 / statistics.median(first["updates_per_second"])
+def predict(
+    result: dict[str, Any], ranks: Sequence[int], seconds_of: Callable[[SumModel, int, int], float]
+) -> list[Prediction]:
+    """From an update on one rank, and α and β as found for sums of that size. What ranks lose to
+    each other otherwise is not in it.
+    """
+    update, size = _update_seconds(result), result["runs"][0]["parameter_bytes"]
+    model = model_sums(result["allreduce"], size)
     found = []
     for count in ranks:
-        seconds = predicted_seconds(alpha, beta, count, first["parameter_bytes"])
+        seconds = seconds_of(model, count, size)
         late = update / max(update, seconds)
         found.append(Prediction(count, seconds, update / (update + seconds), late))
     return found
 
 
+def _update_seconds(result: dict[str, Any]) -> float:
+    """On one rank, the median of the rounds."""
+    alone = [run["updates_per_second"] for run in result["runs"] if run["ranks"] == 1]
+    return 1.0 / float(statistics.median(map(statistics.median, alone)))
+
+
 def _print_predictions(result: dict[str, Any]) -> None:
-    first = next(run for run in result["runs"] if run["ranks"] == 1)
-    update = 1 / statistics.median(first["updates_per_second"])
-    size = first["parameter_bytes"]
-    rows = [
-        [f"{p.ranks:,}", number(1e3 * p.seconds), f"{p.exact:.2f}", f"{p.late:.2f}"]
-        for p in predict(result, _PREDICTED)
-    ]
+    runs = result["runs"]
+    size = runs[0]["parameter_bytes"]
+    model = model_sums(result["allreduce"], size)
+    measured = {
+        count: statistics.median(
+            efficiencies(rates(runs, count, mode="weak"), count, rates(runs, 1, mode="weak"))
+        )
+        for count in {run["ranks"] for run in runs}
+    }
+    counts = sorted({*measured, *_PREDICTED} - {1})
+    rows = []
+    for by_ring, by_halving in zip(
+        predict(result, counts, SumModel.ring),
+        predict(result, counts, SumModel.halving),
+        strict=True,
+    ):
+        cells = [f"{by_ring.ranks:,}"]
+        for p in (by_ring, by_halving):
+            cells += [number(1e3 * p.seconds), f"{p.exact:.2f}", f"{p.late:.2f}"]
+        seen = measured.get(by_ring.ranks)
+        rows.append([*cells, "–" if seen is None else f"{seen:.2f}"])
+    hosts = result["allreduce"]["hosts"]
     print_table(
-        f"predicted for a ring on this network: {size:,} bytes, updates of {number(1e3 * update)} "
-        "ms",
-        ["ranks", "sum, ms", "efficiency, exact", "one update late"],
+        f"weak scaling by sums alone, if more ranks were joined as these {model.ranks} on "
+        f"{hosts} host{'s' if hosts > 1 else ''}: {size:,} bytes, updates of "
+        f"{number(1e3 * _update_seconds(result))} ms, α {number(1e6 * model.alpha)} µs, 1/β "
+        f"{number(1e-9 / model.beta) if model.beta else '–'} GB/s",
+        [
+            "ranks",
+            "ring, ms",
+            "exact",
+            "one update late",
+            "2·log N messages, ms",
+            "exact",
+            "one update late",
+            "measured",
+        ],
         rows,
     )
 
@@ -218,14 +293,16 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
             counts, shares, (below, above), fmt="o-", capsize=3, label=f"{mode} scaling, measured"
         )
     if result["allreduce"] is not None:
-        ahead = predict(result, [2**power for power in range(1, 11)])
-        axes.plot([p.ranks for p in ahead], [p.exact for p in ahead], ":", label="weak, predicted")
-        axes.plot(
-            [p.ranks for p in ahead],
-            [p.late for p in ahead],
-            "--",
-            label="the same, one update late",
-        )
+        counts = [2**power for power in range(1, 11)]
+        for name, seconds_of, style in (
+            ("a ring", SumModel.ring, ":"),
+            ("2·log N messages", SumModel.halving, "--"),
+        ):
+            ahead = predict(result, counts, seconds_of)
+            exact, late = ([p.exact for p in ahead], [p.late for p in ahead])
+            label = f"weak, sums alone, {name}"
+            axes.plot(counts, exact, f"C2{style}", label=label)
+            axes.plot(counts, late, f"C3{style}", label=f"{label}, one update late")
     axes.set(xscale="log", xlabel="ranks", ylabel="efficiency", ylim=(0, 1.05))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(f"{runs[0]['preset']} by {runs[-1]['backend']}")

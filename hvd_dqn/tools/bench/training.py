@@ -9,8 +9,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.communicator import hostname
+from hvd_dqn.errors import AgreedError
 from hvd_dqn.run_directory import RunDirectory, default_path
 from hvd_dqn.stages import STAGES
 from hvd_dqn.tools.bench.report import number, print_table, spread
@@ -43,7 +47,20 @@ def shortened(config: Config, *, records: int, world_size: int) -> Config:
 
 
 def measure_training(config: Config, comm: Communicator, *, records: int) -> dict[str, Any]:
-    """Env steps and updates a second, record by record, and shares of the time. Collective."""
+    """Env steps and updates a second, record by record, and shares of the time. Collective.
+
+    `AgreedError` where a record is shorter than an iteration, and would hold nothing.
+    """
+    period, iteration = (
+        config.logging.period_env_steps,
+        config.env_steps_per_iteration(comm.world_size),
+    )
+    if period < iteration:
+        raise AgreedError(
+            f"logging.period_env_steps = {period} is less than the {iteration} env steps of an "
+            "iteration, so that a record would hold nothing",
+            f"--logging.period_env_steps={20 * iteration}",
+        )
     config = shortened(config, records=records, world_size=comm.world_size)
     path = Path(comm.gather(str(default_path("bench")))[0])
     run_dir = RunDirectory(path)
@@ -67,6 +84,8 @@ def measure_training(config: Config, comm: Communicator, *, records: int) -> dic
     return {
         "preset": config.preset,
         "ranks": comm.world_size,
+        "hosts": len(set(comm.gather(hostname()))),
+        "threads": torch.get_num_threads(),
         "backend": comm.backend,
         "average": config.distributed.average,
         "num_envs": config.env.num_envs,

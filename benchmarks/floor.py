@@ -1,0 +1,162 @@
+"""What an update of CartPole's network with its two env steps takes at least, and in whole runs: a
+table.
+
+    taskset -c 0 python benchmarks/floor.py --json benchmarks/results/floor.json
+
+rl-baselines3-zoo's settings, one environment and one thread, as in `hvd-dqn bench compare`. The
+parts that nobody can leave out are timed by themselves, in turn, in memory that stays in the
+caches; after each turn stand a plain and a compiled run, and what their stages took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hvd_dqn.tools.bench.compare import OURS, WORK, our_words
+from hvd_dqn.tools.bench.report import finish, print_table, spread
+from hvd_dqn.tools.bench.scaling import run_bench
+
+SIZES = (4, *WORK["hidden_sizes"], 2)
+LAYERS = list(pairwise(SIZES))
+PARAMETERS = sum((before + 1) * after for before, after in LAYERS)
+BATCH = WORK["batch_size"]
+ENV_STEPS = WORK["round_env_steps"] // WORK["round_updates"]
+LARGE = 1024
+SECONDS = 0.5
+
+
+def products() -> tuple[Callable[[], None], int]:
+    """The matrix products of an update, and their floating-point operations: both networks forward;
+    of the online one also all gradients of weights, and of inputs but the first's.
+    """
+    weights = [torch.rand(before, after) for before, after in LAYERS]
+    values = [torch.rand(BATCH, size) for size in SIZES]
+    of_weights = [torch.empty_like(weight) for weight in weights]
+    of_values = [torch.empty_like(value) for value in values]
+
+    def work() -> None:
+        for _ in range(2):
+            for layer, weight in enumerate(weights):
+                torch.mm(values[layer], weight, out=of_values[layer + 1])
+        for layer, weight in enumerate(weights):
+            torch.mm(values[layer].t(), values[layer + 1], out=of_weights[layer])
+            if layer:
+                torch.mm(values[layer + 1], weight.t(), out=of_values[layer])
+
+    counted = 4 * sum(a * b for a, b in LAYERS) - LAYERS[0][0] * LAYERS[0][1]
+    return work, 2 * BATCH * counted
+
+
+def adam() -> Callable[[], None]:
+    """torch's fused step on all parameters as one."""
+    parameters = torch.nn.Parameter(torch.rand(PARAMETERS))
+    parameters.grad = torch.rand_like(parameters)
+    return torch.optim.Adam([parameters], lr=1e-9, fused=True).step  # type: ignore[return-value]
+
+
+def env_steps() -> Callable[[], None]:
+    """Gymnasium's CartPole without its wrappers, reset where an episode ends."""
+    env = gym.make(WORK["env_id"]).unwrapped
+    env.reset(seed=0)
+    state = {"action": 0}
+
+    def work() -> None:
+        for _ in range(ENV_STEPS):
+            state["action"] ^= 1
+            if env.step(state["action"])[2]:
+                env.reset()
+
+    return work
+
+
+def acting() -> Callable[[], None]:
+    """A choice of action before every env step, by NumPy's products."""
+    rng = np.random.default_rng(0)
+    weights = [rng.random(layer, dtype=np.float32) for layer in LAYERS]
+
+    def work() -> None:
+        for _ in range(ENV_STEPS):
+            values = np.ones((1, SIZES[0]), np.float32)
+            for weight in weights:
+                values = values @ weight
+            values.argmax()
+
+    return work
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    """Of one call, the mean of half a second."""
+    work()
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < SECONDS:
+        work()
+        count += 1
+    return 1e3 * (time.perf_counter() - began) / count
+
+
+def main() -> None:
+    """Every part and every run, in turn."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--records", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="write every measurement here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    matrices = [torch.rand(LARGE, LARGE) for _ in range(3)]
+    large = 2 * LARGE**3
+    multiplied, operations = products()
+    parts = {
+        "matrix products": multiplied,
+        "Adam": adam(),
+        f"{ENV_STEPS} env steps": env_steps(),
+        f"{ENV_STEPS} forward passes for one environment": acting(),
+    }
+    words = our_words(WORK | {"num_envs": 1})
+    found: dict[str, list[float]] = {name: [] for name in ("fastest products", *parts, *OURS)}
+    stages: dict[str, list[dict[str, float]]] = {name: [] for name in OURS}
+    for _ in range(arguments.rounds):
+        took = milliseconds(lambda: torch.mm(matrices[0], matrices[1], out=matrices[2]))
+        found["fastest products"].append(took * operations / large)
+        for name, work in parts.items():
+            found[name].append(milliseconds(work))
+        for name, options in OURS.items():
+            train = ["train", "--records", str(arguments.records), "--", *words, *options]
+            result = run_bench(train, 1, "")
+            found[name].append(1e3 / statistics.median(result["updates_per_second"]))
+            stages[name].append(result["shares"])
+    rows = [[name, str(spread(found[name]))] for name in parts]
+    whole = [sum(values) for values in zip(*(found[name] for name in parts), strict=True)]
+    rows.append(["together", str(spread(whole))])
+    for name in OURS:
+        rows.append([f"{name}, a whole run", str(spread(found[name]))])
+        for stage in stages[name][0]:
+            took_each = [
+                shares[stage] * took for shares, took in zip(stages[name], found[name], strict=True)
+            ]
+            if statistics.median(took_each) >= 0.005:
+                rows.append([f"– {stage}", str(spread(took_each))])
+    fastest = str(spread(found["fastest products"]))
+    print_table(
+        f"an update of {PARAMETERS:,} parameters, batches of {BATCH}: {operations / 1e6:.1f} "
+        f"million operations, {fastest} ms at the rate of {LARGE}×{LARGE} matrices",
+        ["", "ms"],
+        rows,
+    )
+    finish("floor", {"milliseconds": found, "shares": stages}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
