@@ -30,6 +30,7 @@ PEERS = {
     "Stable-Baselines3": "with_stable_baselines3.py",
     "Tianshou": "with_tianshou.py",
     "TorchRL": "with_torchrl.py",
+    "TorchRL, compiled": "with_torchrl.py",
 }
 WORK: dict[str, Any] = {
     "env_id": "CartPole-v1",
@@ -75,7 +76,8 @@ def measure_peers(
             work = WORK | {"num_envs": count, "total_env_steps": total}
             for name, script in PEERS.items():
                 path = Path(__file__).parent / "peers" / script
-                output = _call(python, [str(path), json.dumps(work)], script)
+                told = json.dumps(work | {"compile": name.endswith("compiled")})
+                output = _call(python, [str(path), told], script)
                 run = {"ranks": 1, **json.loads(output.splitlines()[-1])}
                 runs.append({"name": name, "num_envs": count} | run)
                 _note(number_of_round, runs, keep)

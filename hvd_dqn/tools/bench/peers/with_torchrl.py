@@ -12,7 +12,7 @@ import torch
 from tensordict.nn import TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import GymEnv, SerialEnv, StepCounter, TransformedEnv
+from torchrl.envs import GymEnv, SerialEnv
 from torchrl.modules import MLP, EGreedyModule, QValueActor
 from torchrl.objectives import DQNLoss, HardUpdate
 
@@ -22,9 +22,7 @@ def main(work: dict[str, Any]) -> None:
     torch.set_num_threads(1)
 
     def make() -> Any:
-        return TransformedEnv(
-            GymEnv(work["env_id"], categorical_action_encoding=True), StepCounter()
-        )
+        return GymEnv(work["env_id"], categorical_action_encoding=True)
 
     count = work["num_envs"]
     envs = make() if count == 1 else SerialEnv(count, make)
@@ -56,6 +54,16 @@ def main(work: dict[str, Any]) -> None:
         total_frames=work["total_env_steps"],
         init_random_frames=work["learning_starts"],
     )
+
+    def update(batch: Any) -> None:
+        loss = loss_module(batch)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(loss_module.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    if work["compile"]:
+        update = torch.compile(update)
     env_steps = 0
     times: list[tuple[int, float]] = []
     for data in collector:
@@ -64,11 +72,7 @@ def main(work: dict[str, Any]) -> None:
         if env_steps <= work["learning_starts"]:
             continue
         for _ in range(work["round_updates"]):
-            loss = loss_module(buffer.sample())["loss"]
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(loss_module.parameters(), 10.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(buffer.sample())
             target.step()
         exploring[1].step(data.numel())
         if not times or env_steps >= times[-1][0] + work["record_env_steps"]:
