@@ -12,6 +12,7 @@ import torch
 from torch import cuda
 
 from hvd_dqn.networks import QNetwork, host_network
+from hvd_dqn.seeding import restore
 
 
 class GreedyPolicy:
@@ -55,7 +56,7 @@ class GreedyPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         if self._generator is not None:
-            self._generator.set_state(state["generator"])
+            restore(self._generator, state["generator"])
 
 
 class LatePolicy(GreedyPolicy):

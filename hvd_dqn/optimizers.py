@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Protocol
 
 import torch
@@ -78,7 +79,9 @@ class _OfTorch:
         whole.grad = gradients
         self._optimizer = _of_torch(config, whole)
         (self._group,) = self._optimizer.param_groups
-        self.step(0.0)  # makes the state
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a capturable optimizer that is not being captured
+            self.step(0.0)  # makes the state
         self.state: dict[str, Tensor] = self._optimizer.state[whole]
         for value in self.state.values():
             value.zero_()

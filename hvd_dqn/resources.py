@@ -6,10 +6,13 @@ import math
 import os
 import secrets
 import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -164,7 +167,7 @@ def _require_what_updates_need(config: Config, comm: Communicator, device: torch
             "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
         )
     if config.optimizer.compile:
-        _require_compiler()
+        require_compiler(device)
     if config.optimizer.cuda_graph and device.type != "cuda":
         raise UserError(
             f"optimizer.cuda_graph = True needs a GPU, and rank {comm.rank} has none",
@@ -172,15 +175,28 @@ def _require_what_updates_need(config: Config, comm: Communicator, device: torch
         )
 
 
-def _require_compiler() -> None:
-    """`UserError` without the C++ compiler that torch calls."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"optimizer.compile = True needs a C++ compiler, and there is no {compiler!r} on "
-            f"{hostname()}",
-            "install one (Debian: g++), name one in CXX, or leave the option out",
-        )
+def require_compiler(device: torch.device) -> None:
+    """`UserError` without what torch compiles with; for a GPU, Triton, which calls a C compiler."""
+    named = os.environ.get("CXX", "g++")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    needed: list[tuple[str, object, str]] = [
+        (f"a C++ compiler, and there is no {named!r}", shutil.which(named), "install g++, set CXX")
+    ]
+    if device.type == "cuda":
+        compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+        names = " or ".join(map(repr, compilers))
+        found = any(map(shutil.which, compilers))
+        needed += [
+            (f"a C compiler, and there is no {names}", found, "install gcc, set CC"),
+            (f"Python's headers, and there is no {header}", header.exists(), "install python3-dev"),
+            ("Triton, and there is no module of that name", find_spec("triton"), "pip install it"),
+        ]
+    for what, there, remedy in needed:
+        if not there:
+            raise UserError(
+                f"optimizer.compile = True needs {what} on {hostname()}",
+                f"{remedy}, or leave the option out",
+            )
 
 
 def _require_shared(store: Store, comm: Communicator) -> None:

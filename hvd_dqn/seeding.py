@@ -36,6 +36,14 @@ def torch_generator(seed: int, rank: int, stream: Stream, device: torch.device) 
     return torch.Generator(device).manual_seed(derived_seed(seed, rank, stream))
 
 
+def restore(stream: torch.Generator, state: torch.Tensor) -> None:
+    """Let it go on from `state`, a saved one. One that was saved on another kind of device has
+    another form: then the stream stays as it is.
+    """
+    if state.numel() == stream.get_state().numel():
+        stream.set_state(state)
+
+
 def derived_seed(seed: int, *key: int) -> int:
     """A 31-bit seed for code that takes an integer, from the run's seed and a path of numbers."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] >> 1)

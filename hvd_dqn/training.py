@@ -59,8 +59,8 @@ def train(
     resources = acquire(config, comm, run_dir, start, stop, watchdog)
     resources.callbacks = callbacks
     try:
-        parts = assemble(config, comm, resources, progress)
-        with watchdog.patience():
+        with watchdog.patience():  # NCCL's first collective and compiling take their time
+            parts = assemble(config, comm, resources, progress)
             parts.learner.warm_up(blank_batch(config, resources))
         observer = parts.observer
         checkpoints = Checkpoints(config, comm, resources, parts)

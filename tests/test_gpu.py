@@ -22,7 +22,7 @@ from tests.launching import hvd_dqn
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU, or no -m gpu"),
 ]
 
 
@@ -134,7 +134,8 @@ def test_acting_on_a_stream_of_its_own_is_by_the_copy_alone():
     newest = GreedyPolicy(learner.online, torch.device("cuda"))
     obs = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
     policy.follow()
-    policy.values(obs)  # libraries load at the first
+    policy.values(obs)  # libraries load at the first, and the kernel that changes parameters
+    learner.online_parameters.values.mul_(1.0)
     before = newest.values(obs)
     torch.cuda._sleep(busy_cycles)
     learner.online_parameters.values.mul_(1.1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hvd_dqn import resources
 from hvd_dqn.config import Config, ConfigError, NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
@@ -128,6 +129,22 @@ def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch, tmp_path
     with pytest.raises(UserError, match="no-such-compiler"):
         train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_triton_needs_is_said(monkeypatch):
+    there = {"g++": "/usr/bin/g++"}
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(resources.shutil, "which", there.get)
+    require, gpu = resources.require_compiler, torch.device("cuda")
+    require(torch.device("cpu"))
+    with pytest.raises(UserError, match="no 'gcc' or 'clang'"):
+        require(gpu)
+    there["clang"] = "/usr/bin/clang"
+    monkeypatch.setattr(resources.sysconfig, "get_path", lambda name: "/nowhere")
+    with pytest.raises(UserError, match=r"no /nowhere/Python\.h"):
+        require(gpu)
+    monkeypatch.undo()
 
 
 def test_compiling_may_take_longer_than_a_hang(monkeypatch, tmp_path):

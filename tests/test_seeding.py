@@ -2,7 +2,7 @@ import itertools
 
 import torch
 
-from hvd_dqn.seeding import Stream, derived_seed, generator, network_initialisation
+from hvd_dqn.seeding import Stream, derived_seed, generator, network_initialisation, restore
 
 
 def test_streams_differ_between_ranks_and_uses_and_repeat():
@@ -17,6 +17,15 @@ def test_neighbouring_seeds_and_ranks_do_not_collide():
     assert generator(0, 1, Stream.ENV).integers(2**62) != generator(1, 0, Stream.ENV).integers(
         2**62
     )
+
+
+def test_a_stream_goes_on_from_what_was_saved_of_it():
+    stream, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    restore(other, stream.get_state())
+    assert torch.equal(torch.rand(3, generator=stream), torch.rand(3, generator=other))
+    of_a_gpu = torch.zeros(16, dtype=torch.uint8)
+    restore(other, of_a_gpu)
+    assert torch.equal(torch.rand(3, generator=stream), torch.rand(3, generator=other))
 
 
 def test_derived_seeds_are_31_bit_and_distinct():

@@ -50,6 +50,8 @@ class NetworkConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic within the layers; parameters, losses, sums and steps are float32 always.
     `bfloat16` is faster for convolutions where the processor has it, and slower for small networks.
+    On a GPU torch convolves float32 in TF32, with ten bits of mantissa, unless
+    `torch.backends.cudnn.allow_tf32` is False.
     """
     scale_observations: bool = False
     """Map each observation component from the finite bounds that its space declares to −1 … 1. It

@@ -125,7 +125,7 @@ class MpiCommunicator:
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor itself where it is on the host, else its copy in pinned memory kept for
-        `name`.
+        `name`, for which the host waits: MPI sends what is there.
         """
         if tensor.device.type == "cpu":
             return tensor

@@ -22,6 +22,7 @@ from hvd_dqn.learner.recorded import Decision, RecordedPasses, RecordedStep, rec
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.objectives import Objective
 from hvd_dqn.optimizers import make_optimizer
+from hvd_dqn.seeding import restore
 from hvd_dqn.stages import StageClock
 from hvd_dqn.state_files import HalvedState, State
 from hvd_dqn.structs import Batch
@@ -154,7 +155,8 @@ class Learner(ABC):
         """Until the sum that was sent has come."""
         self.statistics.on_its_way_seconds += time.perf_counter() - self._sent
         self._clock.lap("step")
-        if self._have_passed is not None:  # what a GPU still computes is no waiting for the sum
+        # What a GPU still computes is no waiting for the sum. A rank alone waits for neither.
+        if self._have_passed is not None and self._comm.world_size > 1:
             self._have_passed.synchronize()
             self._clock.lap("gradients")
         self._comm.finish_sum()
@@ -202,7 +204,7 @@ class Learner(ABC):
             for buffer, value in network.named_buffers():
                 value.copy_(state[name][buffer])
         if mine:
-            self._generator.set_state(state["generator"])
+            restore(self._generator, state["generator"])
         self.statistics = LearnerStatistics(**state["statistics"])
 
     def _use_gradients(self, gradients: Tensor, averaged: Tensor | None = None) -> None:

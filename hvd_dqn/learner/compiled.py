@@ -6,12 +6,15 @@ Imported only where they are asked for: torch's compiler takes a second to impor
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch._inductor
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 from torch.func import functional_call, grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -65,9 +68,10 @@ class CompiledPasses:
             *self._inputs,
         ]
         operations = make_fx(self._differentiate)(*self._memory)
-        program: Callable[..., tuple[Tensor, Tensor]] = torch._inductor.compile(
-            operations, self._memory
-        )
+        with _threads():
+            program: Callable[..., tuple[Tensor, Tensor]] = torch._inductor.compile(
+                operations, self._memory
+            )
         return program
 
     def _differentiate(self, *memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +91,14 @@ class CompiledPasses:
             place.copy_(result)
         total = torch.stack([result.sum() for result in results.values()]).sum()
         return terms.priority, numbers_of(terms, total)
+
+
+def _threads() -> AbstractContextManager[None]:
+    """This rank's share of the cores to compile on, and no process for each of the host's."""
+    if "TORCHINDUCTOR_COMPILE_THREADS" in os.environ:
+        return nullcontext()
+    patched: AbstractContextManager[None] = inductor.patch(compile_threads=torch.get_num_threads())
+    return patched
 
 
 class _Terms(nn.Module):

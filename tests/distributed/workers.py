@@ -51,7 +51,7 @@ SMALL_NETWORK = NetworkConfig(hidden_sizes=(32, 32))
 
 
 def sha256(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().numpy().tobytes()).hexdigest()
 
 
 def make_learner(
