@@ -14,7 +14,7 @@ from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.compare import WORK as ZOO
 from hvd_dqn.tools.bench.compare import our_words
 from hvd_dqn.tools.bench.report import finish, number, spread
-from hvd_dqn.tools.bench.scaling import efficiencies, predict, rates, run_program
+from hvd_dqn.tools.bench.scaling import calibrate, efficiencies, predict, rates, run_program
 from tests.launching import hvd_dqn, launch
 
 ROOT = Path(__file__).parents[2]
@@ -266,15 +266,23 @@ def test_sums_are_predicted_from_those_of_their_size():
     assert model.halving(64, 4) == pytest.approx(3 * 60e-6, rel=1e-3)
 
 
-def test_predictions_are_of_the_median_round():
-    def run(number, updates_per_second):
-        speeds = {"updates_per_second": updates_per_second, "env_steps_per_second": [1.0]}
-        return {"round": number, "ranks": 1, "parameter_bytes": 4} | speeds
+def test_predictions_begin_at_what_was_measured():
+    def run(number, ranks, updates_per_second, averaging=0.0, transfer=0.0):
+        return {
+            **{"round": number, "ranks": ranks, "mode": "weak", "parameter_bytes": 4},
+            "updates_per_second": [updates_per_second],
+            "shares": {"averaging": averaging},
+            "transfer_share": transfer,
+        }
 
-    runs = [run(0, [10.0]), run(1, [900.0, 1000.0, 1100.0]), run(2, [2000.0])]
-    sums = {"ranks": 2, "sizes": [{"bytes": 4, "ours": [1e-3]}]}
-    (two,) = predict({"runs": runs, "allreduce": sums}, [2], SumModel.ring)
-    assert two == (2, pytest.approx(1e-3), pytest.approx(0.5), pytest.approx(1.0))
+    runs = [run(0, 1, 10.0), run(1, 1, 1000.0), run(2, 1, 2000.0)]
+    runs += [run(0, 2, 5.0, 0.3, 0.1), run(1, 2, 500.0, 0.4, 0.2), run(2, 2, 5000.0, 0.4, 0.2)]
+    sums = {"ranks": 2, "sizes": [{"bytes": 4, "ours": [1e-4]}]}
+    result = {"runs": runs, "allreduce": sums}
+    assert calibrate(result) == pytest.approx((1e-3, 1.2e-3, 3e-4)), "medians of the rounds"
+    two, eight = predict(result, [2, 8], SumModel.ring)
+    assert two == pytest.approx((2, 4e-4, 1 / 1.6, 1 / 1.2)), "all but waiting for slower ranks"
+    assert eight == pytest.approx((8, 3e-4 + 7e-4, 1 / 2.2, 1 / 1.2))
 
 
 @pytest.mark.parametrize(

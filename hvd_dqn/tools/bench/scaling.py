@@ -207,26 +207,52 @@ class Prediction(NamedTuple):
     late: float
 
 
+class Calibration(NamedTuple):
+    """What weak runs on several ranks are made of, in seconds an update: medians of the rounds."""
+
+    alone: float
+    """An update of one rank."""
+    together: float
+    """Of several, without averaging: what ranks take from each other is in it."""
+    overhead: float
+    """What a sum within a run takes longer than by itself: caches are cold, and it may have to wait
+    for a core.
+    """
+
+
+def calibrate(result: dict[str, Any]) -> Calibration:
+    """By the runs on as many ranks as the sums were measured on."""
+    sums, size = result["allreduce"], result["runs"][0]["parameter_bytes"]
+    by_ranks: dict[int, list[tuple[float, dict[str, Any]]]] = {1: [], sums["ranks"]: []}
+    for run in result["runs"]:
+        if run["mode"] == "weak" and run["ranks"] in by_ranks:
+            seconds = 1 / float(statistics.median(run["updates_per_second"]))
+            by_ranks[run["ranks"]].append((seconds, run))
+    several = by_ranks[sums["ranks"]]
+    summing = statistics.median(seconds * run["transfer_share"] for seconds, run in several)
+    by_itself = model_sums(sums, size).ring(sums["ranks"], size)
+    return Calibration(
+        alone=statistics.median(seconds for seconds, _ in by_ranks[1]),
+        together=statistics.median(
+            seconds * (1 - run["shares"]["averaging"]) for seconds, run in several
+        ),
+        overhead=max(summing - by_itself, 0.0),
+    )
+
+
 def predict(
     result: dict[str, Any], ranks: Sequence[int], seconds_of: Callable[[SumModel, int, int], float]
 ) -> list[Prediction]:
-    """From an update on one rank, and α and β as found for sums of that size. What ranks lose to
-    each other otherwise is not in it.
-    """
-    update, size = _update_seconds(result), result["runs"][0]["parameter_bytes"]
-    model = model_sums(result["allreduce"], size)
-    found = []
+    """From what runs on several ranks are made of, and α and β as found for sums of that size."""
+    size = result["runs"][0]["parameter_bytes"]
+    model, found = model_sums(result["allreduce"], size), calibrate(result)
+    predictions = []
     for count in ranks:
-        seconds = seconds_of(model, count, size)
-        late = update / max(update, seconds)
-        found.append(Prediction(count, seconds, update / (update + seconds), late))
-    return found
-
-
-def _update_seconds(result: dict[str, Any]) -> float:
-    """On one rank, the median of the rounds."""
-    alone = [run["updates_per_second"] for run in result["runs"] if run["ranks"] == 1]
-    return 1.0 / float(statistics.median(map(statistics.median, alone)))
+        seconds = seconds_of(model, count, size) + found.overhead
+        exact = found.alone / (found.together + seconds)
+        late = found.alone / max(found.together, seconds)
+        predictions.append(Prediction(count, seconds, exact, late))
+    return predictions
 
 
 def _print_predictions(result: dict[str, Any]) -> None:
@@ -252,11 +278,13 @@ def _print_predictions(result: dict[str, Any]) -> None:
         seen = measured.get(by_ring.ranks)
         rows.append([*cells, "–" if seen is None else f"{seen:.2f}"])
     hosts = result["allreduce"]["hosts"]
+    found = calibrate(result)
     print_table(
-        f"weak scaling by sums alone, if more ranks were joined as these {model.ranks} on "
-        f"{hosts} host{'s' if hosts > 1 else ''}: {size:,} bytes, updates of "
-        f"{number(1e3 * _update_seconds(result))} ms, α {number(1e6 * model.alpha)} µs, 1/β "
-        f"{number(1e-9 / model.beta) if model.beta else '–'} GB/s",
+        f"weak scaling, if more ranks were joined as these {model.ranks} on {hosts} "
+        f"host{'s' if hosts > 1 else ''}: sums of {size:,} bytes, α {number(1e6 * model.alpha)} "
+        f"µs, 1/β {number(1e-9 / model.beta) if model.beta else '–'} GB/s; updates of "
+        f"{number(1e3 * found.alone)} ms alone and {number(1e3 * found.together)} together; a sum "
+        f"takes {number(1e3 * found.overhead)} ms more within a run",
         [
             "ranks",
             "ring, ms",
@@ -300,7 +328,7 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
         ):
             ahead = predict(result, counts, seconds_of)
             exact, late = ([p.exact for p in ahead], [p.late for p in ahead])
-            label = f"weak, sums alone, {name}"
+            label = f"weak, predicted, {name}"
             axes.plot(counts, exact, f"C2{style}", label=label)
             axes.plot(counts, late, f"C3{style}", label=f"{label}, one update late")
     axes.set(xscale="log", xlabel="ranks", ylabel="efficiency", ylim=(0, 1.05))
