@@ -79,8 +79,8 @@ bench: $(READY)
 	hvd-dqn bench compare $(if $(wildcard .venv-peers),--python .venv-peers/bin/python) \
 	  -- cartpole $(WORK)
 
-# What other people use, for `bench compare`, benchmarks/replay.py and minatar_games.py: never in our own
-# environment, whose versions they would change.
+# What other people use, for `hvd-dqn bench compare`, benchmarks/replay.py and minatar_games.py: never
+# in our own environment, whose versions they would change.
 PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 tianshou==2.0.1 torchrl==0.14.1 cpprb==11.0.0
 peers: $(READY)
 	$(PYTHON) -m venv .venv-peers

@@ -179,7 +179,7 @@ def make_network(
 
 def _memory_format(config: NetworkConfig, torso: str) -> torch.memory_format:
     """How images are laid out for the convolutions: channels side by side where that is quicker on
-    cores (benchmarks/RESULTS.md, "What was tried"); not measured on a GPU.
+    cores (benchmarks/NOTES.md); not measured on a GPU.
     """
     quicker = torso == "impala" or (torso == "nature" and config.precision == "float32")
     return torch.channels_last if quicker else torch.preserve_format
