@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ PARAMETERS = sum((before + 1) * after for before, after in LAYERS)
 BATCH = WORK["batch_size"]
 ENV_STEPS = WORK["round_env_steps"] // WORK["round_updates"]
 LARGE = 1024
-SECONDS = 0.5
 
 
 def products() -> tuple[Callable[[], None], int]:
@@ -97,11 +97,11 @@ def acting() -> Callable[[], None]:
     return work
 
 
-def milliseconds(work: Callable[[], Any]) -> float:
-    """Of one call, the mean of half a second."""
+def milliseconds(work: Callable[[], Any], seconds: float) -> float:
+    """Of one call, the mean of so many seconds."""
     work()
     count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < SECONDS:
+    while time.perf_counter() - began < seconds:
         work()
         count += 1
     return 1e3 * (time.perf_counter() - began) / count
@@ -111,11 +111,13 @@ def main() -> None:
     """Every part and every run, in turn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=8)
+    parser.add_argument("--records", type=int, default=8, help="of every run")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for every part")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    matrices = [torch.rand(LARGE, LARGE) for _ in range(3)]
+    left, right, goal = (torch.rand(LARGE, LARGE) for _ in range(3))
+    multiply_large = partial(torch.mm, left, right, out=goal)
     large = 2 * LARGE**3
     multiplied, operations = products()
     parts = {
@@ -128,10 +130,10 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in ("fastest products", *parts, *OURS)}
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in OURS}
     for _ in range(arguments.rounds):
-        took = milliseconds(lambda: torch.mm(matrices[0], matrices[1], out=matrices[2]))
+        took = milliseconds(multiply_large, arguments.seconds)
         found["fastest products"].append(took * operations / large)
         for name, work in parts.items():
-            found[name].append(milliseconds(work))
+            found[name].append(milliseconds(work, arguments.seconds))
         for name, options in OURS.items():
             train = ["train", "--records", str(arguments.records), "--", *words, *options]
             result = run_bench(train, 1, "")

@@ -223,6 +223,17 @@ def test_cores_beside_each_other(tmp_path):
     assert "of 4 pairs of turns: median" in done.output
 
 
+def test_the_floor_of_an_update(tmp_path):
+    file = tmp_path / "floor.json"
+    words = ["--rounds", "1", "--records", "1", "--seconds", "0.01", "--json", str(file)]
+    done = launch([str(ROOT / "benchmarks/floor.py"), *words], launcher="none", cwd=tmp_path)
+    assert done.code == 0, done.output
+    found = json.loads(file.read_text())["milliseconds"]
+    assert list(found)[-2:] == ["hvd_dqn", "hvd_dqn, compiled"]
+    assert all(len(times) == 1 and min(times) > 0 for times in found.values())
+    assert "| together " in done.output
+
+
 @pytest.mark.multirank
 def test_ways_of_summing_in_turn(tmp_path):
     file = tmp_path / "averaging.json"

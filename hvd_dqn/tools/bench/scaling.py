@@ -198,7 +198,7 @@ def print_scaling(result: dict[str, Any]) -> None:
 
 class Prediction(NamedTuple):
     """Of sums over `ranks` by one algorithm: their seconds, and the efficiency where every update
-    waits for its sum, and where that has the next update's time.
+    waits for its sum, and where that has the next update's time and takes no core from it.
     """
 
     ranks: int
@@ -289,10 +289,10 @@ def _print_predictions(result: dict[str, Any]) -> None:
             "ranks",
             "ring, ms",
             "exact",
-            "one update late",
+            "one update late, if hidden for free",
             "2·log N messages, ms",
             "exact",
-            "one update late",
+            "one update late, if hidden for free",
             "measured",
         ],
         rows,
