@@ -33,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("--threshold", type=float, required=True, help="mean return to reach")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parallel", type=int, default=2, help="one-rank runs side by side")
     parser.add_argument("--label", default="", help="behind the preset's name: what options change")
@@ -47,7 +48,7 @@ def main() -> None:
             runs = list(
                 pool.map(
                     lambda seed, ranks=ranks: one_run(arguments, seed, ranks),
-                    range(arguments.seeds),
+                    range(arguments.first_seed, arguments.first_seed + arguments.seeds),
                 )
             )
         report(arguments, ranks, runs)

@@ -306,7 +306,7 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
 
     runs = result["runs"]
     alone = rates(runs, 1, mode="weak")
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for mode in ("weak", "strong"):
@@ -328,12 +328,12 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
         ):
             ahead = predict(result, counts, seconds_of)
             exact, late = ([p.exact for p in ahead], [p.late for p in ahead])
-            label = f"weak, predicted, {name}"
+            label = f"weak, predicted: {name}"
             axes.plot(counts, exact, f"C2{style}", label=label)
             axes.plot(counts, late, f"C3{style}", label=f"{label}, one update late")
     axes.set(xscale="log", xlabel="ranks", ylabel="efficiency", ylim=(0, 1.05))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(f"{runs[0]['preset']} by {runs[-1]['backend']}")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
