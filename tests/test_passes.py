@@ -1,5 +1,6 @@
 """The compiled passes against the eager ones, and where they are refused."""
 
+import os
 import time
 
 import gymnasium as gym
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn import resources
+from hvd_dqn import resources, training
+from hvd_dqn.assembly import assemble
 from hvd_dqn.config import Config, ConfigError, NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.errors import UserError
@@ -21,6 +23,7 @@ from hvd_dqn.run_directory import RunDirectory
 from hvd_dqn.structs import Batch, ReplayShare
 from hvd_dqn.training import train
 from hvd_dqn.watchdog import Watchdog
+from tests.distributed import workers
 from tests.distributed.workers import small_config
 
 VECTORS = gym.spaces.Box(-1, 1, (4,))
@@ -145,6 +148,59 @@ def test_what_triton_needs_is_said(monkeypatch):
     with pytest.raises(UserError, match=r"no /nowhere/Python\.h"):
         require(gpu)
     monkeypatch.undo()
+
+
+def test_compiling_takes_this_ranks_share_of_the_cores(monkeypatch):
+    from hvd_dqn.learner import compiled
+
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    before = compiled.inductor.compile_threads
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before + 3)
+    seen = []
+
+    def compile_nothing(operations, memory):
+        seen.append(compiled.inductor.compile_threads)
+        return operations
+
+    monkeypatch.setattr(torch._inductor, "compile", compile_nothing)
+    learner = workers.make_learner(LocalCommunicator(), seed=0, optimizer={"compile": True})
+    (batch,) = workers.batches(1, 8)
+    learner.warm_up(batch)
+    assert seen == [before + 3]
+    assert compiled.inductor.compile_threads == before
+
+
+def test_a_rank_alone_does_not_wait_for_its_passes():
+    class Passes:
+        def record(self):
+            pass
+
+        def synchronize(self):
+            raise AssertionError("it has waited")
+
+    learner = workers.make_learner(LocalCommunicator(), seed=0)
+    learner._have_passed = Passes()
+    (batch,) = workers.batches(1, 8)
+    learner.start(batch)
+    learner.finish()
+    assert learner.updates == 1
+
+
+def test_only_tests_for_gpus_see_one():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_assembling_may_take_longer_than_a_hang(monkeypatch, tmp_path):
+    def slow(*parts):
+        time.sleep(2.5)
+        return assemble(*parts)
+
+    ended = []
+    monkeypatch.setattr(training, "assemble", slow)
+    monkeypatch.setattr(Watchdog, "_end", lambda self, message: ended.append(message))
+    config = small_config().changed({"distributed.hang_seconds": 1.0})
+    train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert not ended
 
 
 def test_compiling_may_take_longer_than_a_hang(monkeypatch, tmp_path):

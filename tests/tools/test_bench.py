@@ -81,6 +81,13 @@ def test_sums(tmp_path, launcher, backend, beside, plain):
 
 
 @pytest.mark.multirank
+def test_nccl_beside_no_gpu_is_refused_in_a_line():
+    done = hvd_dqn("bench", "allreduce", "--backend", "mpi", "--beside", "nccl", ranks=2)
+    assert done.code == 2, done.output
+    assert len(done.lines("--beside nccl: rank")) == 1
+
+
+@pytest.mark.multirank
 def test_plain_sums_are_sums(tmp_path):
     program = """
 import sys

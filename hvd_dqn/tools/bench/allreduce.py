@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import select_device
+from hvd_dqn.errors import UserError
 from hvd_dqn.tools.bench.plain import MpiSums, PlainSums, TorchSums
 from hvd_dqn.tools.bench.report import number, print_table
 
@@ -39,6 +41,9 @@ def measure_allreduce(
     device = select_device("auto", comm.local_rank)
     world, ranks = MPI.COMM_WORLD, comm.world_size
     library = beside if beside != "auto" else "nccl" if comm.route == "NCCL" else "mpi"
+    with agreement(comm):
+        if library == "nccl" and device.type != "cuda":
+            raise UserError(f"--beside nccl: rank {comm.rank} has no GPU", "--beside mpi, or gloo")
     plain: PlainSums = MpiSums() if library == "mpi" else TorchSums(comm, library)
     plain_device = device if library == "nccl" else torch.device("cpu")
     rows = []
