@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hvd_dqn.stages import STAGES
+from hvd_dqn.common.stages import STAGES
 from hvd_dqn.tools.bench.report import number, print_table, spread, write
 
 WORK = [

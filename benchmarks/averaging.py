@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hvd_dqn.distributed.communicator import Json
 from hvd_dqn.distributed.connect import connect
-from hvd_dqn.distributed.flat import Digest
 from hvd_dqn.distributed.mpi import MpiCommunicator
+from hvd_dqn.learner.flat_buffer import Digest
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.bench.report import write
 from hvd_dqn.training import train
 

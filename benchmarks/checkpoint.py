@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hvd_dqn.checkpoint import Saver
-from hvd_dqn.command_line import parse_train
+from hvd_dqn.commands.options import parse_train
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 
 

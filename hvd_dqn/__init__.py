@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hvd_dqn.config import Config
     from hvd_dqn.interface import TrainedRun, train
-    from hvd_dqn.metrics import Event
     from hvd_dqn.policy import Policy, load_policy
     from hvd_dqn.presets import PRESETS
+    from hvd_dqn.reporting.metrics import Event
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 _HOMES = {
     "Config": "config",
-    "Event": "metrics",
+    "Event": "reporting.metrics",
     "Policy": "policy",
     "PRESETS": "presets",
     "TrainedRun": "interface",

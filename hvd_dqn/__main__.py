@@ -1,6 +1,6 @@
 """`python -m hvd_dqn` is `hvd-dqn`."""
 
-from hvd_dqn.cli import main
+from hvd_dqn.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -18,11 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from hvd_dqn import training
-from hvd_dqn.config import Config
-from hvd_dqn.distributed.agreement import agreement, require_same
-from hvd_dqn.distributed.communicator import Communicator
-from hvd_dqn.distributed.connect import connect
-from hvd_dqn.errors import (
+from hvd_dqn.common.errors import (
     EXIT_FAILED,
     AgreedError,
     LostContactError,
@@ -30,12 +26,16 @@ from hvd_dqn.errors import (
     StoppedError,
     UserError,
 )
-from hvd_dqn.metrics import Callback
-from hvd_dqn.observer import Summary
+from hvd_dqn.common.signals import StopRequest
+from hvd_dqn.config import Config
+from hvd_dqn.distributed.agreement import agreement, require_same
+from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.distributed.connect import connect
 from hvd_dqn.policy import Policy, load_policy
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.run_directory import RunDirectory, default_path
-from hvd_dqn.signals import StopRequest
+from hvd_dqn.reporting.metrics import Callback
+from hvd_dqn.run.directory import RunDirectory, default_path
+from hvd_dqn.run.observer import Summary
 
 
 class TrainedRun(NamedTuple):

@@ -13,15 +13,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from hvd_dqn.command_line import load_config
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import read_bounded
 from hvd_dqn.config import Config
-from hvd_dqn.envs.frames import FrameStack
+from hvd_dqn.config.loading import load_config
+from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.spaces import space_of
-from hvd_dqn.errors import UserError
-from hvd_dqn.files import read_bounded
 from hvd_dqn.networks import QNetwork, make_network
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.saved_networks import NetworkDirectory, SavedNetwork, load_network
+from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
+from hvd_dqn.run.directory import RunDirectory
 
 _LIMIT = 16 << 20
 

@@ -12,23 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from hvd_dqn import schedules
-from hvd_dqn.assembly import Parts, assemble, blank_batch, epsilon
-from hvd_dqn.checkpointing import Checkpoints
+from hvd_dqn.common.errors import LostContactError
+from hvd_dqn.common.signals import StopRequest
+from hvd_dqn.common.structs import Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.watched import WatchedCommunicator
-from hvd_dqn.errors import LostContactError
 from hvd_dqn.learner import NonFiniteError
-from hvd_dqn.metrics import Callback
-from hvd_dqn.observer import Summary
-from hvd_dqn.resources import acquire
-from hvd_dqn.resume import resume as resume_parts
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.signals import StopRequest
-from hvd_dqn.start import plan
-from hvd_dqn.structs import Progress
-from hvd_dqn.watchdog import Watchdog
+from hvd_dqn.methods import schedules
+from hvd_dqn.reporting.metrics import Callback
+from hvd_dqn.run.assembly import Components, assemble, blank_batch, epsilon
+from hvd_dqn.run.checkpointing import Checkpoints
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.observer import Summary
+from hvd_dqn.run.resources import acquire
+from hvd_dqn.run.restore import resume as resume_parts
+from hvd_dqn.run.start import plan
+from hvd_dqn.run.watchdog import Watchdog
 
 
 def train(
@@ -89,7 +89,7 @@ def train(
         resources.close()
 
 
-def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
+def iterate(config: Config, comm: Communicator, parts: Components) -> None:
     """Collect, then update; or update while the last step is under way."""
     progress = parts.progress
     last = config.vector_steps_per_iteration - 1
@@ -108,7 +108,7 @@ def iterate(config: Config, comm: Communicator, parts: Parts) -> None:
     progress.updates = parts.learner.updates
 
 
-def update(config: Config, comm: Communicator, parts: Parts) -> None:
+def update(config: Config, comm: Communicator, parts: Components) -> None:
     """An iteration's updates, where it is time for them; the next batch is sampled, and a step that
     was begun taken, while the ranks' gradients are on their way.
     """

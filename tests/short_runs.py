@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from hvd_dqn import cli, presets
-from hvd_dqn.command_line import parse_train
+from hvd_dqn import presets
+from hvd_dqn.commands import cli
+from hvd_dqn.commands.options import parse_train
 from tests.launching import clean_environment
-from tests.toy_presets import shrink
+from tests.presets.toy_presets import shrink
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
@@ -106,7 +107,9 @@ def sandbox(tmp_path, monkeypatch, trained, page):
             shutil.copytree(trained, tmp_path / "runs" / name)
     programs = tmp_path / "site"
     programs.mkdir()
-    (programs / "sitecustomize.py").write_text("from tests.toy_presets import shrink\nshrink()\n")
+    (programs / "sitecustomize.py").write_text(
+        "from tests.presets.toy_presets import shrink\nshrink()\n"
+    )
     command = programs / "hvd-dqn"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hvd_dqn "$@"\n')
     command.chmod(0o755)

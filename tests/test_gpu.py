@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn.assembly import assemble_replay
+from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.config import Config, NetworkConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.resources import Resources
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.assembly import assemble_replay
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.resources import Resources
 from hvd_dqn.training import train
 from tests.distributed import workers
 from tests.distributed.test_command import SMALL

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hvd_dqn
-from hvd_dqn.errors import AgreedError, UserError
+from hvd_dqn.common.errors import AgreedError, UserError
 from tests.distributed.workers import small_config
 from tests.launching import launch
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from hvd_dqn.acting.greedy import LatePolicy
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.envs.simulators import SerialSimulators
-from hvd_dqn.greedy import LatePolicy
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.watchdog import Watchdog
 from hvd_dqn.training import train
-from hvd_dqn.watchdog import Watchdog
 from tests.distributed.workers import sha256, small_config
 
 

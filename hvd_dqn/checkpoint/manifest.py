@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, require_name
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 FORMAT = 1
 _LIMIT = 64 << 20

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.files import open_plain, publish, sync_directory, write_durably
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import open_plain, publish, sync_directory, write_durably
 
 CHUNK = 8 << 20
 _OPTIONS = {"block_size": CHUNK}

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hvd_dqn.command_line import OptionalFile, parse, parse_train
-from hvd_dqn.commands.together import together
+from hvd_dqn.commands.all_ranks import run_on_all_ranks
+from hvd_dqn.commands.options import OptionalFile, parse, parse_train
+from hvd_dqn.common.errors import EXIT_OK, AgreedError, UserError
+from hvd_dqn.common.files import room_for
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
-from hvd_dqn.errors import EXIT_OK, AgreedError, UserError
-from hvd_dqn.files import room_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
             print_training(result)
             finish("train", result, options.json)
 
-    return together(comm, work)
+    return run_on_all_ranks(comm, work)
 
 
 def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
@@ -175,7 +175,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
             print_allreduce(result)
             finish("allreduce", result, options.json)
 
-    return together(comm, work)
+    return run_on_all_ranks(comm, work)
 
 
 def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
@@ -198,8 +198,10 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {options.plot}", "name it .png, .svg or .pdf")
     room_for(options.plot)
+    words = words or ["cartpole"]
     result = measure_scaling(
-        words or ["cartpole"],
+        words,
+        parse_train(words).config,
         sorted({1, *options.ranks}),
         rounds=options.rounds,
         records=options.records,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import parse
-from hvd_dqn.errors import EXIT_OK
-from hvd_dqn.tools.build_horovod import build_horovod
+from hvd_dqn.commands.options import parse
+from hvd_dqn.common.errors import EXIT_OK
+from hvd_dqn.tools.horovod.build import build_horovod
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hvd_dqn.command_line import parse
-from hvd_dqn.commands.together import together
+from hvd_dqn.commands.all_ranks import run_on_all_ranks
+from hvd_dqn.commands.options import parse
+from hvd_dqn.common.errors import EXIT_FAILED, EXIT_OK, RunError
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
-from hvd_dqn.errors import EXIT_FAILED, EXIT_OK, RunError
 from hvd_dqn.tools.doctor.checks import Check, diagnose, enough_gpus, print_checks, two_ranks
 
 _EXAMPLES = (
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
             checks.append(two_ranks(checks))
         return _tell(checks, options)
     comm = connect("mpi" if options.backend == "mpi" else "auto")
-    return together(comm, lambda: _examine(comm, options))
+    return run_on_all_ranks(comm, lambda: _examine(comm, options))
 
 
 def _checks(options: DoctorOptions) -> list[Check]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hvd_dqn.command_line import OptionalFile, RunDir, parse
-from hvd_dqn.commands.together import together
+from hvd_dqn.commands.all_ranks import run_on_all_ranks
+from hvd_dqn.commands.options import OptionalFile, RunDir, parse
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import room_for
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import connect
-from hvd_dqn.errors import UserError
-from hvd_dqn.files import room_for
 
 _EXAMPLES = (
     "hvd-dqn evaluate runs/a --episodes 100",
@@ -101,4 +101,4 @@ def run(arguments: Sequence[str]) -> int:
             )
             print(f"means by seed · {means}")
 
-    return together(comm, work)
+    return run_on_all_ranks(comm, work)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hvd_dqn.command_line import OptionalFile, RunDir, parse
-from hvd_dqn.errors import EXIT_OK
+from hvd_dqn.commands.options import OptionalFile, RunDir, parse
+from hvd_dqn.common.errors import EXIT_OK
 
 _EXAMPLES = (
     "hvd-dqn export runs/a",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import parse, parse_train
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import default_path
+from hvd_dqn.commands.options import parse, parse_train
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.run.directory import default_path
 from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
 from hvd_dqn.tools.launching.restarts import launch, option
 

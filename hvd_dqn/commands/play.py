@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import OptionalFile, RunDir, parse
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.commands.options import OptionalFile, RunDir, parse
+from hvd_dqn.common.errors import EXIT_OK, UserError
 
 _EXAMPLES = (
     "hvd-dqn play runs/a",
@@ -42,8 +42,8 @@ class PlayOptions:
 def run(arguments: Sequence[str]) -> int:
     """Show."""
     options = parse(PlayOptions, arguments, program="hvd-dqn play", examples=_EXAMPLES)
-    from hvd_dqn.pictures import Theatre
     from hvd_dqn.policy import load_policy
+    from hvd_dqn.reporting.videos import EpisodeRecorder
     from hvd_dqn.tools.play import open_screen
 
     if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
@@ -54,8 +54,11 @@ def run(arguments: Sequence[str]) -> int:
     title = f"{policy.config.env.id} · {options.run_dir}"
     screen = open_screen(options.video, title, options.fps)
     try:
-        with closing(screen), closing(Theatre(policy.config, seed=options.seed)) as theatre:
-            returns = theatre.play(
+        with (
+            closing(screen),
+            closing(EpisodeRecorder(policy.config, seed=options.seed)) as recorder,
+        ):
+            returns = recorder.play(
                 policy.values_of,
                 screen,
                 episodes=options.episodes,

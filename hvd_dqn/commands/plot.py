@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hvd_dqn.command_line import OptionalFile, RunDirs, parse
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.commands.options import OptionalFile, RunDirs, parse
+from hvd_dqn.common.errors import EXIT_OK, UserError
 
 _EXAMPLES = (
     "hvd-dqn plot runs/a",

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from hvd_dqn.command_line import parse, preset
-from hvd_dqn.errors import EXIT_OK
-from hvd_dqn.presets import PRESETS
+from hvd_dqn.commands.options import parse
+from hvd_dqn.common.errors import EXIT_OK
+from hvd_dqn.presets import PRESETS, preset
 
 _EXAMPLES = (
     "hvd-dqn presets",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import OptionalFile, RunDirs, parse
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.commands.options import OptionalFile, RunDirs, parse
+from hvd_dqn.common.errors import EXIT_OK, UserError
 
 _EXAMPLES = (
     "hvd-dqn report runs/a",

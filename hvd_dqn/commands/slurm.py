@@ -12,8 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from hvd_dqn.command_line import OptionalFile, parse
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.commands.options import OptionalFile, parse, parse_train
+from hvd_dqn.common.errors import EXIT_OK, UserError
 from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
@@ -50,7 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(
         SlurmOptions, rest[:split], program=f"hvd-dqn slurm {action}", examples=_EXAMPLES
     )
-    job, work = options.job, Work(rest[split + 1 :], options.job)
+    job, words = options.job, rest[split + 1 :]
+    if words[:1] != ["train"]:
+        raise UserError("hvd-dqn slurm: write what to run behind --, such as -- train cartpole")
+    work = Work(words, parse_train(words[1:]).config, job)
     site = read_site(options.site) if options.site else Site()
     script = render(job, work, site, shlex.join(["hvd-dqn", "slurm", "render", *rest]))
     if action == "submit":

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import RunDirs, parse
-from hvd_dqn.errors import EXIT_OK, UserError
+from hvd_dqn.commands.options import RunDirs, parse
+from hvd_dqn.common.errors import EXIT_OK, UserError
 from hvd_dqn.tools.summary import print_summaries, summarize
 
 _EXAMPLES = (

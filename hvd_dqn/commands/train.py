@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from hvd_dqn.command_line import TrainOptions, parse_train
-from hvd_dqn.commands.together import LoneError, together
-from hvd_dqn.distributed.agreement import require_same
-from hvd_dqn.distributed.communicator import Communicator
-from hvd_dqn.distributed.connect import connect
-from hvd_dqn.errors import (
+from hvd_dqn.commands.all_ranks import LoneError, run_on_all_ranks
+from hvd_dqn.commands.options import TrainOptions, parse_train
+from hvd_dqn.common.errors import (
     EXIT_FAILED,
     EXIT_OK,
     LostContactError,
@@ -21,12 +18,15 @@ from hvd_dqn.errors import (
     StoppedError,
     UserError,
 )
+from hvd_dqn.common.signals import StopRequest
+from hvd_dqn.distributed.agreement import require_same
+from hvd_dqn.distributed.communicator import Communicator
+from hvd_dqn.distributed.connect import connect
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.signals import StopRequest
 
 if TYPE_CHECKING:
-    from hvd_dqn.observer import Summary
-    from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.run.directory import RunDirectory
+    from hvd_dqn.run.observer import Summary
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     with StopRequest() as stop:
         comm = connect(options.config.distributed.backend, problem)
         stop.at_once = lambda: _end_at_once(comm)
-        code = together(comm, lambda: _train_together(comm, options, stop))
+        code = run_on_all_ranks(comm, lambda: _train_together(comm, options, stop))
         if code != EXIT_OK:
             stop.ignore_from_now_on()
         return code
@@ -65,7 +65,7 @@ def _end_at_once(comm: Communicator) -> NoReturn:
 
 
 def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
-    from hvd_dqn.run_directory import RunDirectory, default_path
+    from hvd_dqn.run.directory import RunDirectory, default_path
     from hvd_dqn.training import train
 
     require_same(comm, "the config", options.config.flat())

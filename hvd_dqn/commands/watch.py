@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvd_dqn.command_line import RunDir, parse
-from hvd_dqn.errors import EXIT_OK
+from hvd_dqn.commands.options import RunDir, parse
+from hvd_dqn.common.errors import EXIT_OK
 
 _EXAMPLES = (
     "hvd-dqn watch runs/a",

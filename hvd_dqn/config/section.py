@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 
 class ConfigError(UserError):
@@ -36,7 +36,7 @@ def fraction(default: Any) -> Any:
     return ranged(default, lambda v: 0 <= v <= 1, "between 0 and 1")
 
 
-def _is_a(value: Any, kind: Any) -> bool:
+def is_a(value: Any, kind: Any) -> bool:
     """Whether `value` has the annotated type `kind`; an int may stand for a float, a bool never for
     a number.
     """
@@ -44,9 +44,9 @@ def _is_a(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return value in args
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(v, args[0]) for v in value)
+        return isinstance(value, tuple) and all(is_a(v, args[0]) for v in value)
     if args:  # a union such as `float | None`
-        return any(_is_a(value, option) for option in args)
+        return any(is_a(value, option) for option in args)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
@@ -71,7 +71,7 @@ class Section:
             value = getattr(self, spec.name)
             if isinstance(value, float) and not math.isfinite(value):
                 self.refuse(spec.name, value, "must be finite")
-            if not _is_a(value, kinds[spec.name]):
+            if not is_a(value, kinds[spec.name]):
                 self.refuse(spec.name, value, f"must be {_type_name(kinds[spec.name])}")
             check = spec.metadata.get("check")
             if check is not None and value is not None and not check(value):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hvd_dqn.common.errors import AgreedError, UserError
 from hvd_dqn.distributed.communicator import Communicator, Json, hostname
-from hvd_dqn.errors import AgreedError, UserError
 
 
 @contextmanager

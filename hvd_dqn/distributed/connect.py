@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator, LocalCommunicator, hostname
 from hvd_dqn.distributed.launcher import (
@@ -14,7 +15,6 @@ from hvd_dqn.distributed.launcher import (
     set_small_message_defaults,
     usable_cores,
 )
-from hvd_dqn.errors import UserError
 
 if TYPE_CHECKING:
     from hvd_dqn.distributed.mpi import MpiCommunicator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 
 def select_device(name: str, local_rank: int) -> torch.device:

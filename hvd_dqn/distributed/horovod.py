@@ -6,9 +6,9 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
+from hvd_dqn.common.errors import LostContactError, UserError
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.distributed.mpi import MpiCommunicator
-from hvd_dqn.errors import LostContactError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

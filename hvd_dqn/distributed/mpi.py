@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import Json
-from hvd_dqn.distributed.node import NodeSum, make_node_sum
-from hvd_dqn.distributed.world import WorldSum
-from hvd_dqn.errors import UserError
+from hvd_dqn.distributed.mpi_sum import WorldSum
+from hvd_dqn.distributed.shared_memory import NodeSum, make_node_sum
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,10 +24,10 @@ import gymnasium as gym
 import numpy as np
 from packaging.version import Version
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import packages
 from hvd_dqn.envs.simulators import SimulatorStep
-from hvd_dqn.errors import UserError
 
 
 class AtariProtocol(NamedTuple):

@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from hvd_dqn import signals
+from hvd_dqn.common import signals
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs import packages
@@ -25,7 +26,6 @@ from hvd_dqn.envs.simulators import (
     Simulators,
 )
 from hvd_dqn.envs.vector import VectorEnvironment
-from hvd_dqn.errors import UserError
 
 
 def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:

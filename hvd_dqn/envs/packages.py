@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 
 class _Package(NamedTuple):

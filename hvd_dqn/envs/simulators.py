@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 
 class SimulatorStep(NamedTuple):

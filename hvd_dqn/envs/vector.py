@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hvd_dqn.envs.frames import FrameStack
+from hvd_dqn.common.structs import Episode
+from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.simulators import Simulators
-from hvd_dqn.structs import Episode
 
 
 class EnvStep(NamedTuple):

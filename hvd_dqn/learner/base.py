@@ -13,19 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from hvd_dqn.common.errors import RunError
+from hvd_dqn.common.seeding import restore
+from hvd_dqn.common.stages import StageClock
+from hvd_dqn.common.state import SplitState, State
+from hvd_dqn.common.structs import Batch
 from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.distributed.flat import Agreement, Digest, FlatParameters, SumBuffer
-from hvd_dqn.errors import RunError
+from hvd_dqn.learner.flat_buffer import Agreement, Digest, FlatParameters, SumBuffer
+from hvd_dqn.learner.optimizers import make_optimizer
 from hvd_dqn.learner.passes import EagerPasses, Passes
 from hvd_dqn.learner.recorded import Decision, RecordedPasses, RecordedStep, record_on_gpu
+from hvd_dqn.methods.objectives import Objective
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.objectives import Objective
-from hvd_dqn.optimizers import make_optimizer
-from hvd_dqn.seeding import restore
-from hvd_dqn.stages import StageClock
-from hvd_dqn.state_files import HalvedState, State
-from hvd_dqn.structs import Batch
 
 
 class NonFiniteError(RunError):
@@ -163,13 +163,13 @@ class Learner(ABC):
         self._clock.lap("averaging")
 
     @abstractmethod
-    def state_dict(self) -> HalvedState:
+    def state_dict(self) -> SplitState:
         """Both networks, the optimizer, the counters and the generator's state, in a half that is
         the same on all ranks and this rank's own. Collective: it settles.
         """
 
     @abstractmethod
-    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
         """Put back what `state_dict` gave, of a learner of the same settings. A state that was
         another rank's, not `mine`, leaves this rank its random stream.
         """

@@ -18,10 +18,10 @@ from torch._inductor import config as inductor
 from torch.func import functional_call, grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.passes import batch_of, copy_batch, memory_for, numbers_of
+from hvd_dqn.methods.objectives import LossTerms, Objective
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.objectives import LossTerms, Objective
-from hvd_dqn.structs import Batch
 
 
 class CompiledPasses:

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hvd_dqn.distributed.flat import Agreement, SumBuffer
+from hvd_dqn.common.state import SplitState, State
+from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.base import Learner
+from hvd_dqn.learner.flat_buffer import Agreement, SumBuffer
 from hvd_dqn.learner.recorded import Decision
-from hvd_dqn.state_files import HalvedState, State
-from hvd_dqn.structs import Batch
 
 COMPARED_EVERY_UPDATES = 8
 """Updates from one comparison of the ranks' parameters to the next: reading them all for it takes
@@ -41,12 +41,12 @@ class GradientAveragingLearner(Learner):
             shares=self._prioritized,
         )
 
-    def state_dict(self) -> HalvedState:
+    def state_dict(self) -> SplitState:
         """See `Learner`."""
         self.settle()
-        return HalvedState(shared=self._steps_state(), own=self._own_state())
+        return SplitState(shared=self._steps_state(), own=self._own_state())
 
-    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
         """See `Learner`."""
         self._load_steps_state(state.shared)
         self._load_own_state(state.own, mine=mine)
@@ -133,16 +133,16 @@ class DelayedGradientsLearner(GradientAveragingLearner):
         self._use_gradients(self._buffer.payload, averaged=self._sums.payload)
         self._is_on_its_way = False
 
-    def state_dict(self) -> HalvedState:
+    def state_dict(self) -> SplitState:
         """See `Learner`; with the sum that is still to be applied, but for a wish to stop, which
         the run that goes on does not have.
         """
         self._land()
         self.settle()
         shared: State = self._steps_state() | {"sums": self._sums.without_stops()}
-        return HalvedState(shared, own=self._own_state())
+        return SplitState(shared, own=self._own_state())
 
-    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
         """See `Learner`."""
         super().load_state_dict(state, mine=mine)
         self._sums.tensor.copy_(state.shared["sums"])

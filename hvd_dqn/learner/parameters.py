@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvd_dqn.distributed.flat import SumBuffer
+from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.learner.base import Learner
+from hvd_dqn.learner.flat_buffer import SumBuffer
 from hvd_dqn.learner.recorded import Decision
-from hvd_dqn.state_files import HalvedState
-from hvd_dqn.structs import Batch, ReplayShare
 
 
 class ParameterAveragingLearner(Learner):
@@ -85,7 +85,7 @@ class ParameterAveragingLearner(Learner):
         self.statistics.updates += 1
         self.statistics.grad_norm += numbers[0]
 
-    def state_dict(self) -> HalvedState:
+    def state_dict(self) -> SplitState:
         """Everything is this rank's own, what has come together since the last average as well."""
         self.settle()
         own = self._own_state() | {
@@ -94,9 +94,9 @@ class ParameterAveragingLearner(Learner):
             "nonfinite": self._nonfinite,
             "shared_digest": self._shared_digest,
         }
-        return HalvedState(shared={}, own=own)
+        return SplitState(shared={}, own=own)
 
-    def load_state_dict(self, state: HalvedState, *, mine: bool = True) -> None:
+    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
         """See `Learner`."""
         own = state.own
         self._load_own_state(own, mine=mine)

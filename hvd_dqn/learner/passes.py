@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hvd_dqn.common.structs import Batch, ReplayShare
+from hvd_dqn.methods.objectives import LossTerms, Objective
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.objectives import LossTerms, Objective
-from hvd_dqn.structs import Batch, ReplayShare
 
 
 class Passes(Protocol):

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, cuda
 
+from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.passes import Passes, batch_of, copy_batch, memory_for
-from hvd_dqn.structs import Batch
 
 _Results = TypeVar("_Results")
 

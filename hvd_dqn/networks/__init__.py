@@ -1,6 +1,6 @@
 """Action-value networks."""
 
-from hvd_dqn.networks.host import HostNetwork, host_network
+from hvd_dqn.networks.numpy_forward import NumpyNetwork, numpy_network
 from hvd_dqn.networks.qnetwork import (
     CategoricalQNetwork,
     ImplicitQuantileQNetwork,
@@ -13,12 +13,12 @@ from hvd_dqn.networks.qnetwork import (
 
 __all__ = [
     "CategoricalQNetwork",
-    "HostNetwork",
     "ImplicitQuantileQNetwork",
+    "NumpyNetwork",
     "QNetwork",
     "QuantileQNetwork",
-    "host_network",
     "make_network",
     "midpoints",
     "multiply_adds",
+    "numpy_network",
 ]

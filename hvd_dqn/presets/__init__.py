@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
 from hvd_dqn.presets import atari, classic, driving, minatar
 
@@ -15,3 +16,10 @@ PRESETS: dict[str, Callable[[], Config]] = {
     **minatar.PRESETS,
     **atari.PRESETS,
 }
+
+
+def preset(name: str) -> Config:
+    """Return the preset `name`. Raises `UserError` if there is none."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]()

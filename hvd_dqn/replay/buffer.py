@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hvd_dqn.common.structs import Batch
 from hvd_dqn.replay.ring import Ring
 from hvd_dqn.replay.samplers import Sampler
-from hvd_dqn.structs import Batch
 
 _BYTES_TOGETHER = 2**18
 """Observations that are read at once, where a batch has fewer: they stay in a core's cache."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.replay.ring import FINAL_OBS, FIRST_OBS, TRUNCATED, Ring
 
 

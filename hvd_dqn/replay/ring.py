@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.replay import kernels
-from hvd_dqn.replay.frames import FrameStore
+from hvd_dqn.replay.frame_store import FrameStore
 from hvd_dqn.replay.samples import SampleMemory, Tensors
 
 # Bits of a row's kind, as in kernels.c.

@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from hvd_dqn.common.structs import ReplayShare
 from hvd_dqn.replay import kernels
 from hvd_dqn.replay.ring import Ring, Windows
 from hvd_dqn.replay.sum_tree import SumTree
-from hvd_dqn.structs import ReplayShare
 
 _PRIORITY_FLOOR = 1e-6
 """Added to every priority, so that a transition of no error is drawn again some day (Schaul et al.

@@ -8,19 +8,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from hvd_dqn import seeding
-from hvd_dqn.command_line import load_config
+from hvd_dqn.acting.evaluation import AFTERWARDS, EvaluationResult, Evaluator
+from hvd_dqn.acting.greedy import GreedyPolicy
+from hvd_dqn.common import seeding
+from hvd_dqn.common.seeding import Stream
+from hvd_dqn.config.loading import load_config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
-from hvd_dqn.evaluation import AFTERWARDS, EvaluationResult, Evaluator
-from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.networks import make_network
-from hvd_dqn.resources import useful_threads
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.saved_networks import NetworkDirectory, SavedNetwork, load_network
-from hvd_dqn.seeding import Stream
+from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.resources import useful_threads
 
 
 class Play(NamedTuple):

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hvd_dqn.common.errors import RunError, UserError
+from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.errors import RunError, UserError
 from hvd_dqn.policy import Policy
-from hvd_dqn.seeding import Stream, derived_seed
 
 _REMEDY = "pip install 'hvd_dqn[export]'"
 _TOLERANCE = 1e-4

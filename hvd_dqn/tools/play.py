@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.files import room_for
-from hvd_dqn.pictures import Gif, Screen
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import room_for
+from hvd_dqn.reporting.videos import Gif, Screen
 
 
 class Mp4:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.report.figures import FIGURES, RETURN, Figure, Line, figures_of
 from hvd_dqn.tools.report.reading import Run, groups_of
 from hvd_dqn.tools.runs import title_of

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.tools.launching import sessions
 from hvd_dqn.tools.launching.launchers import environment_of_a_launch
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.run.directory import RunDirectory
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

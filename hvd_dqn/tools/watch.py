@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hvd_dqn.command_line import load_config
-from hvd_dqn.display import Display, make_display
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.structs import Progress
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.structs import Progress
+from hvd_dqn.config.loading import load_config
+from hvd_dqn.reporting.display import Display, make_display
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.runs import read_facts, title_of
 
 _SECONDS_BETWEEN_LOOKS = 0.5

@@ -13,14 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hvd_dqn.checkpoint.finder import find, require_config
 from hvd_dqn.checkpoint.manifest import Manifest, _checksum
-from hvd_dqn.checkpoint.resuming import find, require_config
 from hvd_dqn.checkpoint.store import DamageError, LocalStore
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.state import pack, unpack
 from hvd_dqn.config import Config
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.state_files import pack, unpack
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 

@@ -17,13 +17,13 @@ from hvd_dqn.checkpoint.store import (
     require_name,
     verify,
 )
+from hvd_dqn.common.errors import StoppedError, UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.errors import StoppedError, UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
-from tests.test_resume import StopAfter
+from tests.run.test_resume import StopAfter
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,8 @@ class Batch:
         )
         (place / "config.json").write_text(config.to_json())
         geometry = Job(**{"nodes": 2, "time": "00:10:00"} | job)
-        work = Work(["train", "--config", str(place / "config.json")], geometry)
+        words = ["train", "--config", str(place / "config.json")]
+        work = Work(words, config, geometry)
         own = Site(activate=f"export PATH={programs}:{Path(sys.executable).parent}:$PATH")
         (place / "job.sh").write_text(render(geometry, work, site or own, "a test"))
         self.place = place

@@ -15,7 +15,7 @@ import pytest
 
 import hvd_dqn as hvd_dqn_package
 from hvd_dqn.checkpoint.manifest import step_directory
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.tools.launching.launchers import (
     Host,
     _goes_by_plain_ssh,

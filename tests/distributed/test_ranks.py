@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
+from hvd_dqn.common.files import publish
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.files import publish
 from hvd_dqn.presets import PRESETS
 from tests.distributed import workers
 from tests.launching import TIMEOUT_SECONDS, started, wait_until

@@ -23,7 +23,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hvd_dqn import schedules
+from hvd_dqn.common.files import publish
+from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.config import (
     Config,
     DistributedConfig,
@@ -39,12 +40,11 @@ from hvd_dqn.config import (
 from hvd_dqn.distributed import connect
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.mpi import MpiCommunicator
-from hvd_dqn.files import publish
 from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate, base
 from hvd_dqn.learner import make_learner as make_room_learner
+from hvd_dqn.methods import schedules
+from hvd_dqn.methods.objectives import ExpectedObjective
 from hvd_dqn.networks import make_network
-from hvd_dqn.objectives import ExpectedObjective
-from hvd_dqn.structs import Batch, ReplayShare
 
 CPU = torch.device("cpu")
 SMALL_NETWORK = NetworkConfig(hidden_sizes=(32, 32))
@@ -276,9 +276,9 @@ def gathering(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """The real `train`, with a look at what each rank holds at its end."""
-    from hvd_dqn import assembly
-    from hvd_dqn.observer import Observer, Summary
-    from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.run import assembly
+    from hvd_dqn.run.directory import RunDirectory
+    from hvd_dqn.run.observer import Observer, Summary
     from hvd_dqn.training import train
 
     seen: dict[str, Any] = {"episodes": []}
@@ -325,7 +325,7 @@ def small_config(**changes: Any) -> Config:
 def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Every preset's own parts, in little: real environments, networks and updates."""
     from hvd_dqn.presets import PRESETS
-    from hvd_dqn.run_directory import RunDirectory
+    from hvd_dqn.run.directory import RunDirectory
     from hvd_dqn.training import train
 
     digests = {}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.errors import UserError
 
 
 def area_weights(size: int, target: int) -> sparse.csr_array:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import torch
 
+from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.config import EnvConfig, NetworkConfig, ObjectiveConfig
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.greedy import GreedyPolicy
 from hvd_dqn.networks import make_network
 
 IMAGE = {

@@ -2,9 +2,9 @@
 
 import pytest
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_env, make_vector_env
-from hvd_dqn.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hvd_dqn.config import (
     ReplayConfig,
 )
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.replay.redistribution import OldEnvironment, Rows, share_out
 from tests.replay.log import GAMMA, World
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hvd_dqn.command_line import parse_train
-from hvd_dqn.errors import RunError, UserError
-from hvd_dqn.stages import STAGES
+from hvd_dqn.commands.options import parse_train
+from hvd_dqn.common.errors import RunError, UserError
+from hvd_dqn.common.stages import STAGES
 from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.compare import WORK as ZOO
 from hvd_dqn.tools.bench.compare import our_words

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hvd_dqn.cli import run
+from hvd_dqn.commands.cli import run
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.horovod import nccl_can
-from hvd_dqn.errors import UserError
 from hvd_dqn.tools import probe
 from hvd_dqn.tools.doctor import checks as doctor
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvd_dqn.errors import RunError
+from hvd_dqn.common.errors import RunError
 from hvd_dqn.policy import load_policy
 from hvd_dqn.tools import export as exporting
 from hvd_dqn.tools.export import export, recorded_observations

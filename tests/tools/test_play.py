@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.pictures import Moment, Theatre, compose
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.policy import load_policy
+from hvd_dqn.reporting.videos import EpisodeRecorder, Moment, compose
 from hvd_dqn.tools import play as playing
 from tests.launching import hvd_dqn
 from tests.short_runs import run_of
@@ -34,8 +34,8 @@ def run_dir(tmp_path_factory):
 
 def shown(policy, screen, **options):
     given = {"episodes": 2, "epsilon": 0.0, "max_steps": 500} | options
-    with closing(Theatre(policy.config, seed=3)) as theatre:
-        return theatre.play(policy.values_of, screen, **given)
+    with closing(EpisodeRecorder(policy.config, seed=3)) as recorder:
+        return recorder.play(policy.values_of, screen, **given)
 
 
 @pytest.mark.parametrize(

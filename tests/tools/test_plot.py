@@ -3,9 +3,9 @@ import json
 import pytest
 from PIL import Image
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory, run_facts
+from hvd_dqn.run.directory import RunDirectory, run_facts
 from hvd_dqn.tools.plot import plot_runs
 from hvd_dqn.tools.report.figures import FIGURES
 from hvd_dqn.tools.runs import read_metrics

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.report import Run, groups_of, write_report
 from hvd_dqn.tools.report.charts import Line, line_chart
 from hvd_dqn.tools.report.reading import Curve

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hvd_dqn.cli import run
+from hvd_dqn.commands.cli import run
+from hvd_dqn.commands.options import parse_train
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
-from hvd_dqn.errors import UserError
 from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
@@ -22,7 +23,7 @@ TRAIN = ("train", "cartpole")
 
 def rendered(*, words=TRAIN, site=None, **geometry):
     job = Job(**geometry)
-    return render(job, Work(list(words), job), site or Site(), "")
+    return render(job, Work(list(words), parse_train(words[1:]).config, job), site or Site(), "")
 
 
 def directives(script):

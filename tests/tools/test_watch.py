@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools import watch as watching
 from hvd_dqn.tools.watch import Records, watch
 from hvd_dqn.training import train

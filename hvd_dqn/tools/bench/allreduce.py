@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import select_device
-from hvd_dqn.errors import UserError
 from hvd_dqn.tools.bench.plain import MpiSums, PlainSums, TorchSums
 from hvd_dqn.tools.bench.report import number, print_table
 

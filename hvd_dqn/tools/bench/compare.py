@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hvd_dqn.errors import RunError, UserError
+from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.tools.bench.scaling import (
     Keep,

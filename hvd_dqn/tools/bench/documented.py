@@ -23,21 +23,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvd_dqn.assembly import assemble
-from hvd_dqn.command_line import parse_train
+from hvd_dqn.commands.options import parse_train
+from hvd_dqn.common.signals import StopRequest
+from hvd_dqn.common.structs import Batch, Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.learner import Learner
-from hvd_dqn.resources import acquire
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.signals import StopRequest
-from hvd_dqn.start import plan
-from hvd_dqn.structs import Batch, Progress
+from hvd_dqn.run.assembly import assemble
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.resources import acquire
+from hvd_dqn.run.start import plan
+from hvd_dqn.run.watchdog import Watchdog
 from hvd_dqn.tools.bench.plain import join
 from hvd_dqn.tools.bench.training import WARM_UP, shortened
 from hvd_dqn.training import iterate
-from hvd_dqn.watchdog import Watchdog
 
 
 class DocumentedLearner:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.memory import available_bytes
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSampler
 from hvd_dqn.tools.bench.report import number, print_table, spread
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hvd_dqn.errors import UserError
-from hvd_dqn.run_directory import commit, versions
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.run.directory import commit, versions
 
 
 class Spread(NamedTuple):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hvd_dqn.command_line import parse_train
-from hvd_dqn.errors import RunError, UserError
+from hvd_dqn.common.errors import RunError, UserError
+from hvd_dqn.config import Config
 from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.tools.launching.launchers import environment, environment_of_a_launch
@@ -27,6 +27,7 @@ Keep = Callable[[dict[str, Any]], None]
 
 def measure_scaling(
     words: Sequence[str],
+    config: Config,
     ranks: Sequence[int],
     *,
     rounds: int,
@@ -37,7 +38,6 @@ def measure_scaling(
     """Every number of ranks, in turn, `rounds` times: weakly (each rank as much as one alone), and
     strongly (all ranks together as much, where that can be divided).
     """
-    config = parse_train(words).config
     whole = {"env.num_envs": config.env.num_envs, "replay.batch_size": config.replay.batch_size}
     undivided = [count for count in ranks if any(value % count for value in whole.values())]
     for count in undivided:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from hvd_dqn.common.errors import AgreedError
+from hvd_dqn.common.stages import STAGES
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.communicator import hostname
-from hvd_dqn.errors import AgreedError
-from hvd_dqn.run_directory import RunDirectory, default_path
-from hvd_dqn.stages import STAGES
+from hvd_dqn.run.directory import RunDirectory, default_path
 from hvd_dqn.tools.bench.report import number, print_table, spread
 from hvd_dqn.training import train
 

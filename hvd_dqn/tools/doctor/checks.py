@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from rich.console import Console
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.horovod import load_horovod
 from hvd_dqn.distributed.launcher import cpu_quota, detect_launch, usable_cores
-from hvd_dqn.errors import UserError
 from hvd_dqn.tools.probe import (
     MPI4PY_REMEDY,
     loaded_mpi_libraries,

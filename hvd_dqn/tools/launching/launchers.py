@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import hostname
-from hvd_dqn.errors import UserError
 from hvd_dqn.tools.launching import sessions
 
 _MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")

@@ -19,14 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
 
-from hvd_dqn.errors import (
+from hvd_dqn.common.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_OK,
     EXIT_STOPPED,
     UserError,
 )
-from hvd_dqn.run_directory import RunDirectory
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.launching.launchers import (
     HostsGoneError,
     Launcher,

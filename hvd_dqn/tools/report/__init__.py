@@ -12,9 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 import hvd_dqn
-from hvd_dqn.errors import UserError
-from hvd_dqn.files import publish
-from hvd_dqn.stages import STAGES
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import publish
+from hvd_dqn.common.stages import STAGES
 from hvd_dqn.tools.report.charts import line_chart, number
 from hvd_dqn.tools.report.figures import RETURN, Figure, figures_of
 from hvd_dqn.tools.report.reading import Curve, Group, Run, groups_of

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hvd_dqn.common.stages import STAGES
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.run_directory import RunDirectory
-from hvd_dqn.stages import STAGES
+from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.runs import read_facts, read_metrics
 from hvd_dqn.tools.scores import score
 

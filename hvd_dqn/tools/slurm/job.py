@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from hvd_dqn.command_line import parse_train
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.config import Config
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)$")
 _SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?$")
@@ -110,10 +110,7 @@ class Work:
     or says what is the script's to say.
     """
 
-    def __init__(self, words: list[str], job: Job) -> None:
-        if words[:1] != ["train"]:
-            raise UserError("hvd-dqn slurm: write what to run behind --, such as -- train cartpole")
-        config = parse_train(words[1:]).config
+    def __init__(self, words: list[str], config: Config, job: Job) -> None:
         own = ["run-dir", "resume", *(["seed"] if job.array_seeds else [])]
         for word in words:
             flag = word.partition("=")[0].replace("_", "-").removeprefix("--")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from hvd_dqn.errors import UserError
+from hvd_dqn.common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Acting in environments by a network: exploration, the actor, greedy policies, evaluation."""

@@ -1,0 +1,117 @@
+"""Greedy evaluation, its episodes split over the ranks before the first one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from hvd_dqn.common.seeding import Stream, derived_seed
+from hvd_dqn.common.structs import Episode
+from hvd_dqn.config import EnvConfig, EvaluationConfig
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
+
+PERIODIC, CLOSING, AFTERWARDS = range(3)
+"""Purposes of an evaluation: each plays episodes of its own, so the closing score is of episodes
+that chose nothing.
+"""
+
+
+class EvaluationResult(NamedTuple):
+    """All episodes of an evaluation, over all ranks; the same on every rank."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over episodes."""
+        return float(np.std(self.returns))
+
+
+class Evaluator:
+    """Plays greedy episodes over all ranks, on environments of its own.
+
+    Which episodes are played depends on the seed and the purpose, never on the number of ranks; and
+    an environment plays as many as were given to it beforehand, so that short episodes are not
+    counted more often than long ones. `seed` may be another for the next evaluation.
+    """
+
+    def __init__(
+        self,
+        env: EnvConfig,
+        config: EvaluationConfig,
+        *,
+        seed: int,
+        communicator: Communicator,
+        threads: int = 1,
+        wants_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._wants_stop = wants_stop
+        self._comm = communicator
+        self.seed = seed
+        self._purpose = PERIODIC
+        self.envs: VectorEnvironment = make_vector_env(
+            env,
+            num_envs=env.num_envs,
+            episode_seed=self._episode_seed,
+            max_episode_steps=config.max_episode_steps,
+            threads=threads,
+        )
+
+    def evaluate(
+        self, policy: Callable[[np.ndarray], np.ndarray], *, episodes: int, purpose: int
+    ) -> EvaluationResult | None:
+        """Play `episodes` from their beginnings; `None` where a rank was asked to stop.
+
+        Collective.
+        """
+        self._purpose = purpose
+        share = len(range(self._comm.rank, episodes, self._comm.world_size))
+        slots = self.envs.num_envs
+        quota = np.array([len(range(slot, share, slots)) for slot in range(slots)])
+        while True:
+            try:
+                mine = [list(episode) for episode in self._play(policy, quota)]
+                break
+            except EpisodesLostError:
+                continue  # from their beginnings once more
+        everyone = self._comm.gather([mine, self._wants_stop()])
+        if any(stop for _, stop in everyone):
+            return None
+        played = [Episode(*values) for episodes, _ in everyone for values in episodes]
+        return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
+
+    def close(self) -> None:
+        """End the environments."""
+        self.envs.close()
+
+    def _episode_seed(self, slot: int, number: int) -> int:
+        """Episode `number` of a slot is one of a sequence that all slots of all ranks share."""
+        on_this_rank = number * self.envs.num_envs + slot
+        position = on_this_rank * self._comm.world_size + self._comm.rank
+        return derived_seed(self.seed, Stream.EVALUATION, self._purpose, position)
+
+    def _play(self, policy: Callable[[np.ndarray], np.ndarray], quota: np.ndarray) -> list[Episode]:
+        """The first `quota` [slots] episodes of every slot; slots that are done idle along."""
+        played = np.zeros_like(quota)
+        kept: list[Episode] = []
+        obs = self.envs.reset()
+        while (played < quota).any() and not self._wants_stop():
+            step = self.envs.step(policy(obs))
+            ended = np.flatnonzero(step.ended)
+            kept += [
+                episode
+                for slot, episode in zip(ended, step.episodes, strict=True)
+                if played[slot] < quota[slot]
+            ]
+            played[ended] += 1
+            obs = step.obs
+        return kept

@@ -1,0 +1,70 @@
+"""A `Config` from JSON."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.config.run import Config
+from hvd_dqn.config.section import ConfigError, Section, is_a
+
+
+def load_config(path: Path) -> Config:
+    """Read a `config.json`. Settings it does not mention keep their defaults.
+
+    Raises `UserError` if the file is missing or damaged, or contains an unknown setting or an
+    invalid value.
+    """
+    try:
+        saved = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} does not contain a JSON object")
+    try:
+        return config_from(saved)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def config_from(saved: Mapping[str, Any]) -> Config:
+    """Return the `Config` with these settings, nested by section as in `config.json`.
+
+    Raises `UserError` for an unknown setting and `ConfigError` for an invalid value.
+    """
+    return typing.cast(Config, _section(Config, saved, ""))
+
+
+def _section(kind: type[Section], saved: Mapping[str, Any], prefix: str) -> Section:
+    kinds = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name, value in saved.items():
+        field_kind = kinds.get(name)
+        if field_kind is None or name == "prefix":
+            raise UserError(
+                f"unknown setting {prefix + name!r}",
+                "check its spelling, or use the version of hvd_dqn that wrote the file (see "
+                "run.json)",
+            )
+        if isinstance(field_kind, type) and issubclass(field_kind, Section):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{prefix}{name} = {value!r}: must be a JSON object")
+            values[name] = _section(field_kind, value, f"{prefix}{name}.")
+        else:
+            values[name] = _value(value, field_kind)
+    return kind(**values)
+
+
+def _value(value: Any, kind: Any) -> Any:
+    """`value` with JSON's lists as tuples, and its whole numbers as floats if `kind` is one."""
+    if isinstance(value, list):
+        return tuple(value)
+    if is_a(value, int) and is_a(0.5, kind):
+        return float(value)
+    return value

@@ -1,0 +1,189 @@
+"""A network as one tensor, and the one buffer that an update travels in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hvd_dqn.common.structs import ReplayShare
+
+# Four pieces of six bits from the top of a 64-bit digest: few enough that N·Σx² is exact in
+# float32.
+_DIGEST_SHIFTS = (58, 52, 46, 40)
+_DIGEST_MASK = 63
+_DIGEST_MIXER = -7046029254386353131  # 2⁶⁴ / golden ratio, odd, as a signed integer
+_PIECES = len(_DIGEST_SHIFTS)
+_COLUMNS = 128
+
+
+class FlatParameters:
+    """All parameters of a module as views into one contiguous float32 tensor, `values` [P]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parameters = list(module.parameters())
+        self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
+        for parameter, view in zip(self._parameters, self._views(self.values), strict=True):
+            parameter.data = view
+
+    def put_gradients_into(self, gradients: Tensor) -> None:
+        """From now on `backward` adds to `gradients` [P]."""
+        for parameter, view in zip(self._parameters, self._views(gradients), strict=True):
+            parameter.grad = view
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        sizes = [parameter.numel() for parameter in self._parameters]
+        return [
+            part.view_as(parameter)
+            for part, parameter in zip(torch.split(flat, sizes), self._parameters, strict=True)
+        ]
+
+
+class Agreement(NamedTuple):
+    """What all ranks know after a sum: the same values on each of them. Losses, errors and values
+    are means over ranks; `stops` counts the ranks that were asked to stop; mass and weight_floor
+    are those of the replay of all ranks; norm is the L2 norm of the summed payload.
+    """
+
+    loss: float
+    abs_td_error: float
+    value: float
+    nonfinite_ranks: int
+    nonfinite_rank_sum: int
+    stops: int
+    parameters_equal: bool
+    mass: float
+    weight_floor: float
+    norm: float
+
+
+class SumBuffer:
+    """A payload [size] and, behind it, what ranks must agree on: one tensor, one sum, one
+    collective.
+
+    Summed, not averaged, so that the control values stay exact small integers in float32 (up to
+    4,096 ranks). With `shares`, each rank also has two places of its own in it, where the others
+    add zero: what is gathered there is exact as well.
+    """
+
+    name = "update"
+
+    def __init__(
+        self, like: Tensor, size: int, *, rank: int, world_size: int, shares: bool
+    ) -> None:
+        self._rank = rank
+        self._world_size = world_size
+        places = 2 * world_size if shares else 0
+        sizes = [size, 1 + 5 + 2 * _PIECES, places]
+        self.tensor = like.new_zeros(sum(sizes))
+        self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
+        self._agreed = self.tensor[size:]
+        self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
+        # The same memory where it is the host's: for so little NumPy takes half of torch's time.
+        self._on_host = self._control.numpy() if like.device.type == "cpu" else None
+
+    def write_control(
+        self, numbers: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
+    ) -> None:
+        """Fill in this rank's scalars, before the sum: numbers [4], the means of loss, |TD error|
+        and value and whether anything is not finite (0 or 1); the digest of its parameters, its
+        replay's share, whether it was asked to stop.
+        """
+        if self._on_host is not None:
+            control = self._on_host
+            control[0] = stop
+            control[1:5] = numbers.numpy()
+            control[5] = self._rank * control[4]
+            control[6:] = digest.numpy()
+        else:
+            torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
+            self._stop.fill_(float(stop))
+        if len(self._shares):
+            self._shares.zero_()
+            self._shares[self._rank] = share.mass
+            self._shares[self._world_size + self._rank] = share.weight_floor
+
+    def _norm(self) -> Tensor:
+        """[1]. Sums over prioritised replays are large: their squares need not fit into float32."""
+        wide = torch.float64 if len(self._shares) else None
+        norm: Tensor = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True, dtype=wide)
+        return norm
+
+    def without_stops(self) -> Tensor:
+        """A copy of the whole tensor in which nobody was asked to stop."""
+        copy = self.tensor.clone()
+        copy[len(self.payload)] = 0.0
+        return copy
+
+    def numbers(self) -> list[float]:
+        """The payload's norm and what all ranks wrote, after the sum. On a GPU this waits for it,
+        once.
+        """
+        if self._on_host is not None:
+            return [self._norm().item(), *self._agreed.tolist()]
+        numbers: list[float] = self._all_numbers().tolist()
+        return numbers
+
+    def _all_numbers(self) -> Tensor:
+        return torch.cat((self._norm(), self._agreed))
+
+    def unread_numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `numbers` gives, without waiting for it: all of it [K]; and of what `agreement` says
+        mass / weight_floor [] and nonfinite_ranks [].
+        """
+        ranks, shares = self._world_size, self._shares
+        mass = shares[:ranks].sum() if len(shares) else self._control.new_full((), ranks)
+        floor = shares[ranks:].min() if len(shares) else torch.ones_like(mass)
+        return self._all_numbers(), mass / floor, self._control[4]
+
+    def agreement(self, numbers: list[float]) -> Agreement:
+        """What all ranks say in these numbers."""
+        ranks = self._world_size
+        norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
+        sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
+        # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.
+        equal = all(
+            ranks * square == total * total for total, square in zip(sums, squares, strict=True)
+        )
+        return Agreement(
+            loss / ranks,
+            abs_td_error / ranks,
+            value / ranks,
+            int(nonfinite),
+            int(nonfinite_rank),
+            int(stops),
+            equal,
+            mass=sum(shares[:ranks]) if shares else float(ranks),
+            weight_floor=min(shares[ranks:], default=1.0),
+            norm=norm,
+        )
+
+
+class Digest:
+    """A hash of a tensor's bits in four pieces of six bits: sums of its 64-bit words over columns,
+    times an odd number each, and mixed, so that the bits shifted out of it depend on all of them.
+
+    Every changed bit counts; changes that undo each other do so within one column alone. A number
+    of its own for each word would cost three times as much: they would have to be read as well.
+    """
+
+    size = 2 * _PIECES
+
+    def __init__(self, values: Tensor) -> None:
+        words = values.view(torch.int32)
+        whole = len(words) // (2 * _COLUMNS) * 2 * _COLUMNS
+        self._columns = words[:whole].view(torch.int64).view(-1, _COLUMNS)
+        self._rest = words[whole:]
+        self._shifts = torch.tensor(_DIGEST_SHIFTS, device=values.device)
+        generator = torch.Generator().manual_seed(_COLUMNS)
+        places = _COLUMNS + len(self._rest)
+        odd = 2 * torch.randint(2**62, (places,), generator=generator) + 1
+        self._multipliers = odd.to(values.device)
+
+    def __call__(self) -> Tensor:
+        """Of the values as they are now: the pieces, and their squares, [8] float32."""
+        sums = torch.cat((self._columns.sum(dim=0), self._rest))
+        mixed = sums.mul_(self._multipliers).sum() * _DIGEST_MIXER
+        pieces = ((mixed >> self._shifts) & _DIGEST_MASK).float()
+        return torch.cat((pieces, pieces * pieces))

@@ -1,8 +1,0 @@
-"""Where a run is followed besides its own files: TensorBoard, Weights & Biases, MLflow, or a class
-of one's own. Only the root has loggers.
-"""
-
-from hvd_dqn.loggers.logger import LoggedRun, Logger, Outcome
-from hvd_dqn.loggers.opening import Loggers, open_loggers, require_loggers
-
-__all__ = ["LoggedRun", "Logger", "Loggers", "Outcome", "open_loggers", "require_loggers"]

@@ -1,0 +1,1 @@
+"""What is learned: losses, objectives, and the schedules of their settings."""

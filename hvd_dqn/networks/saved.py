@@ -1,0 +1,176 @@
+"""Saved networks: a directory each, written whole or not at all, without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import read_bounded, sync_directory, write_durably
+
+_MARGIN = 1 << 20
+_MANIFEST, _NETWORK = "manifest.json", "network.safetensors"
+
+
+class SavedNetwork(NamedTuple):
+    """A checkpoint that is complete: its directory and what its manifest says."""
+
+    path: Path
+    env_steps: int
+    updates: int
+    evaluation_mean: float | None
+
+
+class EvaluatedNetwork(NamedTuple):
+    """A network's state, when it was, and its mean return; not a number where it has none."""
+
+    env_steps: int
+    updates: int
+    mean: float
+    network: dict[str, Tensor]
+
+
+class NetworkDirectory:
+    """The `networks/` of a run: the newest few and the best by evaluation."""
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self._path = path
+        self._keep = keep
+
+    def has(self, env_steps: int) -> bool:
+        """Whether the network of then is here."""
+        return (self._place(env_steps) / _MANIFEST).exists()
+
+    def save(self, judged: EvaluatedNetwork) -> Path:
+        """Write one network: files first, the manifest with their checksums last, then the rename
+        that makes it exist.
+        """
+        final = self._place(judged.env_steps)
+        partial = final.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in judged.network.items()}
+        data = safetensors.torch.save(tensors)
+        manifest = {
+            "env_steps": judged.env_steps,
+            "updates": judged.updates,
+            "evaluation_mean": judged.mean if math.isfinite(judged.mean) else None,
+            "sha256": {_NETWORK: hashlib.sha256(data).hexdigest()},
+        }
+        write_durably(partial / _NETWORK, [data])
+        write_durably(partial / _MANIFEST, [(json.dumps(manifest, indent=2) + "\n").encode()])
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync_directory(self._path)
+        self._prune()
+        return final
+
+    def remove_after(self, env_steps: int) -> None:
+        """Remove what is newer than this: a run that goes on from here makes its own."""
+        for place in self._path.glob("step-*"):
+            if place.name > self._place(env_steps).name:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def list(self) -> list[SavedNetwork]:
+        """Complete checkpoints, oldest first."""
+        found = []
+        for manifest in sorted(self._path.glob(f"step-*/{_MANIFEST}")):
+            if manifest.parent.suffix != ".partial":
+                text = _read_manifest(manifest)
+                found.append(
+                    SavedNetwork(
+                        manifest.parent,
+                        text["env_steps"],
+                        text["updates"],
+                        text["evaluation_mean"],
+                    )
+                )
+        return found
+
+    def best(self) -> SavedNetwork:
+        """The checkpoint of the highest mean return; the newest among equals. `UserError` where
+        there is none.
+        """
+        saved = self.list()
+        if not saved:
+            raise UserError(
+                f"{self._path} holds no checkpoint: the run has not come to its first evaluation"
+            )
+        return max(saved, key=lambda s: (_rating(s), s.env_steps))
+
+    def find(self, which: str | int) -> SavedNetwork:
+        """The `best`, the `newest`, or that of so many env steps. `UserError` where it is not
+        here.
+        """
+        if which == "best":
+            return self.best()
+        saved = self.list()
+        if which == "newest" and saved:
+            return saved[-1]
+        for network in saved:
+            if str(network.env_steps) == str(which):
+                return network
+        there = ", ".join(str(network.env_steps) for network in saved) or "none"
+        raise UserError(
+            f"{self._path} has no network {which}",
+            f"take 'best', 'newest' or one of these env steps: {there}",
+        )
+
+    def _place(self, env_steps: int) -> Path:
+        return self._path / f"step-{env_steps:012d}"
+
+    def _prune(self) -> None:
+        saved = self.list()
+        kept = {self.best().path, *(s.path for s in saved[-self._keep :])}
+        for old in saved:
+            if old.path not in kept:
+                shutil.rmtree(old.path)
+
+
+def load_network(network: nn.Module, saved: SavedNetwork) -> None:
+    """Put a checkpoint's weights into `network`. `UserError` where the file is damaged or of
+    another network.
+    """
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    try:
+        data = read_bounded(saved.path / _NETWORK, 2 * size + _MARGIN)
+    except OSError as error:
+        raise UserError(f"{saved.path / _NETWORK} cannot be read: {error.strerror}") from error
+    expected = _read_manifest(saved.path / _MANIFEST)["sha256"][_NETWORK]
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise UserError(
+            f"{saved.path / _NETWORK} is damaged: its checksum is not the manifest's; evaluate "
+            "another checkpoint"
+        )
+    try:
+        network.load_state_dict(safetensors.torch.load(data))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{saved.path} does not fit the network of config.json: {reason}"
+        ) from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """`UserError` where it is not one."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        if manifest.keys() < {"env_steps", "updates", "evaluation_mean", "sha256"}:
+            raise KeyError("a field is missing")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error})", "remove its checkpoint's directory"
+        ) from error
+    return manifest
+
+
+def _rating(saved: SavedNetwork) -> float:
+    return float("-inf") if saved.evaluation_mean is None else saved.evaluation_mean

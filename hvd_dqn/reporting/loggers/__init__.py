@@ -1,0 +1,8 @@
+"""Where a run is followed besides its own files: TensorBoard, Weights & Biases, MLflow, or a class
+of one's own. Only the root has loggers.
+"""
+
+from hvd_dqn.reporting.loggers.logger import LoggedRun, Logger, Outcome
+from hvd_dqn.reporting.loggers.opening import Loggers, open_loggers, require_loggers
+
+__all__ = ["LoggedRun", "Logger", "Loggers", "Outcome", "open_loggers", "require_loggers"]

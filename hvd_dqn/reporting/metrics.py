@@ -1,0 +1,182 @@
+"""What a run says of itself: one record per log period, over all ranks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from hvd_dqn.common.stages import STAGES, StageClock
+from hvd_dqn.common.structs import Episode, Progress
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.learner import LearnerStatistics
+
+Metrics = dict[str, float]
+"""One number a name; those of single ranks are `rank/NAME/R`, and not for loggers."""
+
+
+Evaluation = Literal["evaluation", "closing"]
+EventKind = Literal["record", "evaluation", "closing"]
+
+
+class Event(NamedTuple):
+    """A record, an evaluation or the closing one: what a callback is told, at the same update and
+    with the same numbers on every rank (but for `seconds`, which are this rank's).
+
+    `stop`, called with a reason on any rank, stops all at the same later update with a checkpoint.
+    """
+
+    kind: EventKind
+    env_steps: int
+    updates: int
+    seconds: float
+    metrics: Metrics
+    rank: int
+    world_size: int
+    stop: Callable[[str], None]
+
+
+Callback = Callable[[Event], None]
+
+
+class ReplayFacts(NamedTuple):
+    """Of one rank's replay: transitions kept, the mean age of those drawn last in steps of its
+    vector environment, transitions of an update, environments.
+    """
+
+    transitions: int
+    age: float
+    batch_size: int
+    num_envs: int
+
+
+class Meter:
+    """Collects one rank's numbers between records and makes the record of all ranks, the same on
+    each.
+    """
+
+    def __init__(self, communicator: Communicator, clock: StageClock, *, loss_name: str) -> None:
+        self._clock = clock
+        self._comm = communicator
+        self._loss_name = loss_name
+        self._episodes: list[Episode] = []
+        self._started = self._last_time = time.perf_counter()
+        self._last_env_steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, on this rank."""
+        return time.perf_counter() - self._started
+
+    def leave_out(self, seconds: float) -> None:
+        """Time of this period that was spent on something else than training."""
+        self._last_time += seconds
+
+    def add_episodes(self, episodes: Sequence[Episode]) -> None:
+        """Keep the episodes that a step ended."""
+        self._episodes += episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has come together since the last record, and the time spent so far."""
+        now = time.perf_counter()
+        return {
+            "episodes": [list(episode) for episode in self._episodes],
+            "seconds": now - self._started,
+            "period_seconds": now - self._last_time,
+            "last_env_steps": self._last_env_steps,
+            "stages": self._clock.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, mine: bool = True) -> None:
+        """Put back what `state_dict` gave; the clock goes on from there. Another rank's episodes,
+        not `mine`, are left out.
+        """
+        now = time.perf_counter()
+        self._episodes = [Episode(*values) for values in state["episodes"]] if mine else []
+        self._started = now - state["seconds"]
+        self._last_time = now - state["period_seconds"]
+        self._last_env_steps = state["last_env_steps"]
+        self._clock.put_back(state["stages"])
+
+    def record(
+        self,
+        progress: Progress,
+        learner: LearnerStatistics,
+        *,
+        epsilon: float,
+        learning_rate: float,
+        replay: ReplayFacts,
+    ) -> Metrics:
+        """The record of the period that ends now. Collective."""
+        now = time.perf_counter()
+        elapsed = max(now - self._last_time, 1e-9)
+        stages = self._clock.take()
+        period = max(sum(stages.values()), 1e-9)  # waits in a gather differ from rank to rank
+        mine = {
+            "elapsed": elapsed,
+            "episodes": [list(episode) for episode in self._episodes],
+            "shares": {stage: seconds / period for stage, seconds in stages.items()},
+            "hidden_share": learner.on_its_way_seconds / period,
+            "drift": learner.drift,
+            "replay": replay,
+        }
+        ranks = self._comm.gather(mine)
+        elapsed = ranks[0]["elapsed"]  # one rate for all
+        env_steps = progress.env_steps - self._last_env_steps
+        episodes = [Episode(*values) for rank in ranks for values in rank["episodes"]]
+        metrics: Metrics = {
+            "exploration/epsilon": epsilon,
+            "speed/env_steps_per_second": env_steps / elapsed,
+            "speed/updates_per_second": learner.updates / elapsed,
+            "distributed/transfer_share": min(r["shares"]["averaging"] for r in ranks),
+            "distributed/hidden_share": statistics.fmean(r["hidden_share"] for r in ranks),
+            "distributed/drift_max": max(rank["drift"] for rank in ranks),
+            "distributed/resyncs": learner.resyncs,
+        }
+        parts = [ReplayFacts(*rank["replay"]) for rank in ranks]
+        metrics["replay/transitions"] = sum(part.transitions for part in parts)
+        if learner.updates:
+            drawn = learner.updates * sum(part.batch_size for part in parts)
+            metrics["replay/ratio"] = drawn / env_steps
+            steps = sum(part.num_envs for part in parts)
+            metrics["replay/age_env_steps"] = statistics.fmean(p.age for p in parts) * steps
+        for number, rank in enumerate(ranks):
+            metrics[f"rank/waiting/{number}"] = rank["shares"]["averaging"]
+        for stage in STAGES:
+            metrics[f"time/{stage}"] = statistics.fmean(r["shares"][stage] for r in ranks)
+        if episodes:
+            metrics |= episode_metrics(episodes)
+        if learner.updates:
+            metrics |= {
+                "gradient/norm_mean": learner.grad_norm / learner.updates,
+                "optimizer/learning_rate": learning_rate,
+            }
+        if learner.agreed:
+            metrics |= {
+                self._loss_name: learner.loss / learner.agreed,
+                "td/abs_error_mean": learner.abs_td_error / learner.agreed,
+                "q/taken_mean": learner.value / learner.agreed,
+            }
+        self._episodes = []
+        self._last_time, self._last_env_steps = now, progress.env_steps
+        return metrics
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
+    """Location and spread of the returns of some episodes."""
+    returns = np.array([episode.episode_return for episode in episodes])
+    p10, median, p90 = np.percentile(returns, (10, 50, 90))
+    return {
+        "episode/count": len(episodes),
+        "episode/return_mean": float(returns.mean()),
+        "episode/return_std": float(returns.std()),
+        "episode/return_min": float(returns.min()),
+        "episode/return_p10": float(p10),
+        "episode/return_median": float(median),
+        "episode/return_p90": float(p90),
+        "episode/return_max": float(returns.max()),
+        "episode/length_mean": statistics.fmean(episode.length for episode in episodes),
+    }

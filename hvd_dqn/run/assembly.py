@@ -1,0 +1,211 @@
+"""The parts of one rank, put together from the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hvd_dqn.acting.actor import Actor
+from hvd_dqn.acting.exploration import Exploration
+from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
+from hvd_dqn.common import seeding
+from hvd_dqn.common.seeding import Stream
+from hvd_dqn.common.stages import StageClock
+from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.structs import Batch, Progress, ReplayShare
+from hvd_dqn.config import Config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.learner import Learner, TargetUpdate, make_learner
+from hvd_dqn.methods import schedules
+from hvd_dqn.methods.objectives import make_objective
+from hvd_dqn.networks import QNetwork, make_network
+from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
+from hvd_dqn.run.observer import Observer
+from hvd_dqn.run.resources import Resources
+
+
+@dataclass
+class Components:
+    """What changes in a run, on this rank."""
+
+    progress: Progress
+    learner: Learner
+    replay: ReplayBuffer
+    actor: Actor
+    observer: Observer
+    clock: StageClock
+
+    def is_stopping(self, config: Config, comm: Communicator) -> bool:
+        """Whether a rank was asked to stop; the same on all. While there are no updates,
+        collective; then, what the updates' sums said.
+        """
+        if self.progress.env_steps < config.updates_start_env_steps(comm.world_size):
+            return any(comm.gather(self.observer.wants_stop))
+        return self.learner.stop_agreed
+
+    def state_dict(self) -> SplitState:
+        """All of it but the replay's frames: another run of the same configuration goes on from
+        these bit for bit.
+        """
+        learner, observer = self.learner.state_dict(), self.observer.state_dict()
+        return SplitState(
+            shared={
+                "progress": dataclasses.asdict(self.progress),
+                "learner": learner.shared,
+                "observer": observer.shared,
+            },
+            own={
+                "learner": learner.own,
+                "replay": self.replay.state_dict(),
+                "actor": self.actor.state_dict(),
+                "observer": observer.own,
+            },
+        )
+
+    def load_state_dict(self, state: SplitState) -> int:
+        """Put back what `state_dict` gave, once the ring has its frames; the number of environments
+        whose episode could not be played again and has ended instead.
+        """
+        self.load_all_but_experience(state, mine=True)
+        self.replay.load_state_dict(state.own["replay"])
+        return self.actor.load_state_dict(state.own["actor"])
+
+    def load_all_but_experience(self, state: SplitState, *, mine: bool) -> None:
+        """Put back counters, learner and observer, from this rank's own half or another's."""
+        shared, own = state
+        self.progress.env_steps = shared["progress"]["env_steps"]
+        self.progress.updates = shared["progress"]["updates"]
+        learner = SplitState(shared["learner"], own["learner"])
+        self.learner.load_state_dict(learner, mine=mine)
+        self.observer.load_state_dict(SplitState(shared["observer"], own["observer"]), mine=mine)
+
+
+def assemble(
+    config: Config, comm: Communicator, resources: Resources, progress: Progress
+) -> Components:
+    """Every part of this rank, at the start of a run. Collective."""
+    clock = StageClock()
+    learner = assemble_learner(config, comm, resources, clock)
+    replay = assemble_replay(config, comm, resources)
+    actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
+    observer = Observer(config, comm, resources, learner, replay, progress, clock)
+    return Components(progress, learner, replay, actor, observer, clock)
+
+
+def assemble_learner(
+    config: Config, comm: Communicator, resources: Resources, clock: StageClock
+) -> Learner:
+    """The learner, its networks alike on every rank. Collective."""
+
+    def network() -> QNetwork:
+        return make_network(
+            config.network,
+            config.objective,
+            obs_space=resources.envs.obs_space,
+            num_actions=resources.envs.num_actions,
+            device=resources.device,
+        )
+
+    with seeding.network_initialisation(config.seed):
+        online, target = network(), network()
+    generator = seeding.torch_generator(config.seed, comm.rank, Stream.UPDATE, resources.device)
+    planned = config.planned_updates(comm.world_size)
+    return make_learner(
+        config.distributed,
+        prioritized=config.replay.sampling == "prioritized",
+        online=online,
+        target=target,
+        objective=make_objective(config.objective, generator),
+        config=config.optimizer,
+        rate=lambda updates: schedules.learning_rate(
+            config.optimizer, comm.world_size, updates, planned
+        ),
+        target_update=TargetUpdate(config.target_period_updates, config.target_step),
+        communicator=comm,
+        generator=generator,
+        wants_stop=resources.stop,
+        clock=clock,
+    )
+
+
+def blank_batch(config: Config, resources: Resources) -> Batch:
+    """Of the shapes that this rank's replay gives, and of no experience."""
+    size, device = config.replay.batch_size, resources.device
+    obs = torch.from_numpy(
+        np.zeros((size, *resources.envs.obs_space.shape), dtype=resources.envs.obs_dtype)
+    ).to(device)
+    zeros = torch.zeros(size, device=device)
+    return Batch(
+        obs=obs,
+        action=zeros.long(),
+        reward=zeros,
+        discount=zeros,
+        next_obs=obs,
+        weight=zeros,
+        slot=np.zeros(size, dtype=np.int64),
+        share=ReplayShare(),
+    )
+
+
+def assemble_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
+    """This rank's replay."""
+    rng = seeding.generator(config.seed, comm.rank, Stream.REPLAY)
+    on_device = config.replay.storage == "device"
+    ring = Ring(
+        capacity=config.replay.capacity,
+        num_envs=config.env.num_envs,
+        frame_shape=resources.envs.frame_shape,
+        obs_dtype=resources.envs.obs_dtype,
+        frame_stack=resources.envs.frame_stack,
+        n_step=config.replay.n_step,
+        device=resources.device if on_device else torch.device("cpu"),
+    )
+    sampler: Sampler
+    if config.replay.sampling == "prioritized":
+        sampler = PrioritizedSampler(ring, rng, priority_exponent=config.replay.priority_exponent)
+    else:
+        sampler = UniformSampler(ring, rng)
+    return ReplayBuffer(
+        ring,
+        sampler,
+        gamma=config.objective.gamma,
+        n_step=config.replay.n_step,
+        batch_size=config.replay.batch_size,
+        rng=rng,
+        device=resources.device,
+    )
+
+
+def assemble_actor(
+    config: Config,
+    comm: Communicator,
+    resources: Resources,
+    online: QNetwork,
+    replay: ReplayBuffer,
+    clock: StageClock,
+) -> Actor:
+    """What steps this rank's environments by the online network."""
+    exploration = Exploration(
+        num_envs=config.env.num_envs,
+        num_actions=resources.envs.num_actions,
+        zeta_exponent=config.exploration.zeta_exponent,
+        rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
+    )
+    generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
+    kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
+    policy = kind(online, resources.device, generator)
+    return Actor(resources.envs, policy, exploration, replay, clock)
+
+
+def epsilon(config: Config, comm: Communicator, env_steps: int) -> np.ndarray:
+    """Shares of random actions [N] of this rank's environments."""
+    return schedules.epsilon(
+        config.exploration,
+        env_steps,
+        first=comm.rank * config.env.num_envs,
+        count=config.env.num_envs,
+        total=comm.world_size * config.env.num_envs,
+    )

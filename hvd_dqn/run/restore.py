@@ -1,0 +1,179 @@
+"""Going on from a checkpoint: bit for bit on as many ranks, with every transition on any number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hvd_dqn.checkpoint import DamageError, Saver, Store
+from hvd_dqn.checkpoint.finder import fitting, load_state
+from hvd_dqn.checkpoint.manifest import Manifest
+from hvd_dqn.checkpoint.segments import load_ring, read_rows
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.state import SplitState, State, size
+from hvd_dqn.config import Config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.replay.redistribution import OldEnvironment, Rows, share_out
+from hvd_dqn.run.assembly import Components
+from hvd_dqn.run.start import Start
+
+_RING_FIELDS = ("env.num_envs", "replay.capacity")
+
+
+def resume(
+    config: Config,
+    comm: Communicator,
+    start: Start,
+    parts: Components,
+    saver: Saver,
+    touch: Callable[[], None],
+) -> int:
+    """Put the checkpoint of `start`, if it has one, into the parts: the number of environments of
+    all ranks whose episode has ended with it. Collective; `UserError` on all ranks or on none.
+    `touch` is called as the reading gets on.
+    """
+    manifest = start.manifest
+    if manifest is None:
+        saver.continue_from(None, [])
+        return 0
+    lost = 0
+    with agreement(comm):
+        source = _Source(start.source, manifest, parts, touch)
+        try:
+            if _finds_its_own(config, comm, manifest):
+                lost = source.restore(comm.rank)
+            else:
+                source.share_out(config, comm)
+                lost = config.env.num_envs
+        except (DamageError, OSError) as error:
+            raise UserError(f"{source} cannot be used: {error}") from error
+        kept = manifest.ranks[comm.rank].segments if _finds_its_own(config, comm, manifest) else []
+        in_place = str(start.source) == str(start.store)
+        saver.continue_from(start.env_steps if in_place else None, kept if in_place else [])
+    return sum(comm.gather(lost))
+
+
+def _finds_its_own(config: Config, comm: Communicator, manifest: Manifest) -> bool:
+    """Whether every rank has a state of its own there, of a ring of the same size."""
+    now = config.flat()
+    same_ring = all(manifest.config.get(name) == now[name] for name in _RING_FIELDS)
+    return same_ring and len(manifest.ranks) == comm.world_size
+
+
+class _Source:
+    """A checkpoint, and the parts that it is put into."""
+
+    def __init__(
+        self, store: Store, manifest: Manifest, parts: Components, touch: Callable[[], None]
+    ) -> None:
+        self._touch = touch
+        self._store = store
+        self._manifest = manifest
+        self._parts = parts
+        self._shared_bytes, self._own_bytes = map(size, parts.state_dict())
+
+    def __str__(self) -> str:
+        return f"{self._store}/{self._manifest.directory}"
+
+    def restore(self, rank: int) -> int:
+        """All of it; the number of environments whose episode could not be played again."""
+        state = self._state(rank)
+        segments = self._manifest.ranks[rank].segments
+
+        def put_back() -> int:
+            ring = self._parts.replay.ring
+            ring.load_state_dict(state.own["replay"]["ring"])
+            load_ring(self._store, segments, ring, self._touch)
+            return self._parts.load_state_dict(state)
+
+        lost: int = fitting(put_back, str(self))
+        return lost
+
+    def share_out(self, config: Config, comm: Communicator) -> None:
+        """Everything but episodes under way, for other ranks: the transitions of all of them are
+        shared out anew.
+        """
+
+        def put_back() -> None:
+            ranks = len(self._manifest.ranks)
+            mine = comm.rank < ranks
+            state = self._state(comm.rank % ranks)
+            self._parts.load_all_but_experience(state, mine=mine)
+            if mine:
+                self._parts.replay.load_random_stream(state.own["replay"])
+                self._parts.actor.load_random_streams(state.own["actor"])
+            del state
+            self._fill(config, comm)
+
+        fitting(put_back, str(self))
+
+    def _fill(self, config: Config, comm: Communicator) -> None:
+        replay = self._parts.replay
+        replays = [_OldReplay(self._own(rank)) for rank in range(len(self._manifest.ranks))]
+        slots, priorities = share_out(
+            [
+                OldEnvironment(old.rows(column), self._frames(rank, column, old.oldest[column]))
+                for rank, old in enumerate(replays)
+                for column in range(old.num_envs)
+            ],
+            replay.ring,
+            first=comm.rank * config.env.num_envs,
+            count=comm.world_size * config.env.num_envs,
+            frame_stack=config.env.frame_stack,
+        )
+        self._parts.actor.begin_episodes(1 + max(old.episode_number for old in replays))
+        replay.adopt(slots, priorities, max(old.highest_priority for old in replays))
+
+    def _frames(self, rank: int, column: int, oldest: int) -> Callable[[int, int], np.ndarray]:
+        """Reads frames of an old environment by their place behind its oldest row."""
+        segments, frame = self._manifest.ranks[rank].segments, self._parts.replay.ring.frame
+
+        def read(start: int, stop: int) -> np.ndarray:
+            frames = np.empty((stop - start, frame.size), dtype=frame.dtype)
+            first = oldest + start
+            for row, some in read_rows(self._store, segments, column, first, oldest + stop, frame):
+                frames[row - first : row - first + len(some)] = some
+                self._touch()
+            return frames
+
+        return read
+
+    def _state(self, rank: int) -> SplitState:
+        shared = load_state(self._store, self._manifest.shared, like=self._shared_bytes)
+        return SplitState(shared, self._own(rank))
+
+    def _own(self, rank: int) -> State:
+        self._touch()
+        record = self._manifest.ranks[rank].state
+        return load_state(self._store, record, like=self._own_bytes)
+
+
+class _OldReplay:
+    """The rows of a replay that another rank had."""
+
+    def __init__(self, own: State) -> None:
+        ring, sampler = own["replay"]["ring"], own["replay"]["sampler"]
+        self._kinds = ring["kinds"].numpy()
+        self._actions, self._rewards = ring["actions"].numpy(), ring["rewards"].numpy()
+        self.num_envs, self._capacity = self._kinds.shape
+        self._moved = ring["moved"].numpy()
+        self.oldest = np.maximum(self._moved - self._capacity + 1, 0)
+        self.episode_number = int(own["actor"]["envs"]["episode_number"].max())
+        self.highest_priority = float(sampler.get("highest_priority", 1.0))
+        leaves = sampler.get("priorities")
+        self._priorities = (
+            np.zeros_like(self._rewards, dtype=np.float64)
+            if leaves is None
+            else leaves.numpy().reshape(self._kinds.shape)
+        )
+
+    def rows(self, column: int) -> Rows:
+        """Of one environment, oldest first; the last is the one at the cursor."""
+        numbers = np.arange(self.oldest[column], self._moved[column] + 1) % self._capacity
+        kinds, actions, rewards, priorities = (
+            values[column, numbers]
+            for values in (self._kinds, self._actions, self._rewards, self._priorities)
+        )
+        return Rows(kinds, actions, rewards, priorities)

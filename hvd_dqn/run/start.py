@@ -1,0 +1,128 @@
+"""Whether a run begins anew or goes on, and from which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hvd_dqn.checkpoint import Store, open_store
+from hvd_dqn.checkpoint.finder import find, readable, require_config
+from hvd_dqn.checkpoint.manifest import Manifest, list_complete
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.config import Config
+from hvd_dqn.config.loading import load_config
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.run.directory import RunDirectory
+
+_FREE = (
+    "preset",
+    "time_limit_minutes",
+    "checkpoint.",
+    "env.restarts",
+    "logging.loggers",
+    "logging.histograms",
+    "logging.video",
+    "distributed.hang_seconds",
+    "distributed.threads_per_rank",
+    "distributed.backend",
+)
+"""What the numbers of a run do not depend on, by the beginnings of the options' names."""
+
+
+class Start(NamedTuple):
+    """How a run begins.
+
+    store: where its checkpoints go; manifest: the checkpoint to go on from, in the store `source`;
+    continues: the run directory is this run's already;
+    passed_over: newer checkpoints, each with what is wrong with it; changed: fields of the config
+    that the user let differ, with both values.
+    """
+
+    store: Store
+    source: Store
+    manifest: Manifest | None = None
+    continues: bool = False
+    passed_over: Sequence[str] = ()
+    changed: Mapping[str, list[Any]] = MappingProxyType({})
+
+    @property
+    def env_steps(self) -> int:
+        """Where the run goes on; 0 at its beginning."""
+        return 0 if self.manifest is None else self.manifest.env_steps
+
+    @property
+    def metrics_bytes(self) -> int:
+        """How much of `metrics.jsonl` is of the time before."""
+        return self.manifest.metrics_bytes if self.manifest and self.is_in_place else 0
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the run goes on where it was, and not as a new one from another's checkpoint."""
+        return self.continues and str(self.source) == str(self.store)
+
+
+def plan(
+    config: Config, comm: Communicator, run_dir: RunDirectory, *, resume: str, changes: Set[str]
+) -> Start:
+    """What `--resume` (auto, never, or a checkpoint's directory) means here. Collective; raises
+    `UserError` on all ranks or on none, and writes nothing.
+    """
+    place = config.checkpoint.directory or str(run_dir.checkpoints)
+    where, _, directory = resume.rstrip("/").rpartition("/")
+    named = resume not in ("auto", "never")
+    continues = False
+    with agreement(comm):
+        store = open_store(place)
+        source = open_store(where or ".") if named else store
+        if comm.is_root:
+            continues = resume != "never" and run_dir.config_file.exists()
+            _require_possible(config, run_dir, store, source, resume, changes, continues=continues)
+    continues = comm.gather(continues)[0]
+    if resume == "never":
+        return Start(store, source)
+    found = find(source, comm, only=directory if named else None)
+    changed: dict[str, list[Any]] = {}
+    with agreement(comm):
+        if named and found.manifest is None:
+            raise UserError(f"--resume {resume}: {found.passed_over[0]}")
+        if found.manifest is None and found.passed_over:
+            raise UserError(
+                f"no checkpoint in {store} can be used: {'; '.join(found.passed_over)}",
+                "begin anew in another --run-dir",
+            )
+        if comm.is_root and (found.manifest is not None or continues):
+            saved = load_config(run_dir.config_file).flat() if found.manifest is None else {}
+            saved = found.manifest.config if found.manifest is not None else saved
+            changed = require_config(saved, config.flat(), free=_FREE, allowed=changes)
+    changed = comm.gather(changed)[0]
+    return Start(store, source, found.manifest, continues, found.passed_over, changed)
+
+
+def _require_possible(
+    config: Config,
+    run_dir: RunDirectory,
+    store: Store,
+    source: Store,
+    resume: str,
+    changes: Set[str],
+    *,
+    continues: bool,
+) -> None:
+    """`UserError` where the directories or the options do not allow it."""
+    if not continues:
+        run_dir.require_new()
+    with readable(store):
+        taken = bool(list_complete(store))
+    if taken and (resume == "never" or str(source) != str(store)):
+        raise UserError(
+            f"{store} holds checkpoints of another run",
+            "choose another --run-dir or checkpoint.directory, or go on with --resume auto",
+        )
+    unknown = sorted(changes - config.flat().keys())
+    if unknown:
+        raise UserError(
+            f"--resume-changes {unknown[0]}: no such option",
+            "hvd-dqn train PRESET --help lists them",
+        )

@@ -1,0 +1,238 @@
+"""A thread of every rank that ends the job where a rank has stopped moving, and says which.
+
+Each rank's thread keeps a small file, its heartbeat: where the rank is, and since when. A rank that
+hangs in its own work sees that itself. One that is stopped as a whole, or gone with its host, is
+seen by the rank before it, when that waits: its heartbeat does not change any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hvd_dqn.common.errors import EXIT_FAILED
+from hvd_dqn.common.files import read_bounded
+from hvd_dqn.common.structs import Progress
+from hvd_dqn.distributed.communicator import Communicator, hostname
+from hvd_dqn.run.directory import RunDirectory
+
+_SECONDS_FOR_ABORT = 5.0
+_PATIENCE = 10
+"""Times the limit that a rank waits for one of which it cannot know whether it moves."""
+_HEARTBEAT_BYTES = 512
+_MOST_SAID = 300
+
+
+class Heartbeat(NamedTuple):
+    """What a rank last said of itself. `number` grows with every writing; `still_seconds` is how
+    long it had not moved by then.
+    """
+
+    host: str
+    pid: int
+    number: int
+    updates: int
+    waiting: bool
+    still_seconds: float
+
+
+class Watchdog:
+    """Watches this rank and, while it waits, the others."""
+
+    def __init__(
+        self, communicator: Communicator, progress: Progress, run_dir: RunDirectory, *, limit: float
+    ) -> None:
+        self._comm = communicator
+        self._progress = progress
+        self._run_dir = run_dir
+        self._limit = limit
+        self._interval = min(limit / 10, 5.0)
+        self._moved = time.monotonic()
+        self._waiting = False
+        self._is_patient = False
+        self._count = 0
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """From now on. The run directory is there."""
+        self.beat()
+        with contextlib.suppress(OSError):  # where hosts share no directory
+            self._run_dir.heartbeats.mkdir(parents=True, exist_ok=True)
+        self._write()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No longer; this rank's heartbeat is removed."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        with contextlib.suppress(OSError):
+            self._file(self._comm.rank).unlink(missing_ok=True)
+
+    def beat(self, *, waiting: bool = False) -> None:
+        """This rank has got on."""
+        self._moved = time.monotonic()
+        self._waiting = waiting
+
+    def touch(self) -> None:
+        """What this rank is at, or waits for, is under way."""
+        self._moved = time.monotonic()
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Within it, this rank's own work may take any time."""
+        self._is_patient = True
+        try:
+            yield
+        finally:
+            self._is_patient = False
+            self.touch()
+
+    def explain(self, cause: str) -> str | None:
+        """Which rank is gone, where contact was lost for this `cause`, as a library says it; `None`
+        where that is another's to say.
+        """
+        ranks = range(self._comm.world_size)
+        if any(self._run_dir.crash_file(rank).exists() for rank in ranks):
+            return None
+        gone, all_are_here = {}, True
+        for rank in ranks:
+            beat = self._read(rank)
+            if beat is None or beat.host != hostname():
+                all_are_here = False
+            elif not _is_alive(beat.pid):
+                gone[rank] = beat
+        if self._comm.rank != min(set(ranks) - gone.keys()):
+            return None
+        said = " ".join(cause.split())[:_MOST_SAID]
+        if not gone:
+            found = "a rank on another host is gone, or that host is"
+            return f"{self._me()}: {'a sum over ranks failed' if all_are_here else found}: {said}"
+        rank, beat = min(gone.items())
+        return (
+            f"rank {rank} on {beat.host}: its process ({beat.pid}) was killed, last seen at update "
+            f"{beat.updates:,}"
+        )
+
+    def _watch(self) -> None:
+        ticked = time.monotonic()
+        while True:
+            # Should a library keep Python's lock for so long that this thread does not run, ranks
+            # of other processes see it; a single process ends by this. Not while this thread is at
+            # the heartbeats, which may be on a file system that stands still for a while.
+            faulthandler.dump_traceback_later(2 * self._limit, exit=True)
+            if self._ended.wait(self._interval):
+                return
+            faulthandler.cancel_dump_traceback_later()
+            late, ticked = time.monotonic() - ticked - self._interval, time.monotonic()
+            if late > self._limit / 2:  # this process was stopped as a whole, and goes on
+                self.touch()
+                self._seen.clear()
+            if self._is_patient:
+                self.touch()
+            self._write()
+            still = time.monotonic() - self._moved
+            if self._waiting:
+                self._watch_others(still)
+            elif still > self._limit:
+                self._end(f"{self._me()}: nothing has moved for {still:.0f} s in its own work")
+
+    def _watch_others(self, still: float) -> None:
+        """Whether the heartbeat of the next rank has not changed for long, as seen from here. Each
+        watches one: if all watched all, a thousand of them would open a million files at a time, on
+        a file system that they share.
+        """
+        if still < self._limit / 3:
+            self._seen.clear()
+            return
+        now = time.monotonic()
+        unknown = []
+        ranks = self._comm.world_size
+        for rank in ((self._comm.rank + n) % ranks for n in range(1, ranks)):
+            beat = self._read(rank)
+            if beat is None:  # of a host that shares no directory with this one: the next, then
+                unknown.append(rank)
+                continue
+            if self._seen.get(rank, (-1, 0.0))[0] != beat.number:
+                self._seen[rank] = (beat.number, now)
+            if now - self._seen[rank][1] < self._limit * 2 / 3:
+                break
+            self._end(
+                f"rank {rank} on {beat.host}: no sign of life for {still:.0f} s, last at "
+                f"update {beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
+            )
+        if still > _PATIENCE * self._limit and unknown:
+            self._end(
+                f"{self._me()}: waited {still:.0f} s for other ranks; nothing is known of rank "
+                f"{unknown[0]}, whose host does not share {self._run_dir.path}"
+            )
+        elif self._comm.rank == 0 and still > self._limit and self._all_wait():
+            self._end(
+                f"{self._me()}: all ranks have waited for each other for {still:.0f} s: the "
+                "network between them is gone"
+            )
+
+    def _all_wait(self) -> bool:
+        beats = [self._read(rank) for rank in range(self._comm.world_size)]
+        return all(b is not None and b.waiting and b.still_seconds > self._limit for b in beats)
+
+    def _me(self) -> str:
+        return f"rank {self._comm.rank} on {hostname()}, at update {self._progress.updates:,}"
+
+    def _end(self, message: str) -> None:
+        where = self._run_dir.crash_file(self._comm.rank)
+        with contextlib.suppress(OSError), where.open("w") as file:
+            file.write(message + "\n\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+        print(f"hvd-dqn: {message} (stacks in {where})", file=sys.stderr, flush=True)
+        threading.Timer(_SECONDS_FOR_ABORT, os._exit, [EXIT_FAILED]).start()
+        self._comm.abort(EXIT_FAILED)
+        os._exit(EXIT_FAILED)
+
+    def _write(self) -> None:
+        self._count += 1
+        beat = Heartbeat(
+            hostname(),
+            os.getpid(),
+            self._count,
+            self._progress.updates,
+            self._waiting,
+            time.monotonic() - self._moved,
+        )
+        # Over the old one, in one piece: a full disk has room for that.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._file(self._comm.rank), os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(descriptor, json.dumps(beat).ljust(_HEARTBEAT_BYTES).encode(), 0)
+            finally:
+                os.close(descriptor)
+
+    def _read(self, rank: int) -> Heartbeat | None:
+        try:
+            return Heartbeat(*json.loads(read_bounded(self._file(rank), _HEARTBEAT_BYTES)))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _file(self, rank: int) -> Path:
+        return self._run_dir.heartbeats / f"rank-{rank}.json"
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Building Horovod against this torch and this MPI, with our changes."""

@@ -1,0 +1,189 @@
+import importlib
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hvd_dqn.distributed import launcher
+from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.envs import make_vector_env
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.run.resources import useful_threads
+from tests.launching import clean_environment
+
+connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}, (1, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, (0, 1)),
+        ({"PMI_RANK": "2", "PMI_SIZE": "3"}, (2, 3)),
+        ({"MV2_COMM_WORLD_RANK": "2", "MV2_COMM_WORLD_SIZE": "3"}, (2, 3)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"}, (1, 2)),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, (1, 2)),
+        # an interactive shell, or a batch script, on a compute node
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
+        # mpirun within a Slurm job
+        (
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+            | {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"},
+            (3, 4),
+        ),
+    ],
+)
+def test_a_launch_is_read_from_the_environment(environ, expected):
+    launch = detect_launch(environ)
+    assert (launch and (launch.rank, launch.world_size)) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "node", "expected"),
+    [("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("16", "0", 16), ("2(x3),1", "4", 0), ("", "0", 0)],
+)
+def test_srun_tells_how_many_ranks_a_node_has(told, node, expected):
+    environ = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "7", "SLURM_NODEID": node}
+    launch = detect_launch(environ | {"SLURM_STEP_TASKS_PER_NODE": told})
+    assert launch is not None
+    assert launch.local_size == expected
+
+
+YIELD = "OMPI_MCA_mpi_yield_when_idle"
+SNDBUF, RCVBUF = "OMPI_MCA_btl_tcp_sndbuf", "OMPI_MCA_btl_tcp_rcvbuf"
+EAGER = {"OMPI_MCA_btl_tcp_eager_limit": "524288", SNDBUF: "2097152", RCVBUF: "2097152"}
+SHORT = {"OMPI_MCA_btl_tcp_eager_limit": "65536", SNDBUF: "0", RCVBUF: "100000"}
+HIDDEN = "OMPI_MCA_coll_libnbc_iallreduce_algorithm"
+TUNED = "OMPI_MCA_coll_tuned_allreduce_algorithm"
+RULES = "OMPI_MCA_coll_tuned_use_dynamic_rules"
+LOGARITHMIC = {HIDDEN: "rabenseifner"}
+ONCE = {HIDDEN: "recursive_doubling", TUNED: "recursive_doubling", RULES: "1"}
+CHOSEN = {"HOROVOD_CYCLE_TIME": "5", YIELD: "0", HIDDEN: "ring"}
+CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "given", "expected"),
+    [
+        (2, (8, 2), {}, {**EAGER, **CYCLES, **LOGARITHMIC, YIELD: "1"}),
+        # A core for Horovod's thread: spinning is quicker.
+        (4, (8, 2), {}, {**EAGER, **CYCLES, **LOGARITHMIC}),
+        # The launcher does not tell.
+        (64, (8, 0), {}, {**EAGER, **CYCLES, **LOGARITHMIC, YIELD: "1"}),
+        (1, (8, 1), {**SHORT, **CHOSEN}, {**SHORT, **CHOSEN}),
+        (4, (2, 2), {}, {**EAGER, **CYCLES, HIDDEN: "recursive_doubling"}),
+        (2, (2, 1), {}, {**EAGER, **CYCLES, **ONCE}),
+        (2, (2, 1), {RULES: "mine"}, {**EAGER, **CYCLES, HIDDEN: ONCE[HIDDEN], RULES: "mine"}),
+    ],
+)
+def test_defaults_are_set_only_where_the_user_set_nothing(
+    monkeypatch, cores, ranks, given, expected
+):
+    monkeypatch.setattr(launcher, "usable_cores", lambda: set(range(cores)))
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, *ranks), given)
+    assert given == expected
+
+
+def test_open_mpi_knows_its_defaults(monkeypatch):
+    program = Path(sys.executable).with_name("ompi_info")
+    found = program if program.exists() else shutil.which("ompi_info")
+    if found is None:
+        pytest.skip("no Open MPI")
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
+    monkeypatch.setattr(launcher, "usable_cores", lambda: {0})
+    environ = {}
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, 2, 1), environ)
+    told = subprocess.run([found, "--all", "--parsable"], capture_output=True, text=True).stdout
+    for name in environ:
+        prefix, _, parameter = name.partition("OMPI_MCA_")
+        assert prefix or f":param:{parameter}:value:" in told, name
+
+
+def test_small_sockets_are_left_to_the_kernel(monkeypatch):
+    monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 212_992)
+    environ = {}
+    launcher.set_small_message_defaults(launcher.Launch("x", 0, 2, 1), environ)
+    assert environ.keys().isdisjoint((SNDBUF, RCVBUF))
+
+
+@pytest.mark.parametrize(
+    ("told", "limit"), [({"r": "4000", "w": "300\n"}, 300), ({"r": "4000"}, 0)]
+)
+def test_what_the_host_allows_a_socket(monkeypatch, tmp_path, told, limit):
+    for name, value in told.items():
+        (tmp_path / f"{name}mem_max").write_text(value)
+    monkeypatch.setattr(launcher, "_LIMITS_OF_SOCKETS", tmp_path)
+    assert launcher.socket_buffer_limit() == limit
+
+
+class Hosts(LocalCommunicator):
+    def __init__(self, places):
+        self.places = places
+
+    def gather(self, value):
+        return [value, *self.places]
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "quota", "threads"),
+    [
+        (8, [], float("inf"), 8),
+        (8, [["here", list(range(8))]], float("inf"), 4),
+        (8, [["elsewhere", list(range(8))]], float("inf"), 8),
+        (2, [["here", [2, 3]]], float("inf"), 2),  # bound to cores of their own
+        (1, [["here", [0]]] * 3, float("inf"), 1),
+        (8, [["here", list(range(8))]], 4.0, 2),
+    ],
+)
+def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quota, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(connecting, "hostname", lambda: "here")
+    monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(mine)))
+    monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
+    assert connecting.compute_threads(Hosts(others), useful=100) == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert connecting.compute_threads(Hosts(others), useful=1) == 3, "the user's word comes first"
+
+
+def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(16)))
+    monkeypatch.setattr(connecting, "cpu_quota", lambda: float("inf"))
+
+    def useful(preset):
+        config = PRESETS[preset]()
+        envs = make_vector_env(config.env, num_envs=1, episode_seed=lambda copy, number: 0)
+        envs.close()
+        before = torch.get_rng_state()
+        count = useful_threads(config, envs)
+        assert torch.equal(torch.get_rng_state(), before), "it draws from nobody's stream"
+        return count
+
+    assert useful("cartpole") == 1
+    assert useful("acrobot") == 2
+    assert connecting.compute_threads(Hosts([]), useful=2) == 2
+
+
+@pytest.mark.parametrize(("ranks", "code"), [(2, 2), (1, -signal.SIGTERM)])
+def test_the_exit_code_of_a_rank_outlives_its_launchers_impatience(ranks, code):
+    """srun ends the other ranks when the first has gone, and takes their codes for the job's."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "from hvd_dqn import cli\n"
+        "sys.argv = ['hvd-dqn', 'no-such-command']\n"
+        "cli.main()\n"
+    )
+    told = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": str(ranks)}
+    environment = clean_environment() | told
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == code

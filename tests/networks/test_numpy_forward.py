@@ -1,0 +1,121 @@
+"""Small networks without torch: torch's numbers but for rounding, of the parameters as they are."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from hvd_dqn.acting.greedy import GreedyPolicy
+from hvd_dqn.config import NetworkConfig, ObjectiveConfig
+from hvd_dqn.networks import make_network, numpy_network
+
+CPU = torch.device("cpu")
+SPACE = gym.spaces.Box(-2, 3, (37,))
+
+
+def make(objective=None, space=SPACE, **config):
+    torch.manual_seed(0)
+    network = make_network(
+        NetworkConfig(**config),
+        objective or ObjectiveConfig(),
+        obs_space=space,
+        num_actions=3,
+        device=CPU,
+    )
+    for parameter in network.parameters():  # LayerNorm's begin at ones and zeros
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+def observations(rows, space=SPACE):
+    rng = np.random.default_rng(rows)
+    return rng.normal(size=(rows, *space.shape)).astype(np.float32)
+
+
+def by_torch(network, obs):
+    with torch.no_grad():
+        network.prepare(None, learning=False)
+        return network(torch.from_numpy(obs)).numpy()
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"hidden_sizes": (3,)},
+        {"hidden_sizes": (64, 33, 18)},
+        {"layer_norm": True, "hidden_sizes": (40, 17)},
+        {"dueling": True, "scale_observations": True, "dropout": 0.5},
+    ],
+)
+def test_values_are_torchs(config, rows):
+    network = make(**config)
+    obs = observations(rows)
+    before = obs.copy()
+    on_host = numpy_network(network)
+    np.testing.assert_allclose(on_host(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(obs, before)
+
+
+def test_it_sees_every_change_of_the_parameters():
+    network = make()
+    on_host, obs = numpy_network(network), observations(2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(-0.5)
+    np.testing.assert_allclose(on_host(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
+
+
+def test_images_as_they_come_are_flattened():
+    space = gym.spaces.Box(0, 1, (2, 5, 5), np.uint8)
+    network = make(space=space, torso="mlp")
+    obs = np.random.default_rng(0).integers(0, 2, (3, 2, 5, 5)).astype(np.uint8)
+    np.testing.assert_allclose(
+        numpy_network(network)(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "objective", "space"),
+    [
+        ({"noisy": True}, {}, SPACE),
+        ({"precision": "bfloat16"}, {}, SPACE),
+        ({}, {"distribution": "categorical"}, SPACE),
+        ({}, {"distribution": "implicit_quantile"}, SPACE),
+        ({}, {}, gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)),
+    ],
+)
+def test_other_networks_are_torchs_alone(config, objective, space):
+    network = make(ObjectiveConfig(**objective), space, **config)
+    assert numpy_network(network) is None
+    obs = np.zeros((2, *space.shape), dtype=space.dtype)
+    np.testing.assert_array_equal(GreedyPolicy(network, CPU).values(obs), by_torch(network, obs))
+
+
+def test_many_observations_are_torchs():
+    network = make(hidden_sizes=(256,))
+    assert numpy_network(network).is_faster(8)
+    assert not numpy_network(network).is_faster(1000)
+    obs = observations(1000)
+    np.testing.assert_array_equal(GreedyPolicy(network, CPU).values(obs), by_torch(network, obs))
+
+
+def test_what_is_no_number_stays_none():
+    network = make()
+    obs = observations(2)
+    obs[1, 5] = np.nan
+    values = numpy_network(network)(obs)
+    assert np.isfinite(values[0]).all()
+    assert np.isnan(values[1]).all()
+
+
+def test_numpys_products_have_one_thread():
+    numpy_network(make())
+    threads = [
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
+    ]
+    assert set(threads) <= {1}
