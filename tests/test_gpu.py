@@ -177,6 +177,8 @@ def filled_replay(storage: str, device: str, **changes):
         networks=None,
         saver=None,
         stop=None,
+        outputs=None,
+        close=None,
     )
     replay = assemble_replay(config, LocalCommunicator(), resources)
     rng = np.random.default_rng(0)

@@ -1,1 +1,1 @@
-"""One run from its start to its end, on one rank."""
+"""One run from start to end: what it acquires, its components, and how it is saved and resumed."""

@@ -1,8 +1,9 @@
-"""The parts of one rank, put together from the configuration."""
+"""The components of one rank, built from the configuration."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +24,18 @@ from hvd_dqn.methods import schedules
 from hvd_dqn.methods.objectives import make_objective
 from hvd_dqn.networks import QNetwork, make_network
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
+from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.observer import Observer
+from hvd_dqn.run.pace import Pace, make_pace
 from hvd_dqn.run.resources import Resources
 
 
 @dataclass
 class Components:
-    """What changes in a run, on this rank."""
+    """What a run consists of on this rank, and its state."""
 
+    communicator: Communicator
+    pace: Pace
     progress: Progress
     learner: Learner
     replay: ReplayBuffer
@@ -38,17 +43,19 @@ class Components:
     observer: Observer
     clock: StageClock
 
-    def is_stopping(self, config: Config, comm: Communicator) -> bool:
-        """Whether a rank was asked to stop; the same on all. While there are no updates,
-        collective; then, what the updates' sums said.
+    def is_stopping(self) -> bool:
+        """Return whether any rank was asked to stop; the same on all ranks.
+
+        Before updates start this is a collective; afterwards the request travels in the updates'
+        sums.
         """
-        if self.progress.env_steps < config.updates_start_env_steps(comm.world_size):
-            return any(comm.gather(self.observer.wants_stop))
+        if self.progress.env_steps < self.pace.updates_start_env_steps:
+            return any(self.communicator.gather(self.observer.wants_stop))
         return self.learner.stop_agreed
 
     def state_dict(self) -> SplitState:
-        """All of it but the replay's frames: another run of the same configuration goes on from
-        these bit for bit.
+        """Return the state of everything except the replay's frames. With those, a run of the same
+        configuration continues from it bit for bit.
         """
         learner, observer = self.learner.state_dict(), self.observer.state_dict()
         return SplitState(
@@ -66,15 +73,15 @@ class Components:
         )
 
     def load_state_dict(self, state: SplitState) -> int:
-        """Put back what `state_dict` gave, once the ring has its frames; the number of environments
-        whose episode could not be played again and has ended instead.
+        """Restore a `state_dict`, after the ring's frames. Returns the number of environments whose
+        episode could not be replayed and was cut instead.
         """
         self.load_all_but_experience(state, mine=True)
         self.replay.load_state_dict(state.own["replay"])
         return self.actor.load_state_dict(state.own["actor"])
 
     def load_all_but_experience(self, state: SplitState, *, mine: bool) -> None:
-        """Put back counters, learner and observer, from this rank's own half or another's."""
+        """Restore counters, learner and observer. `mine`: `state.own` was saved by this rank."""
         shared, own = state
         self.progress.env_steps = shared["progress"]["env_steps"]
         self.progress.updates = shared["progress"]["updates"]
@@ -84,21 +91,26 @@ class Components:
 
 
 def assemble(
-    config: Config, comm: Communicator, resources: Resources, progress: Progress
+    config: Config,
+    comm: Communicator,
+    resources: Resources,
+    progress: Progress,
+    callbacks: Sequence[Callback] = (),
 ) -> Components:
-    """Every part of this rank, at the start of a run. Collective."""
+    """Build every component of this rank, as at the start of a run. Collective."""
     clock = StageClock()
     learner = assemble_learner(config, comm, resources, clock)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, learner, replay, progress, clock)
-    return Components(progress, learner, replay, actor, observer, clock)
+    observer = Observer(config, comm, resources, learner, replay, progress, clock, callbacks)
+    pace = make_pace(config, rank=comm.rank, world_size=comm.world_size)
+    return Components(comm, pace, progress, learner, replay, actor, observer, clock)
 
 
 def assemble_learner(
     config: Config, comm: Communicator, resources: Resources, clock: StageClock
 ) -> Learner:
-    """The learner, its networks alike on every rank. Collective."""
+    """Build the learner, with equal networks on every rank. Collective."""
 
     def network() -> QNetwork:
         return make_network(
@@ -132,7 +144,7 @@ def assemble_learner(
 
 
 def blank_batch(config: Config, resources: Resources) -> Batch:
-    """Of the shapes that this rank's replay gives, and of no experience."""
+    """Return a batch of zeros, of the shapes and types that this rank's replay yields."""
     size, device = config.replay.batch_size, resources.device
     obs = torch.from_numpy(
         np.zeros((size, *resources.envs.obs_space.shape), dtype=resources.envs.obs_dtype)
@@ -151,7 +163,7 @@ def blank_batch(config: Config, resources: Resources) -> Batch:
 
 
 def assemble_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
-    """This rank's replay."""
+    """Build this rank's replay."""
     rng = seeding.generator(config.seed, comm.rank, Stream.REPLAY)
     on_device = config.replay.storage == "device"
     ring = Ring(
@@ -187,7 +199,7 @@ def assemble_actor(
     replay: ReplayBuffer,
     clock: StageClock,
 ) -> Actor:
-    """What steps this rank's environments by the online network."""
+    """Build the actor, which steps this rank's environments by the online network."""
     exploration = Exploration(
         num_envs=config.env.num_envs,
         num_actions=resources.envs.num_actions,
@@ -198,14 +210,3 @@ def assemble_actor(
     kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
     policy = kind(online, resources.device, generator)
     return Actor(resources.envs, policy, exploration, replay, clock)
-
-
-def epsilon(config: Config, comm: Communicator, env_steps: int) -> np.ndarray:
-    """Shares of random actions [N] of this rank's environments."""
-    return schedules.epsilon(
-        config.exploration,
-        env_steps,
-        first=comm.rank * config.env.num_envs,
-        count=config.env.num_envs,
-        total=comm.world_size * config.env.num_envs,
-    )

@@ -1,4 +1,4 @@
-"""When a run is saved, and what it does when it was asked to stop."""
+"""When a run saves checkpoints, and how it ends if it is asked to stop."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from hvd_dqn.run.resources import Resources
 
 
 class Checkpoints:
-    """Saves a run by its counters; the loop calls it after every iteration."""
+    """Saves a run periodically; the loop calls it after every iteration."""
 
     def __init__(
         self,
         config: Config,
         communicator: Communicator,
         resources: Resources,
-        parts: Components,
+        components: Components,
     ) -> None:
         self._config = config
         self._comm = communicator
         self._resources = resources
-        self._parts = parts
+        self._components = components
         self._saver = resources.saver
-        parts.replay.before_rewriting = self._saver.settle
+        components.replay.before_rewriting = self._saver.settle
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
-        """Begin a checkpoint where a period ended in the last `env_steps`, or the run did; finish
-        it at the next record. Collective.
+        """Start a checkpoint if a period, or the run, ended within the last `env_steps`, and
+        complete it at the next record. Collective.
 
-        Raises `StoppedError` on all ranks, with a checkpoint saved, where they are `stopping`, and
-        `RunError` where there is none to go on from.
+        If the ranks are `stopping`, raises `StoppedError` on all of them after saving a checkpoint,
+        or `RunError` if none could be saved.
         """
-        config, now = self._config, self._parts.progress.env_steps
+        config, now = self._config, self._components.progress.env_steps
         if stopping:
             self._save_and_stop()
         last = now >= config.total_env_steps
@@ -51,49 +51,53 @@ class Checkpoints:
         self._saver.make_room(config.vector_steps_per_iteration)
 
     def give_up(self) -> None:
-        """The run fails on all ranks alike: a checkpoint on its way is still a good one.
-        Collective.
+        """Complete the checkpoint that is being written, which is still valid when a run fails on
+        all ranks. Collective.
         """
         with contextlib.suppress(SaveError):
             self._saver.finish()
 
     def _save_and_stop(self) -> None:
         self._finish()
-        if self._saver.newest != self._parts.progress.env_steps:
+        if self._saver.newest != self._components.progress.env_steps:
             self._begin()
         reasons = self._comm.gather(self._resources.stop.reason)
         rank, reason = next((r, text) for r, text in enumerate(reasons) if text is not None)
-        progress = self._parts.progress
+        progress = self._components.progress
         try:
             self._saver.finish()
         except SaveError as error:
             raise RunError(
-                f"asked to stop by {reason} on rank {rank} at update {progress.updates:,}, and no "
-                f"checkpoint could be written ({error}); {self._what_remains()}"
+                f"asked to stop by {reason} on rank {rank} at update {progress.updates:,}, but no "
+                f"checkpoint could be written ({error}); {self._newest()}"
             ) from error
         raise StoppedError(
             f"stopped by {reason} on rank {rank} at update {progress.updates:,}, "
-            f"{progress.env_steps:,} env steps, with a checkpoint"
+            f"{progress.env_steps:,} env steps, after saving a checkpoint"
         )
 
     def _begin(self) -> None:
-        parts = self._parts
+        components = self._components
         self._saver.begin(
-            parts.state_dict(),
-            parts.replay.ring,
-            parts.progress,
-            metrics_bytes=self._resources.sink.position,
+            components.state_dict(),
+            components.replay.ring,
+            components.progress,
+            metrics_bytes=self._resources.outputs.sink.position,
         )
 
     def _finish(self) -> None:
-        """A checkpoint that cannot be written costs nothing else while there is another."""
+        """Complete a checkpoint. One that cannot be written does not end the run if an earlier one
+        exists.
+        """
         try:
             self._saver.finish()
         except SaveError as error:
             if self._saver.newest is None:
                 raise RunError(f"no checkpoint could be written: {error}") from error
-            self._resources.display.say(f"no checkpoint: {error}; {self._what_remains()}")
+            self._resources.outputs.display.say(f"checkpoint failed: {error}; {self._newest()}")
 
-    def _what_remains(self) -> str:
+    def _newest(self) -> str:
         newest = self._saver.newest
-        return "there is none" if newest is None else f"the newest is of {newest:,} env steps"
+        if newest is None:
+            return "there is no earlier one"
+        return f"the newest is at {newest:,} env steps"

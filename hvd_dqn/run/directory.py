@@ -1,99 +1,92 @@
-"""A run's directory: what stands where, and the facts of the run that its config does not hold."""
+"""A run's directory and the paths of its files."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import platform
-import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-import hvd_dqn
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import publish, read_bounded
 from hvd_dqn.config import Config
-from hvd_dqn.methods import schedules
 
 _LIMIT = 16 << 20
 _OTHER = "choose another with --run-dir"
-_PACKAGES = ("torch", "horovod", "mpi4py", "gymnasium", "numpy")
 
 
 class RunDirectory:
-    """Paths of one run."""
+    """Paths of one run, and its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def config_file(self) -> Path:
-        """What `hvd-dqn evaluate` and `--config` read back."""
+        """The configuration, as `hvd-dqn evaluate` and `--config` read it."""
         return self.path / "config.json"
 
     @property
     def facts_file(self) -> Path:
-        """What ran, where, with which versions."""
+        """Command, hosts and versions (see `run.facts`)."""
         return self.path / "run.json"
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object a line."""
+        """Records, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
     def networks(self) -> Path:
-        """The newest networks and the best, as they were evaluated."""
+        """The best and the newest evaluated networks."""
         return self.path / "networks"
 
     @property
     def checkpoints(self) -> Path:
-        """What the run can go on from."""
+        """Checkpoints, from which the run resumes."""
         return self.path / "checkpoints"
 
     @property
     def logs(self) -> Path:
-        """What ranks print, where a launcher keeps it: before the run has begun."""
+        """Output of the ranks, if the launcher keeps it; may exist before the run starts."""
         return self.path / "logs"
 
     @property
     def heartbeats(self) -> Path:
-        """Signs of life of the ranks of a run that is going on."""
+        """One file per rank of a running job, rewritten periodically (see `run.watchdog`)."""
         return self.path / "heartbeats"
 
     def crash_file(self, rank: int) -> Path:
-        """Where a rank writes why it ended the run."""
+        """The file in which rank `rank` writes why it aborted the run."""
         return self.path / f"crash-rank-{rank}.txt"
 
     @property
     def videos(self) -> Path:
-        """Episodes, by the env steps of the network that played."""
+        """Recorded episodes, named by the env steps of the network that played."""
         return self.path / "videos"
 
     @property
     def plots(self) -> Path:
-        """Pictures."""
+        """Figures."""
         return self.path / "plots"
 
     def require_run(self) -> None:
-        """`UserError` unless a run has been here."""
+        """Raise `UserError` unless this is the directory of a run."""
         if not self.config_file.exists():
-            what = "has no config.json" if self.path.is_dir() else "is not there"
+            if not self.path.is_dir():
+                raise UserError(f"{self.path} does not exist")
             raise UserError(
-                f"{self.path} is no run directory: it {what}",
-                "name one that hvd-dqn train made, such as runs/cartpole-…",
+                f"{self.path} is not a run directory: it has no config.json",
+                "name a directory that hvd-dqn train created, such as runs/cartpole-…",
             )
 
     def require_new(self) -> None:
-        """`UserError` unless it can be made here, or is empty but for logs and writable; makes
-        nothing.
+        """Raise `UserError` unless the directory can be created, or is writable and contains
+        nothing but logs. Creates nothing.
         """
         try:
             self._require_new()
@@ -109,18 +102,19 @@ class RunDirectory:
         if self.path.is_dir() and any(entry != self.logs for entry in self.path.iterdir()):
             raise UserError(
                 f"run directory {self.path} is not empty",
-                "choose another with --run-dir, or clear it",
+                "choose another with --run-dir, or empty it",
             )
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.is_dir())
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UserError(
-                f"run directory {self.path} cannot be made: {parent} is not writable",
+                f"run directory {self.path} cannot be created: {parent} is not writable",
                 _OTHER,
             )
 
     def create(self, config: Config, facts: dict[str, Any]) -> None:
-        """Make the directory with `config.json` and `run.json`. `UserError` where it cannot be
-        written, or another run has made it.
+        """Create the directory with `config.json` and `run.json`.
+
+        Raises `UserError` if it cannot be written, or if another run created it in the meantime.
         """
         with self._written():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -129,21 +123,20 @@ class RunDirectory:
             try:
                 os.link(partial, self.config_file)  # of two runs that start at once, one gets it
             except FileExistsError as error:
-                raise UserError(
-                    f"run directory {self.path} was taken just now by another run", _OTHER
-                ) from error
+                raise UserError(f"another run created {self.path} just now", _OTHER) from error
             finally:
                 partial.unlink()
             publish(self.facts_file, (json.dumps(facts, indent=2) + "\n").encode())
 
     def reopen(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-        """Go on in a directory that `create` made: the config of now, and the facts of this start
-        besides those of the ones before, of which it keeps the id; all of them. `UserError` where
-        it cannot be written or is damaged.
+        """Resume in a directory that `create` made: replace the configuration, and append `facts`
+        to those of earlier starts, whose run id is kept. Returns all facts.
+
+        Raises `UserError` if the directory cannot be written or `run.json` is damaged.
         """
         before: dict[str, Any]
         with self._written():
-            # There are none where a run was killed as it began.
+            # A run that was killed while it started has no facts yet.
             text = read_bounded(self.facts_file, _LIMIT) if self.facts_file.exists() else b"{}"
             try:
                 before = json.loads(text)
@@ -159,7 +152,7 @@ class RunDirectory:
         return before
 
     def clear_signs(self) -> None:
-        """Remove heartbeats of the time before, and put its crash files aside."""
+        """Remove the heartbeats of earlier starts and rename their crash files."""
         with self._written():
             self.heartbeats.mkdir(exist_ok=True)
             for file in self.heartbeats.iterdir():
@@ -169,8 +162,9 @@ class RunDirectory:
                 file.rename(file.with_name(f"before-{then}-{file.name}"))
 
     def lock(self) -> TextIO:
-        """Keep other runs out until the file that this returns is closed. `UserError` where one is
-        in here, or it cannot be written.
+        """Lock the directory until the returned file is closed.
+
+        Raises `UserError` if another process holds the lock or the directory cannot be written.
         """
         with self._written():
             file = (self.path / ".lock").open("w")
@@ -180,7 +174,7 @@ class RunDirectory:
             file.close()
             raise UserError(f"another process is running in {self.path}", _OTHER) from error
         except OSError:
-            pass  # a file system without locks keeps nobody out
+            pass  # a file system without locks cannot keep other runs out
         return file
 
     @contextmanager
@@ -194,60 +188,5 @@ class RunDirectory:
 
 
 def default_path(preset: str) -> Path:
-    """`runs/PRESET-DATE-TIME-PROCESS`: jobs that start in the same second do not meet."""
+    """Return `runs/PRESET-DATE-TIME-PID`; the pid separates jobs that start in the same second."""
     return Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-
-
-def run_facts(
-    config: Config,
-    hosts: list[str],
-    backend: str,
-    threads: int,
-    devices: list[str],
-    spaces: dict[str, Any],
-) -> dict[str, Any]:
-    """`run.json`: what ran, where, with which versions, and what its environments observe."""
-    return {
-        "id": secrets.token_hex(8),
-        "hvd_dqn": hvd_dqn.__version__,
-        "command": sys.argv,
-        "commit": commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "packages": versions(),
-        "platform": platform.platform(),
-        "world_size": len(hosts),
-        "hosts": hosts,
-        "backend": backend,
-        "threads_per_rank": threads,
-        "devices": devices,
-        "spaces": spaces,
-        "global_batch_size": config.replay.batch_size * len(hosts),
-        "learning_rate_factor": schedules.world_size_factor(config.optimizer, len(hosts)),
-    }
-
-
-def versions() -> dict[str, str | None]:
-    """Of the packages that the numbers may depend on; `None` where one is not there."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The commit of the checkout this package runs from, if it is one; `-dirty` behind it where its
-    files were changed since.
-    """
-    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -1,9 +1,10 @@
-"""Everything around the loop: records, evaluations, networks, and what a person sees."""
+"""Everything around the loop: records, evaluations, saved networks and the display."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +23,21 @@ from hvd_dqn.methods import schedules
 from hvd_dqn.methods.schedules import period_ended
 from hvd_dqn.networks.saved import EvaluatedNetwork
 from hvd_dqn.replay import ReplayBuffer
-from hvd_dqn.reporting.metrics import Evaluation, Event, EventKind, Meter, Metrics, ReplayFacts
+from hvd_dqn.reporting.metrics import (
+    Callback,
+    Evaluation,
+    Event,
+    EventKind,
+    Meter,
+    Metrics,
+    ReplayFacts,
+)
 from hvd_dqn.run.resources import Resources
 from hvd_dqn.run.start import Start
 
 
 class Summary(NamedTuple):
-    """How a run ended; the same on every rank but for `seconds`, which are this rank's."""
+    """How a run ended; the same on every rank, except `seconds`, which are this rank's."""
 
     score: EvaluationResult
     last_mean: float
@@ -37,7 +46,7 @@ class Summary(NamedTuple):
 
 
 class Observer:
-    """Watches a run by its counters; the loop calls it after every iteration."""
+    """Records and evaluates a run; the loop calls it after every iteration."""
 
     def __init__(
         self,
@@ -48,11 +57,14 @@ class Observer:
         replay: ReplayBuffer,
         progress: Progress,
         clock: StageClock,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._clock = clock
+        self._callbacks = callbacks
         self._config = config
         self._comm = communicator
         self._resources = resources
+        self._outputs = resources.outputs
         self._learner = learner
         self._replay = replay
         self._policy = GreedyPolicy(learner.online, resources.device)
@@ -65,12 +77,12 @@ class Observer:
 
     @property
     def wants_stop(self) -> bool:
-        """Whether this rank was asked to stop."""
+        """Return whether this rank was asked to stop."""
         return self._resources.stop()
 
     def begin(self, start: Start, *, episodes_lost: int) -> None:
-        """Say where the run goes on from, if it does not begin here, and what was not as before;
-        leave no network that it has not made yet, and the best that it has.
+        """Report where the run resumes and what has changed since. Remove saved networks that are
+        newer than the checkpoint, and save the best one again if it is missing.
         """
         self._updates_before = self._progress.updates
         if self._comm.is_root:
@@ -78,28 +90,27 @@ class Observer:
             networks.remove_after(start.env_steps)
             if self._best is not None and not networks.has(self._best.env_steps):
                 self._save(self._best)
-        say = self._resources.display.say
+        say = self._outputs.display.say
         for text in start.passed_over:
-            say(f"passed over {start.source}/{text}")
+            say(f"skipped {start.source}/{text}")
         if start.manifest is not None:
             ranks = len(start.manifest.ranks)
-            other = "" if ranks == self._comm.world_size else f", which {ranks} ranks made"
-            say(f"going on from {start.source}/{start.manifest.directory}{other}")
+            other = "" if ranks == self._comm.world_size else f", saved by {ranks} ranks"
+            say(f"resuming from {start.source}/{start.manifest.directory}{other}")
         for name, (before, now) in start.changed.items():
-            say(f"{name} was {before!r} and is {now!r} from here")
+            say(f"{name} changes from {before!r} to {now!r}")
         if episodes_lost:
-            say(
-                f"{episodes_lost} environments could not go on in their episodes and begin new ones"
-            )
+            say(f"{episodes_lost} environments could not replay their episodes and start new ones")
 
     def add_episodes(self, episodes: list[Episode]) -> None:
-        """Keep the episodes that a step of this rank's environments ended."""
+        """Add the episodes that ended in a step of this rank's environments."""
         self._meter.add_episodes(episodes)
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> bool:
-        """Write and evaluate where a period ended in the last `env_steps`, or the run did; an
-        evaluation that is `stopping`, or is asked to stop, is left for later. Whether one was.
-        Collective.
+        """Record and evaluate if a period, or the run, ended within the last `env_steps`.
+
+        Returns whether an evaluation remains to be done, because the run is `stopping` or was
+        asked to stop during the evaluation. Collective.
         """
         progress, config = self._progress, self._config
         last = progress.env_steps >= config.total_env_steps
@@ -108,7 +119,7 @@ class Observer:
             for period in (config.logging.period_env_steps, config.evaluation.period_env_steps)
         )
         if logs or evaluates:
-            self._learner.settle()  # what is written down has happened
+            self._learner.settle()  # so that the record includes the last update
         if logs:
             self._log()
         self._clock.lap("records")
@@ -116,34 +127,33 @@ class Observer:
         return not stopping and not self.evaluate_if_due()
 
     def evaluate_if_due(self) -> bool:
-        """Whether no evaluation is left to do: what a stop had left is done now. Collective."""
+        """Evaluate if one is due. Returns whether none remains to be done. Collective."""
         if self._evaluation_is_due:
             with self._learner.shared_parameters():
                 self._evaluation_is_due = not self._evaluate()
         return not self._evaluation_is_due
 
     def conclude(self) -> Summary:
-        """The closing evaluation: of the best network so far, on episodes that had no part in
-        choosing it. Collective.
+        """Run the final evaluation: the best network, on episodes not used to select it.
+        Collective.
         """
         assert self._best is not None, "the last iteration evaluates"
         best_env_steps = self._best.env_steps
         self._learner.online.load_state_dict(self._best.network)
         episodes = self._config.evaluation.final_episodes
-        self._resources.display.say(
-            f"closing evaluation of the network of {best_env_steps:,} env steps: {episodes} "
-            "episodes"
+        self._outputs.display.say(
+            f"final evaluation of the network of {best_env_steps:,} env steps: {episodes} episodes"
         )
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         if score is None:
             raise StoppedError(
-                "stopped in the closing evaluation; the checkpoint before it is whole"
+                "stopped during the final evaluation; the last checkpoint is complete"
             )
         self._write_evaluation("closing", score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
     def state_dict(self) -> SplitState:
-        """The best network so far and what is left to do; the records under way."""
+        """Return the best network so far, whether an evaluation is due, and the current period."""
         shared = {
             "best": None if self._best is None else self._best._asdict(),
             "last_mean": self._last_mean,
@@ -152,7 +162,7 @@ class Observer:
         return SplitState(shared, own={"meter": self._meter.state_dict()})
 
     def load_state_dict(self, state: SplitState, *, mine: bool) -> None:
-        """Put back what `state_dict` gave, on this rank or, not `mine`, on another."""
+        """Restore a `state_dict`. `mine`: `state.own` was saved by this rank."""
         self._meter.load_state_dict(state.own["meter"], mine=mine)
         self._last_mean = state.shared["last_mean"]
         self._evaluation_is_due = state.shared["evaluation_is_due"]
@@ -163,7 +173,7 @@ class Observer:
             self._best = EvaluatedNetwork(**best | {"network": network})
 
     def save_last_good(self) -> None:
-        """Keep the network as it is, if it is good."""
+        """Save the current network if its parameters are finite."""
         if self._learner.parameters_are_finite():
             self._save(self._evaluated(math.nan))
 
@@ -182,10 +192,10 @@ class Observer:
         )
         self._learner.statistics = LearnerStatistics()
         self._tell("record", metrics)
-        self._resources.display.update(self._progress, metrics)
+        self._outputs.display.update(self._progress, metrics)
 
     def _mean_epsilon(self) -> float:
-        """Over the environments of all ranks."""
+        """Return the mean ε over the environments of all ranks."""
         total = self._comm.world_size * self._config.env.num_envs
         every = schedules.epsilon(
             self._config.exploration, self._progress.env_steps, first=0, count=total, total=total
@@ -193,7 +203,7 @@ class Observer:
         return float(every.mean())
 
     def _evaluate(self) -> bool:
-        """Whether it came to its end."""
+        """Evaluate the current network. Returns whether the evaluation was completed."""
         progress = self._progress
         finite = self._comm.gather(self._learner.parameters_are_finite())
         if not all(finite):
@@ -208,19 +218,19 @@ class Observer:
         if result is None:
             return False
         self._last_mean = result.mean
-        judged = self._evaluated(result.mean if math.isfinite(result.mean) else -math.inf)
-        if self._best is None or judged.mean >= self._best.mean:
-            self._best = judged
+        evaluated = self._evaluated(result.mean if math.isfinite(result.mean) else -math.inf)
+        if self._best is None or evaluated.mean >= self._best.mean:
+            self._best = evaluated
         self._write_evaluation("evaluation", result)
-        self._resources.display.say(
+        self._outputs.display.say(
             f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "
             f"over {len(result.returns)} episodes"
         )
-        self._save(judged)
+        self._save(evaluated)
         if self._comm.is_root:
             self._show()
         if self._config.logging.video:
-            self._comm.gather(None)  # what the root's film takes is no rank's training
+            self._comm.gather(None)  # so that no rank counts the root's video as training time
         self._meter.leave_out(time.perf_counter() - began)
         self._clock.restart()
         return True
@@ -234,29 +244,29 @@ class Observer:
         self._tell(section, metrics)
 
     def _show(self) -> None:
-        """What loggers draw of a network besides its numbers."""
-        resources, env_steps = self._resources, self._progress.env_steps
+        """Log histograms and a video of the current network, as configured."""
+        outputs, env_steps = self._outputs, self._progress.env_steps
         if self._config.logging.histograms:
             values, updated = {}, self._progress.updates > self._updates_before
             for name, parameter in self._learner.online.named_parameters():
                 values[f"parameters/{name}"] = _copy(parameter.detach())
                 if parameter.grad is not None and updated:
                     values[f"gradients/{name}"] = _copy(parameter.grad)
-            resources.sink.histograms(env_steps, values)
-        if resources.recorder is not None:
-            path = resources.run_dir.videos / f"{env_steps}.gif"
+            outputs.sink.histograms(env_steps, values)
+        if outputs.recorder is not None:
+            path = self._resources.run_dir.videos / f"{env_steps}.gif"
             try:
-                if resources.recorder.film(self._policy.values, path):
-                    resources.sink.video(env_steps, path)
-            except Exception as error:  # a picture is not worth a run
-                resources.recorder = None
-                resources.display.say(f"no more videos: {type(error).__name__}: {error}")
+                if outputs.recorder.film(self._policy.values, path):
+                    outputs.sink.video(env_steps, path)
+            except Exception as error:  # a video must not end a run
+                outputs.recorder = None
+                outputs.display.say(f"no more videos: {type(error).__name__}: {error}")
 
     def _tell(self, kind: EventKind, metrics: Metrics) -> None:
-        """Write it down, and call who wants to know, on every rank."""
+        """Write a record, and call the callbacks on every rank."""
         seconds, progress = self._meter.seconds, self._progress
-        self._resources.sink.write(progress, seconds, metrics)
-        for callback in self._resources.callbacks:
+        self._outputs.sink.write(progress, seconds, metrics)
+        for callback in self._callbacks:
             callback(
                 Event(
                     kind,
@@ -271,23 +281,23 @@ class Observer:
             )
 
     def _evaluated(self, mean: float) -> EvaluatedNetwork:
-        """A copy of the online network as it is."""
+        """Return a copy of the current online network with its mean return."""
         state = {k: v.clone() for k, v in self._learner.online.state_dict().items()}
         return EvaluatedNetwork(self._progress.env_steps, self._progress.updates, mean, state)
 
-    def _save(self, judged: EvaluatedNetwork) -> None:
+    def _save(self, evaluated: EvaluatedNetwork) -> None:
         if not self._comm.is_root:
             return
         try:
-            self._resources.networks.save(judged)
+            self._resources.networks.save(evaluated)
         except (
             OSError,
             UserError,
-        ) as error:  # the best one is in memory, and in the next checkpoint
-            self._resources.display.say(f"this network is not saved: {error}")
+        ) as error:  # the best one is in memory and in the next checkpoint
+            self._outputs.display.say(f"the network was not saved: {error}")
 
 
 def _copy(tensor: Tensor) -> np.ndarray:
-    """For whoever reads it later."""
+    """Return a copy on the host, which later updates do not change."""
     array: np.ndarray = tensor.cpu().numpy().copy()
     return array

@@ -1,4 +1,6 @@
-"""Going on from a checkpoint: bit for bit on as many ranks, with every transition on any number."""
+"""Resuming from a checkpoint: bit for bit on the same number of ranks, with every transition on any
+other.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,18 @@ from hvd_dqn.run.start import Start
 _RING_FIELDS = ("env.num_envs", "replay.capacity")
 
 
-def resume(
+def restore(
     config: Config,
     comm: Communicator,
     start: Start,
-    parts: Components,
+    components: Components,
     saver: Saver,
     touch: Callable[[], None],
 ) -> int:
-    """Put the checkpoint of `start`, if it has one, into the parts: the number of environments of
-    all ranks whose episode has ended with it. Collective; `UserError` on all ranks or on none.
-    `touch` is called as the reading gets on.
+    """Load the checkpoint of `start`, if any, into `components`. Collective.
+
+    Returns the number of environments over all ranks whose episode was cut. Calls `touch` while it
+    reads. Raises `UserError` on all ranks or on none.
     """
     manifest = start.manifest
     if manifest is None:
@@ -40,77 +43,77 @@ def resume(
         return 0
     lost = 0
     with agreement(comm):
-        source = _Source(start.source, manifest, parts, touch)
+        source = _Source(start.source, manifest, components, touch)
         try:
-            if _finds_its_own(config, comm, manifest):
+            if _has_state_of(config, comm, manifest):
                 lost = source.restore(comm.rank)
             else:
                 source.share_out(config, comm)
                 lost = config.env.num_envs
         except (DamageError, OSError) as error:
             raise UserError(f"{source} cannot be used: {error}") from error
-        kept = manifest.ranks[comm.rank].segments if _finds_its_own(config, comm, manifest) else []
+        kept = manifest.ranks[comm.rank].segments if _has_state_of(config, comm, manifest) else []
         in_place = str(start.source) == str(start.store)
         saver.continue_from(start.env_steps if in_place else None, kept if in_place else [])
     return sum(comm.gather(lost))
 
 
-def _finds_its_own(config: Config, comm: Communicator, manifest: Manifest) -> bool:
-    """Whether every rank has a state of its own there, of a ring of the same size."""
+def _has_state_of(config: Config, comm: Communicator, manifest: Manifest) -> bool:
+    """Return whether the checkpoint has a state for every rank, with a ring of the same size."""
     now = config.flat()
     same_ring = all(manifest.config.get(name) == now[name] for name in _RING_FIELDS)
     return same_ring and len(manifest.ranks) == comm.world_size
 
 
 class _Source:
-    """A checkpoint, and the parts that it is put into."""
+    """A checkpoint and the components it is loaded into."""
 
     def __init__(
-        self, store: Store, manifest: Manifest, parts: Components, touch: Callable[[], None]
+        self, store: Store, manifest: Manifest, components: Components, touch: Callable[[], None]
     ) -> None:
         self._touch = touch
         self._store = store
         self._manifest = manifest
-        self._parts = parts
-        self._shared_bytes, self._own_bytes = map(size, parts.state_dict())
+        self._components = components
+        self._shared_bytes, self._own_bytes = map(size, components.state_dict())
 
     def __str__(self) -> str:
         return f"{self._store}/{self._manifest.directory}"
 
     def restore(self, rank: int) -> int:
-        """All of it; the number of environments whose episode could not be played again."""
+        """Load all of it. Returns the number of environments whose episode was cut."""
         state = self._state(rank)
         segments = self._manifest.ranks[rank].segments
 
         def put_back() -> int:
-            ring = self._parts.replay.ring
+            ring = self._components.replay.ring
             ring.load_state_dict(state.own["replay"]["ring"])
             load_ring(self._store, segments, ring, self._touch)
-            return self._parts.load_state_dict(state)
+            return self._components.load_state_dict(state)
 
         lost: int = fitting(put_back, str(self))
         return lost
 
     def share_out(self, config: Config, comm: Communicator) -> None:
-        """Everything but episodes under way, for other ranks: the transitions of all of them are
-        shared out anew.
+        """Load everything except unfinished episodes into another number of ranks, and
+        redistribute the transitions of all ranks.
         """
 
         def put_back() -> None:
             ranks = len(self._manifest.ranks)
             mine = comm.rank < ranks
             state = self._state(comm.rank % ranks)
-            self._parts.load_all_but_experience(state, mine=mine)
+            self._components.load_all_but_experience(state, mine=mine)
             if mine:
-                self._parts.replay.load_random_stream(state.own["replay"])
-                self._parts.actor.load_random_streams(state.own["actor"])
+                self._components.replay.load_random_stream(state.own["replay"])
+                self._components.actor.load_random_streams(state.own["actor"])
             del state
             self._fill(config, comm)
 
         fitting(put_back, str(self))
 
     def _fill(self, config: Config, comm: Communicator) -> None:
-        replay = self._parts.replay
+        replay = self._components.replay
         replays = [_OldReplay(self._own(rank)) for rank in range(len(self._manifest.ranks))]
         slots, priorities = share_out(
             [
@@ -123,12 +126,12 @@ class _Source:
             count=comm.world_size * config.env.num_envs,
             frame_stack=config.env.frame_stack,
         )
-        self._parts.actor.begin_episodes(1 + max(old.episode_number for old in replays))
+        self._components.actor.begin_episodes(1 + max(old.episode_number for old in replays))
         replay.adopt(slots, priorities, max(old.highest_priority for old in replays))
 
     def _frames(self, rank: int, column: int, oldest: int) -> Callable[[int, int], np.ndarray]:
-        """Reads frames of an old environment by their place behind its oldest row."""
-        segments, frame = self._manifest.ranks[rank].segments, self._parts.replay.ring.frame
+        """Return a function that reads an old environment's frames, counted from its oldest row."""
+        segments, frame = self._manifest.ranks[rank].segments, self._components.replay.ring.frame
 
         def read(start: int, stop: int) -> np.ndarray:
             frames = np.empty((stop - start, frame.size), dtype=frame.dtype)
@@ -151,7 +154,7 @@ class _Source:
 
 
 class _OldReplay:
-    """The rows of a replay that another rank had."""
+    """The rows of a replay that a rank of the checkpoint held."""
 
     def __init__(self, own: State) -> None:
         ring, sampler = own["replay"]["ring"], own["replay"]["sampler"]
@@ -170,7 +173,7 @@ class _OldReplay:
         )
 
     def rows(self, column: int) -> Rows:
-        """Of one environment, oldest first; the last is the one at the cursor."""
+        """Return the rows of one environment, oldest first; the last is the one at the cursor."""
         numbers = np.arange(self.oldest[column], self._moved[column] + 1) % self._capacity
         kinds, actions, rewards, priorities = (
             values[column, numbers]

@@ -1,4 +1,4 @@
-"""Whether a run begins anew or goes on, and from which checkpoint."""
+"""Whether a run starts or resumes, and from which checkpoint."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ _FREE = (
     "distributed.threads_per_rank",
     "distributed.backend",
 )
-"""What the numbers of a run do not depend on, by the beginnings of the options' names."""
+"""Settings that do not affect results, by prefix of the option's name; a resumed run may change
+them.
+"""
 
 
 class Start(NamedTuple):
-    """How a run begins.
+    """How a run starts.
 
-    store: where its checkpoints go; manifest: the checkpoint to go on from, in the store `source`;
-    continues: the run directory is this run's already;
-    passed_over: newer checkpoints, each with what is wrong with it; changed: fields of the config
-    that the user let differ, with both values.
+    `store` is where it saves checkpoints; `manifest` is the checkpoint to resume from, in the store
+    `source`; `continues` says whether the run directory already belongs to this run; `passed_over`
+    lists newer checkpoints that cannot be used, with the reason; `changed` maps settings that the
+    user allowed to change to their old and new values.
     """
 
     store: Store
@@ -49,25 +51,26 @@ class Start(NamedTuple):
 
     @property
     def env_steps(self) -> int:
-        """Where the run goes on; 0 at its beginning."""
+        """Global env steps at which the run resumes; 0 for a new run."""
         return 0 if self.manifest is None else self.manifest.env_steps
 
     @property
     def metrics_bytes(self) -> int:
-        """How much of `metrics.jsonl` is of the time before."""
+        """Bytes of `metrics.jsonl` written before the checkpoint."""
         return self.manifest.metrics_bytes if self.manifest and self.is_in_place else 0
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the run goes on where it was, and not as a new one from another's checkpoint."""
+        """Whether the run resumes in place, not as a new run from another's checkpoint."""
         return self.continues and str(self.source) == str(self.store)
 
 
 def plan(
     config: Config, comm: Communicator, run_dir: RunDirectory, *, resume: str, changes: Set[str]
 ) -> Start:
-    """What `--resume` (auto, never, or a checkpoint's directory) means here. Collective; raises
-    `UserError` on all ranks or on none, and writes nothing.
+    """Resolve `--resume` ("auto", "never" or a checkpoint's directory). Collective; writes nothing.
+
+    Raises `UserError` on all ranks or on none.
     """
     place = config.checkpoint.directory or str(run_dir.checkpoints)
     where, _, directory = resume.rstrip("/").rpartition("/")
@@ -90,7 +93,7 @@ def plan(
         if found.manifest is None and found.passed_over:
             raise UserError(
                 f"no checkpoint in {store} can be used: {'; '.join(found.passed_over)}",
-                "begin anew in another --run-dir",
+                "choose another --run-dir to start a new run",
             )
         if comm.is_root and (found.manifest is not None or continues):
             saved = load_config(run_dir.config_file).flat() if found.manifest is None else {}
@@ -110,19 +113,19 @@ def _require_possible(
     *,
     continues: bool,
 ) -> None:
-    """`UserError` where the directories or the options do not allow it."""
+    """Raise `UserError` if the directories or options do not allow this start."""
     if not continues:
         run_dir.require_new()
     with readable(store):
         taken = bool(list_complete(store))
     if taken and (resume == "never" or str(source) != str(store)):
         raise UserError(
-            f"{store} holds checkpoints of another run",
-            "choose another --run-dir or checkpoint.directory, or go on with --resume auto",
+            f"{store} contains checkpoints of another run",
+            "choose another --run-dir or --checkpoint.directory, or resume it with --resume auto",
         )
     unknown = sorted(changes - config.flat().keys())
     if unknown:
         raise UserError(
-            f"--resume-changes {unknown[0]}: no such option",
+            f"--resume-changes {unknown[0]}: unknown option",
             "hvd-dqn train PRESET --help lists them",
         )

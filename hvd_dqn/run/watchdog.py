@@ -1,8 +1,8 @@
-"""A thread of every rank that ends the job where a rank has stopped moving, and says which.
+"""A thread on every rank that aborts the job if a rank makes no progress, and names that rank.
 
-Each rank's thread keeps a small file, its heartbeat: where the rank is, and since when. A rank that
-hangs in its own work sees that itself. One that is stopped as a whole, or gone with its host, is
-seen by the rank before it, when that waits: its heartbeat does not change any more.
+Each rank's thread rewrites a small file, its heartbeat, with the rank's position. A rank that hangs
+in its own work notices that itself. If a process is stopped as a whole, or its host is lost, its
+heartbeat no longer changes, and the preceding rank notices that while it waits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from hvd_dqn.run.directory import RunDirectory
 
 _SECONDS_FOR_ABORT = 5.0
 _PATIENCE = 10
-"""Times the limit that a rank waits for one of which it cannot know whether it moves."""
+"""Multiple of the limit after which a rank gives up on ranks whose heartbeats it cannot read."""
 _HEARTBEAT_BYTES = 512
 _MOST_SAID = 300
 
 
 class Heartbeat(NamedTuple):
-    """What a rank last said of itself. `number` grows with every writing; `still_seconds` is how
-    long it had not moved by then.
+    """What a rank last wrote. `number` grows with every write; `still_seconds` is the time without
+    progress at that moment.
     """
 
     host: str
@@ -46,7 +46,7 @@ class Heartbeat(NamedTuple):
 
 
 class Watchdog:
-    """Watches this rank and, while it waits, the others."""
+    """Watches this rank and, while this rank waits for others, the next one."""
 
     def __init__(
         self, communicator: Communicator, progress: Progress, run_dir: RunDirectory, *, limit: float
@@ -65,15 +65,15 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """From now on. The run directory is there."""
+        """Start watching. The run directory must exist."""
         self.beat()
-        with contextlib.suppress(OSError):  # where hosts share no directory
+        with contextlib.suppress(OSError):  # hosts may not share the directory
             self._run_dir.heartbeats.mkdir(parents=True, exist_ok=True)
         self._write()
         self._thread.start()
 
     def stop(self) -> None:
-        """No longer; this rank's heartbeat is removed."""
+        """Stop watching and remove this rank's heartbeat."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -82,17 +82,17 @@ class Watchdog:
             self._file(self._comm.rank).unlink(missing_ok=True)
 
     def beat(self, *, waiting: bool = False) -> None:
-        """This rank has got on."""
+        """Report progress; what follows is this rank's own work or, if `waiting`, a collective."""
         self._moved = time.monotonic()
         self._waiting = waiting
 
     def touch(self) -> None:
-        """What this rank is at, or waits for, is under way."""
+        """Report progress within the current work or collective."""
         self._moved = time.monotonic()
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """Within it, this rank's own work may take any time."""
+        """Within this context, this rank's own work may take any time."""
         self._is_patient = True
         try:
             yield
@@ -101,8 +101,8 @@ class Watchdog:
             self.touch()
 
     def explain(self, cause: str) -> str | None:
-        """Which rank is gone, where contact was lost for this `cause`, as a library says it; `None`
-        where that is another's to say.
+        """Return which rank is gone after contact was lost with the error `cause`, or `None` if
+        another rank reports it.
         """
         ranks = range(self._comm.world_size)
         if any(self._run_dir.crash_file(rank).exists() for rank in ranks):
@@ -118,26 +118,26 @@ class Watchdog:
             return None
         said = " ".join(cause.split())[:_MOST_SAID]
         if not gone:
-            found = "a rank on another host is gone, or that host is"
+            found = "a rank on another host, or that host, is gone"
             return f"{self._me()}: {'a sum over ranks failed' if all_are_here else found}: {said}"
         rank, beat = min(gone.items())
         return (
-            f"rank {rank} on {beat.host}: its process ({beat.pid}) was killed, last seen at update "
+            f"rank {rank} on {beat.host}: its process ({beat.pid}) was killed; last seen at update "
             f"{beat.updates:,}"
         )
 
     def _watch(self) -> None:
         ticked = time.monotonic()
         while True:
-            # Should a library keep Python's lock for so long that this thread does not run, ranks
-            # of other processes see it; a single process ends by this. Not while this thread is at
-            # the heartbeats, which may be on a file system that stands still for a while.
+            # If a library holds the GIL and this thread cannot run, other ranks notice; a single
+            # process ends by this timer. It is off while the heartbeats are read and written,
+            # because their file system may stall.
             faulthandler.dump_traceback_later(2 * self._limit, exit=True)
             if self._ended.wait(self._interval):
                 return
             faulthandler.cancel_dump_traceback_later()
             late, ticked = time.monotonic() - ticked - self._interval, time.monotonic()
-            if late > self._limit / 2:  # this process was stopped as a whole, and goes on
+            if late > self._limit / 2:  # this process was stopped as a whole and resumed
                 self.touch()
                 self._seen.clear()
             if self._is_patient:
@@ -147,12 +147,12 @@ class Watchdog:
             if self._waiting:
                 self._watch_others(still)
             elif still > self._limit:
-                self._end(f"{self._me()}: nothing has moved for {still:.0f} s in its own work")
+                self._end(f"{self._me()}: no progress for {still:.0f} s in its own work")
 
     def _watch_others(self, still: float) -> None:
-        """Whether the heartbeat of the next rank has not changed for long, as seen from here. Each
-        watches one: if all watched all, a thousand of them would open a million files at a time, on
-        a file system that they share.
+        """Abort if the next rank's heartbeat has not changed for long. Each rank watches only one:
+        if a thousand ranks read all heartbeats, they would open a million files on a shared file
+        system.
         """
         if still < self._limit / 3:
             self._seen.clear()
@@ -162,7 +162,7 @@ class Watchdog:
         ranks = self._comm.world_size
         for rank in ((self._comm.rank + n) % ranks for n in range(1, ranks)):
             beat = self._read(rank)
-            if beat is None:  # of a host that shares no directory with this one: the next, then
+            if beat is None:  # its host does not share the directory: watch the next one
                 unknown.append(rank)
                 continue
             if self._seen.get(rank, (-1, 0.0))[0] != beat.number:
@@ -170,18 +170,18 @@ class Watchdog:
             if now - self._seen[rank][1] < self._limit * 2 / 3:
                 break
             self._end(
-                f"rank {rank} on {beat.host}: no sign of life for {still:.0f} s, last at "
-                f"update {beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
+                f"rank {rank} on {beat.host}: no heartbeat for {still:.0f} s, last at update "
+                f"{beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
             )
         if still > _PATIENCE * self._limit and unknown:
             self._end(
-                f"{self._me()}: waited {still:.0f} s for other ranks; nothing is known of rank "
-                f"{unknown[0]}, whose host does not share {self._run_dir.path}"
+                f"{self._me()}: waited {still:.0f} s for other ranks; the state of rank "
+                f"{unknown[0]} is unknown, because its host does not share {self._run_dir.path}"
             )
         elif self._comm.rank == 0 and still > self._limit and self._all_wait():
             self._end(
                 f"{self._me()}: all ranks have waited for each other for {still:.0f} s: the "
-                "network between them is gone"
+                "network between them has failed"
             )
 
     def _all_wait(self) -> bool:
@@ -212,7 +212,7 @@ class Watchdog:
             self._waiting,
             time.monotonic() - self._moved,
         )
-        # Over the old one, in one piece: a full disk has room for that.
+        # Overwrite in place, in one call, which works on a full disk too.
         with contextlib.suppress(OSError):
             descriptor = os.open(self._file(self._comm.rank), os.O_WRONLY | os.O_CREAT, 0o666)
             try:
@@ -231,7 +231,7 @@ class Watchdog:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -20,7 +20,7 @@ from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.networks import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
-from hvd_dqn.run.resources import useful_threads
+from hvd_dqn.run.requirements import useful_threads
 
 
 class Play(NamedTuple):

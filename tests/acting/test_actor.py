@@ -10,10 +10,9 @@ from hvd_dqn.acting.exploration import Exploration
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.config import Config, NetworkConfig, ObjectiveConfig
-from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.networks import make_network
-from hvd_dqn.run.assembly import epsilon
+from hvd_dqn.run.pace import make_pace
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
@@ -154,11 +153,11 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_every_rank_stands_on_its_own_rungs_of_the_ladder(rank):
-    comm = LocalCommunicator()
-    comm.rank, comm.world_size = rank, 3
     config = Config().changed({"exploration.kind": "ladder", "env.num_envs": 4})
     ladder = 0.4 ** (1 + 7 * np.arange(12) / 11)
-    assert epsilon(config, comm, 500) == pytest.approx(ladder[4 * rank : 4 * rank + 4])
+    assert make_pace(config, rank=rank, world_size=3).epsilon(500) == pytest.approx(
+        ladder[4 * rank : 4 * rank + 4]
+    )
 
 
 def test_a_noisy_policy_acts_with_noise_and_is_judged_without():

@@ -68,7 +68,7 @@ def test_after_a_failed_checkpoint_the_next_is_complete(tmp_path, monkeypatch, c
     run(tmp_path / "good")
     failing(monkeypatch, "write", lambda name: "0000000009" in name or "0000000014" in name)
     run(tmp_path / "parted")
-    assert "no checkpoint: rank 0 on" in capsys.readouterr().out
+    assert "checkpoint failed: rank 0 on" in capsys.readouterr().out
     assert_equal(
         everything(tmp_path / "good/checkpoints"), everything(tmp_path / "parted/checkpoints")
     )
@@ -130,7 +130,7 @@ def test_naming_a_checkpoint_of_ones_own_by_another_path_takes_nothing_away(tmp_
     assert summary.progress.env_steps == 2400
     assert sorted((tmp_path / "run/checkpoints").glob("step-*")) == checkpoints
     run(tmp_path / "other")
-    with pytest.raises(UserError, match="holds checkpoints of another run"):
+    with pytest.raises(UserError, match="contains checkpoints of another run"):
         run(tmp_path / "other", resume=str(checkpoints[-1]))
 
 

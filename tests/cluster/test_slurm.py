@@ -104,7 +104,7 @@ def test_a_warning_before_the_time_limit_costs_nothing(slurm, undisturbed, tmp_p
     batch.come_back()
     batch.finish()
     assert "stopped by SIGUSR1" in batch.output
-    assert "going on from" in batch.output
+    assert "resuming from" in batch.output
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
@@ -133,7 +133,7 @@ def test_a_preempted_job_comes_back(slurm, undisturbed, tmp_path, launcher):
     batch.come_back()
     assert slurm.wait(number) == "COMPLETED"
     batch.finish()
-    assert "going on from" in batch.output
+    assert "resuming from" in batch.output
     assert_equal(batch.checkpoints(), undisturbed.checkpoints())
 
 
@@ -340,7 +340,7 @@ def test_a_node_that_fails_ends_in_recovery(slurm, undisturbed, tmp_path, launch
             batch.come_back()
         batch.finish()
         assert_equal(batch.checkpoints(), undisturbed.checkpoints())
-    assert "going on from" in batch.output
+    assert "resuming from" in batch.output
     ranks = 1 if spare else 2
     last = json.loads((batch.run_dir / "run.json").read_text())["resumed"][-1]
     assert last["world_size"] == ranks, os.linesep + batch.output

@@ -97,7 +97,7 @@ def test_a_network_that_goes_down_is_named_and_the_run_goes_on_when_it_is_back(h
         assert done.code == 1, done.output
         assert re.search(
             r"rank 0 on node1, at update [\d,]+: all ranks have waited for each other for \d+ s: "
-            r"the network between them is gone",
+            r"the network between them has failed",
             done.output,
         ), done.output
         assert done.lines("attempt 1 on 2 ranks ended in 1"), done.output
@@ -109,7 +109,7 @@ def test_a_network_that_goes_down_is_named_and_the_run_goes_on_when_it_is_back(h
     with on_the_first(hosts, "hvd-dqn", "launch", *BOTH, "--", *words) as job:
         done = job.wait()
     assert done.code == 0, done.output
-    assert "going on from" in done.output
+    assert "resuming from" in done.output
 
 
 def test_a_host_that_is_gone_is_dropped(hosts, run_dir):

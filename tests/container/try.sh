@@ -69,7 +69,7 @@ run hvd-dqn slurm render -- train cartpole > "$work/script"
 
 step "CartPole on two ranks"
 run "${entry[@]}" horovodrun -np 2 hvd-dqn train cartpole --run-dir runs/a | tee "$work/train"
-grep -q "closing evaluation" "$work/train"
+grep -q "final evaluation" "$work/train"
 run "${entry[@]}" summary runs/a
 
 if (($#)); then

@@ -80,7 +80,7 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, 
     assert done.code == 75, done.output
     (line,) = done.lines("hvd-dqn: ")
     assert number.name in line
-    assert "with a checkpoint" in line
+    assert "after saving a checkpoint" in line
     manifests = list(run_dir.glob("checkpoints/step-*/manifest.json"))
     stopped_at = max(json.loads(m.read_text())["body"]["env_steps"] for m in manifests)
     assert f"{stopped_at:,} env steps" in line
@@ -134,7 +134,7 @@ def test_a_hung_environment_is_named(tmp_path, rank):
     assert done.seconds < 40
     (line,) = done.lines("hvd-dqn: ")
     assert f"rank {rank} on" in line
-    assert "nothing has moved" in line
+    assert "no progress for" in line
     stacks = (tmp_path / "run" / f"crash-rank-{rank}.txt").read_text()
     assert "toy.py" in stacks, "the stack of the main thread, in the environment"
 
@@ -157,20 +157,20 @@ def test_a_nan_leaves_the_checkpoints_before_it_good(tmp_path):
         faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"
     )
     assert again.code == 0, again.output
-    assert "going on from" in again.output
+    assert "resuming from" in again.output
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_run(tmp_path):
     done = train(faulty(tmp_path, "disk", None), tmp_path / "run")
     assert done.code == 0, done.output
-    assert "no checkpoint: rank 0 on" in done.output
+    assert "checkpoint failed: rank 0 on" in done.output
     assert done.lines("greedy episodes ·"), "the score is told, with a picture or without"
     assert "the newest is of" in done.output
     again = train(
         faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"
     )
     assert again.code == 0, again.output
-    assert "going on from" in again.output
+    assert "resuming from" in again.output
 
 
 def test_a_disk_that_takes_no_checkpoint_at_all_ends_the_run(tmp_path):

@@ -114,7 +114,7 @@ def test_a_killed_rank_costs_nothing_but_time(tmp_path):
     assert "attempt 1 on 2 ranks" in line
     assert "rank 1 " in line
     assert "signal 9" in line
-    assert "going on from" in done.output
+    assert "resuming from" in done.output
     assert train(config, tmp_path / "alone").code == 0
     assert_equal(everything(run_dir / "checkpoints"), everything(tmp_path / "alone/checkpoints"))
 
@@ -135,7 +135,7 @@ def test_what_ends_a_launcher_stops_this_one_gently(tmp_path, launcher, number):
         done = job.wait(20)
         assert job.members() == []
     assert done.code == 75, done.output
-    assert "with a checkpoint" in done.output
+    assert "after saving a checkpoint" in done.output
 
 
 @pytest.mark.multirank

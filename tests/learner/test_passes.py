@@ -19,7 +19,7 @@ from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.learner.passes import EagerPasses
 from hvd_dqn.methods.objectives import make_objective
 from hvd_dqn.networks import make_network
-from hvd_dqn.run import resources
+from hvd_dqn.run import requirements
 from hvd_dqn.run.assembly import assemble
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.watchdog import Watchdog
@@ -139,13 +139,13 @@ def test_what_triton_needs_is_said(monkeypatch):
     there = {"g++": "/usr/bin/g++"}
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(resources.shutil, "which", there.get)
-    require, gpu = resources.require_compiler, torch.device("cuda")
+    monkeypatch.setattr(requirements.shutil, "which", there.get)
+    require, gpu = requirements.require_compiler, torch.device("cuda")
     require(torch.device("cpu"))
     with pytest.raises(UserError, match="no 'gcc' or 'clang'"):
         require(gpu)
     there["clang"] = "/usr/bin/clang"
-    monkeypatch.setattr(resources.sysconfig, "get_path", lambda name: "/nowhere")
+    monkeypatch.setattr(requirements.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(UserError, match=r"no /nowhere/Python\.h"):
         require(gpu)
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import NonFiniteError, base
 from hvd_dqn.networks import make_network
 from hvd_dqn.replay import ReplayBuffer
-from hvd_dqn.run import resources
+from hvd_dqn.run import requirements
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed import workers
@@ -164,7 +164,7 @@ def test_warming_up_leaves_no_bad_number_behind():
 @pytest.fixture
 def recording(monkeypatch):
     """Whole runs record without a GPU."""
-    monkeypatch.setattr(resources, "_require_what_updates_need", lambda *arguments: None)
+    monkeypatch.setattr(requirements, "require_accelerators", lambda *arguments: None)
     monkeypatch.setattr(base, "record_on_gpu", workers.recorded_without_a_gpu)
 
 

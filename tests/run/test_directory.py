@@ -5,7 +5,8 @@ import pytest
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
-from hvd_dqn.run.directory import RunDirectory, default_path, run_facts
+from hvd_dqn.run.directory import RunDirectory, default_path
+from hvd_dqn.run.facts import run_facts
 
 
 def test_facts_of_a_run(tmp_path):
@@ -36,7 +37,7 @@ def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
     first.require_new()
     second.require_new()
     first.create(Config(seed=1), {})
-    with pytest.raises(UserError, match="taken just now"):
+    with pytest.raises(UserError, match="another run created"):
         second.create(Config(seed=2), {})
     assert json.loads(first.config_file.read_text())["seed"] == 1
 

@@ -9,7 +9,7 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.config import Config
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.run import resources
+from hvd_dqn.run import requirements
 
 CPU = torch.device("cpu")
 
@@ -86,15 +86,15 @@ def test_a_replay_that_does_not_fit_is_refused_with_the_figure(monkeypatch, rank
         }
     )
     envs = make_vector_env(config.env, num_envs=2, episode_seed=lambda copy, number: 0)
-    frames, tree = resources.replay_bytes(config, envs)
+    frames, tree = requirements.replay_bytes(config, envs)
     assert frames == pytest.approx(1e6 * (400 + 9), rel=1e-3)
     assert 16e6 < tree < 32e6
-    monkeypatch.setattr(resources, "available_bytes", lambda: 1_000_000_000)
+    monkeypatch.setattr(requirements, "available_bytes", lambda: 1_000_000_000)
     if fits:
-        resources.require_memory(config, envs, CPU, ranks_here=ranks, ranks_of_gpu=ranks)
+        requirements.require_memory(config, envs, CPU, ranks_on_host=ranks, ranks_on_gpu=ranks)
     else:
         with pytest.raises(UserError) as caught:
-            resources.require_memory(config, envs, CPU, ranks_here=ranks, ranks_of_gpu=ranks)
+            requirements.require_memory(config, envs, CPU, ranks_on_host=ranks, ranks_on_gpu=ranks)
         message = str(caught.value)
         for words in ("replay.capacity = 1000000", "1.7 GB", "4 ranks", "1.0 GB are free"):
             assert words in message
@@ -105,9 +105,9 @@ def test_a_replay_that_does_not_fit_is_refused_with_the_figure(monkeypatch, rank
 def test_ranks_of_one_gpu_share_its_memory(monkeypatch, sharing, fits):
     config = Config().changed({"replay.capacity": 10_000, "replay.storage": "device"})
     envs = make_vector_env(config.env, num_envs=1, episode_seed=lambda copy, number: 0)
-    frames, _ = resources.replay_bytes(config, envs)
+    frames, _ = requirements.replay_bytes(config, envs)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(2.5 * frames), 0))
-    there = {"ranks_here": 8, "ranks_of_gpu": sharing}
+    there = {"ranks_on_host": 8, "ranks_on_gpu": sharing}
     with nullcontext() if fits else pytest.raises(UserError, match="of cuda:0 for 3 ranks"):
-        resources.require_memory(config, envs, torch.device("cuda:0"), **there)
+        requirements.require_memory(config, envs, torch.device("cuda:0"), **there)
     envs.close()

@@ -10,7 +10,7 @@ from hvd_dqn.common.errors import StoppedError
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import base
-from hvd_dqn.run import resources
+from hvd_dqn.run import requirements
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.checkpoints import assert_equal, everything
@@ -100,7 +100,7 @@ def records(run_dir):
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_goes_on_bit_for_bit(name, tmp_path, monkeypatch):
     if CASES[name].get("optimizer.cuda_graph"):
-        monkeypatch.setattr(resources, "_require_what_updates_need", lambda *arguments: None)
+        monkeypatch.setattr(requirements, "require_accelerators", lambda *arguments: None)
         monkeypatch.setattr(base, "record_on_gpu", recorded_without_a_gpu)
     config = small_config().changed(
         {"distributed.threads_per_rank": 1, "checkpoint.period_env_steps": 150} | CASES[name]

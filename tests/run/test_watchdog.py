@@ -71,7 +71,7 @@ def test_the_rank_before_the_silent_ones_names_the_first(tmp_path, clock, ranks,
     assert {n for n, rank in enumerate(everyone) if rank.said} == {speaker}
     said = everyone[speaker].said[0]
     assert said.startswith(f"rank {(speaker + 1) % ranks} on ")
-    assert "no sign of life" in said
+    assert "no heartbeat for" in said
     assert f"; rank {speaker} on " in said
 
 
@@ -99,7 +99,7 @@ def test_a_host_of_which_nothing_is_known_is_not_waited_for_for_ever(tmp_path, c
     assert not any(rank.said for rank in everyone)
     everyone = watched(tmp_path / "longer", clock, 4, set(), unshared={2, 3}, minutes=11)
     assert [bool(rank.said) for rank in everyone] == [False, True, False, False]
-    assert "nothing is known of rank 2" in everyone[1].said[0]
+    assert "the state of rank 2 is unknown" in everyone[1].said[0]
 
 
 def test_what_a_library_says_of_a_broken_sum_is_told(tmp_path):
@@ -107,7 +107,9 @@ def test_what_a_library_says_of_a_broken_sum_is_told(tmp_path):
     run_dir.heartbeats.mkdir(parents=True)
     ranks = [Rank(number, 2, run_dir) for number in range(2)]
     ranks[0]._write()
-    assert "a rank on another host is gone" in ranks[0].explain("unhandled\nsystem error")
+    assert "a rank on another host, or that host, is gone" in ranks[0].explain(
+        "unhandled\nsystem error"
+    )
     ranks[1]._write()
     told = ranks[0].explain("unhandled\nsystem error")
     assert told.endswith(": a sum over ranks failed: unhandled system error")

@@ -5,7 +5,8 @@ from PIL import Image
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
-from hvd_dqn.run.directory import RunDirectory, run_facts
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.facts import run_facts
 from hvd_dqn.tools.plot import plot_runs
 from hvd_dqn.tools.report.figures import FIGURES
 from hvd_dqn.tools.runs import read_metrics
@@ -75,7 +76,7 @@ def test_a_last_line_cut_short_is_passed_over(run):
 
 
 def test_bad_runs_are_told(run, tmp_path):
-    with pytest.raises(UserError, match="is no run directory: it is not there: name one"):
+    with pytest.raises(UserError, match="does not exist"):
         plot_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="cannot be written"):
         plot_runs([run.path], output=tmp_path / "x.nonsense")

@@ -226,7 +226,7 @@ def test_the_command(runs, tmp_path):
     assert done.output.splitlines()[-1] == str(runs / "b" / "report.html")
     for words, said in (
         ([], "name one run directory"),
-        ([str(tmp_path)], "is no run directory: it has no config.json"),
+        ([str(tmp_path)], "is not a run directory: it has no config.json"),
         ([str(runs / "b"), "--output", "/proc/x/y.html"], "/proc/x/y.html cannot be written"),
     ):
         done = hvd_dqn("report", *words, launcher="none")

@@ -129,4 +129,4 @@ def test_a_run_while_it_trains(tmp_path):
 def test_what_is_no_run(tmp_path):
     done = hvd_dqn("watch", str(tmp_path), launcher="none")
     assert done.code == 2
-    assert "is no run directory" in done.output
+    assert "is not a run directory" in done.output

@@ -114,7 +114,7 @@ def measure(config: Config, comm: Communicator, run_dir: RunDirectory, kind: str
         learner: Any = DocumentedLearner(parts.learner, config, kind, comm)
         parts.learner = learner
         while progress.env_steps < config.total_env_steps:
-            iterate(config, comm, parts)
+            iterate(parts)
             watchdog.beat()
             begun = progress.updates > 0
             if begun and progress.env_steps // config.logging.period_env_steps > len(times):

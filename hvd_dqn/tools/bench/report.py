@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.run.directory import commit, versions
+from hvd_dqn.run.facts import commit, versions
 
 
 class Spread(NamedTuple):

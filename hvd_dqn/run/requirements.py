@@ -1,0 +1,202 @@
+"""What a run needs of its hosts. Every check raises `UserError` before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import shutil
+import sysconfig
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from hvd_dqn.checkpoint import DamageError, Store
+from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.memory import available_bytes
+from hvd_dqn.config import Config, OptimizerConfig
+from hvd_dqn.distributed import Communicator
+from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.communicator import hostname
+from hvd_dqn.distributed.devices import gpu_name
+from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.replay import Ring, SumTree
+
+_TOKEN_FILE = "sign.txt"
+_SECONDS_TO_APPEAR = 5.0
+_WORK_PER_THREAD = 8_000_000
+"""Multiply-adds of a forward pass above which a second thread pays: measured on two cores, 1.0
+times as fast at 4 million, 1.3 at 8, 1.6 at 34, 1.8 at 134. Below it, a thread that shares its core
+with another job makes an update hundreds of times slower, because threads spin while they wait."""
+
+
+class Neighbours(NamedTuple):
+    """The hosts of all ranks, and how many ranks share this rank's host and this rank's GPU."""
+
+    hosts: list[str]
+    ranks_on_host: int
+    ranks_on_gpu: int
+
+
+def find_neighbours(config: Config, comm: Communicator) -> Neighbours:
+    """Return which ranks share this rank's host and GPU. Collective."""
+    on_gpu = config.replay.storage == "device" and config.device != "cpu"
+    own = [hostname(), gpu_name(comm.local_rank) if on_gpu else None]
+    places = comm.gather(own)
+    hosts = [host for host, _ in places]
+    return Neighbours(hosts, hosts.count(hostname()), places.count(own))
+
+
+def require_updates(config: Config, world_size: int) -> None:
+    """Raise `UserError` if the run would end before its first update."""
+    if config.planned_updates(world_size) == 0:
+        raise UserError(
+            f"total_env_steps = {config.total_env_steps} ends before the first update at "
+            f"{config.updates_start_env_steps(world_size)} env steps",
+            "raise the total, or lower learning_starts_env_steps, n_step or the number of ranks",
+        )
+
+
+def require_accelerators(config: OptimizerConfig, device: torch.device, rank: int) -> None:
+    """Raise `UserError` if `device` cannot run the compiled or recorded updates of `config`."""
+    if config.compile:
+        require_compiler(device)
+    if config.cuda_graph and device.type != "cuda":
+        raise UserError(
+            f"optimizer.cuda_graph = True needs a GPU, and rank {rank} has none",
+            "leave the option out",
+        )
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `UserError` if a program is missing that torch's compiler calls: a C++ compiler, and
+    for a GPU Triton, which calls a C compiler.
+    """
+    cxx = os.environ.get("CXX", "g++")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    needed: list[tuple[str, object, str]] = [
+        (f"a C++ compiler, and there is no {cxx!r}", shutil.which(cxx), "install g++, set CXX")
+    ]
+    if device.type == "cuda":
+        compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+        names = " or ".join(map(repr, compilers))
+        found = any(map(shutil.which, compilers))
+        needed += [
+            (f"a C compiler, and there is no {names}", found, "install gcc, set CC"),
+            (f"Python's headers, and there is no {header}", header.exists(), "install python3-dev"),
+            ("Triton, and there is no module of that name", find_spec("triton"), "pip install it"),
+        ]
+    for what, is_there, remedy in needed:
+        if not is_there:
+            raise UserError(
+                f"optimizer.compile = True needs {what} on {hostname()}",
+                f"{remedy}, or leave the option out",
+            )
+
+
+def require_memory(
+    config: Config,
+    envs: VectorEnvironment,
+    device: torch.device,
+    *,
+    ranks_on_host: int,
+    ranks_on_gpu: int,
+) -> None:
+    """Raise `UserError` if the replays of the `ranks_on_host` ranks do not fit in this host's free
+    memory, or those of the `ranks_on_gpu` ranks in their GPU's.
+    """
+    frames, priorities = replay_bytes(config, envs)
+    on_gpu = config.replay.storage == "device" and device.type == "cuda"
+    needed = (priorities if on_gpu else frames + priorities) * ranks_on_host
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise UserError(
+            f"replay.capacity = {config.replay.capacity} takes {needed / 1e9:.1f} GB of "
+            f"{hostname()}'s memory on {counted(ranks_on_host, 'rank')}, and {free / 1e9:.1f} GB "
+            "are free",
+            "lower replay.capacity, or start fewer ranks on a host",
+        )
+    if not on_gpu:
+        return
+    needed_on_gpu = frames * ranks_on_gpu
+    free_on_gpu = torch.cuda.mem_get_info(device)[0]
+    if needed_on_gpu > free_on_gpu:
+        raise UserError(
+            f"replay.capacity = {config.replay.capacity} takes {needed_on_gpu / 1e9:.1f} GB of "
+            f"{device} for {counted(ranks_on_gpu, 'rank')}, and {free_on_gpu / 1e9:.1f} GB are "
+            "free",
+            "lower replay.capacity, or set replay.storage to host",
+        )
+
+
+def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
+    """Return the bytes that this rank's full replay takes: its ring, and its priorities."""
+    shape = {"capacity": config.replay.capacity, "num_envs": config.env.num_envs}
+    frames = Ring.bytes_needed(
+        **shape,
+        frame_shape=envs.frame_shape,
+        obs_dtype=envs.obs_dtype,
+        frame_stack=envs.frame_stack,
+        n_step=config.replay.n_step,
+    )
+    if config.replay.sampling == "uniform":
+        return frames, 0
+    return frames, SumTree.bytes_needed(Ring.slots_needed(**shape))
+
+
+def useful_threads(config: Config, envs: VectorEnvironment) -> int:
+    """Return the number of threads that the network's forward pass can keep busy."""
+    with torch.random.fork_rng(devices=[]):
+        network = make_network(
+            config.network,
+            config.objective,
+            obs_space=envs.obs_space,
+            num_actions=envs.num_actions,
+            device=torch.device("cpu"),
+        )
+    work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)
+    return math.ceil(work / _WORK_PER_THREAD)
+
+
+def require_shared(store: Store, comm: Communicator) -> None:
+    """Raise `UserError` on all ranks unless every rank reads from `store` what the root writes
+    there. Collective.
+    """
+    token = comm.gather(secrets.token_hex(8))[0].encode()
+    with agreement(comm):
+        if comm.is_root:
+            try:
+                store.publish(_TOKEN_FILE, token)
+            except (OSError, DamageError) as error:
+                raise UserError(
+                    f"checkpoints cannot be written to {store}: {error}",
+                    "choose another place with --checkpoint.directory",
+                ) from error
+    with agreement(comm):
+        deadline = time.monotonic() + _SECONDS_TO_APPEAR
+        while not (found := _contains(store, token)) and time.monotonic() < deadline:
+            store.look_anew()
+            time.sleep(0.2)
+        if not found:
+            raise UserError(
+                f"{store} on {hostname()} is not the root's: checkpoints need a place that all "
+                "ranks share",
+                "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
+            )
+
+
+def _contains(store: Store, token: bytes) -> bool:
+    try:
+        with store.open(_TOKEN_FILE) as file:
+            return file.read(len(token)) == token
+    except (OSError, DamageError, UserError):
+        return False
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `number` and `noun`, in the plural unless it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
