@@ -1,4 +1,6 @@
-"""Collectives that a watchdog knows of: while a rank waits in one, the fault is another's."""
+"""A communicator that reports waiting to a watchdog: a rank that hangs in a collective waits for
+another rank.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Watch(Protocol):
-    """Told when a rank moves."""
+    """Receives a rank's progress."""
 
     def beat(self, *, waiting: bool = False) -> None:
-        """The rank has got on; what comes next is its own work, or `waiting` for other ranks."""
+        """Report progress; what follows is the rank's own work or, if `waiting`, a collective."""
         ...
 
 
 class WatchedCommunicator:
-    """Another communicator, whose waiting is told to a watch."""
+    """Wraps a communicator and reports to `watch` when it waits."""
 
     def __init__(self, inner: Communicator, watch: Watch) -> None:
         self._inner = inner
@@ -38,7 +40,7 @@ class WatchedCommunicator:
         return self._inner.is_root
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
-        """See `Communicator`; it may wait for a sum that was abandoned, or to share memory."""
+        """See `Communicator`. May wait for an abandoned sum, or until the ranks share memory."""
         with self._waiting():
             self._inner.start_sum(tensor, name, overlap=overlap)
 
