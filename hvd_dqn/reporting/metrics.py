@@ -44,7 +44,7 @@ class Event(NamedTuple):
 Callback = Callable[[Event], None]
 
 
-class ReplayFacts(NamedTuple):
+class ReplayStatistics(NamedTuple):
     """The replay of one rank: number of transitions; mean age of those sampled last, in steps of
     the vector environment (NaN if none were); transitions per update; environments.
     """
@@ -73,7 +73,7 @@ class Meter:
         """Seconds since the start of the run on this rank."""
         return time.perf_counter() - self._started
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Exclude `seconds` of this period, spent on something other than training."""
         self._last_time += seconds
 
@@ -110,7 +110,7 @@ class Meter:
         *,
         epsilon: float,
         learning_rate: float,
-        replay: ReplayFacts,
+        replay: ReplayStatistics,
     ) -> Metrics:
         """Return the record of the period that ends now, and start the next. Collective."""
         now = time.perf_counter()
@@ -138,7 +138,7 @@ class Meter:
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,
         }
-        parts = [ReplayFacts(*rank["replay"]) for rank in ranks]
+        parts = [ReplayStatistics(*rank["replay"]) for rank in ranks]
         metrics["replay/transitions"] = sum(part.transitions for part in parts)
         if learner.updates:
             drawn = learner.updates * sum(part.batch_size for part in parts)

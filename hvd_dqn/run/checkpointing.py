@@ -28,7 +28,6 @@ class Checkpoints:
         self._resources = resources
         self._parts = parts
         self._saver = resources.saver
-        parts.replay.before_rewriting = self._saver.settle
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
         """Begin a checkpoint where a period ended in the last `env_steps`, or the run did; finish
@@ -48,7 +47,7 @@ class Checkpoints:
             self._begin()
         if last:
             self._finish()
-        self._saver.make_room(config.vector_steps_per_iteration)
+        self._saver.wait_before_overwriting(config.vector_steps_per_iteration)
 
     def give_up(self) -> None:
         """The run fails on all ranks alike: a checkpoint on its way is still a good one.

@@ -13,7 +13,7 @@ from hvd_dqn.acting.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.errors import StoppedError, UserError
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.state import DistributedState
 from hvd_dqn.common.structs import Episode, Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -22,7 +22,7 @@ from hvd_dqn.methods import schedules
 from hvd_dqn.methods.schedules import period_ended
 from hvd_dqn.networks.saved import EvaluatedNetwork
 from hvd_dqn.replay import ReplayBuffer
-from hvd_dqn.reporting.metrics import Evaluation, Event, EventKind, Meter, Metrics, ReplayFacts
+from hvd_dqn.reporting.metrics import Evaluation, Event, EventKind, Meter, Metrics, ReplayStatistics
 from hvd_dqn.run.resources import Resources
 from hvd_dqn.run.start import Start
 
@@ -108,7 +108,7 @@ class Observer:
             for period in (config.logging.period_env_steps, config.evaluation.period_env_steps)
         )
         if logs or evaluates:
-            self._learner.settle()  # what is written down has happened
+            self._learner.synchronize()  # what is written down has happened
         if logs:
             self._log()
         self._clock.lap("records")
@@ -142,18 +142,18 @@ class Observer:
         self._write_evaluation("closing", score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
-    def state_dict(self) -> SplitState:
+    def state_dict(self) -> DistributedState:
         """The best network so far and what is left to do; the records under way."""
         shared = {
             "best": None if self._best is None else self._best._asdict(),
             "last_mean": self._last_mean,
             "evaluation_is_due": self._evaluation_is_due,
         }
-        return SplitState(shared, own={"meter": self._meter.state_dict()})
+        return DistributedState(shared, per_rank={"meter": self._meter.state_dict()})
 
-    def load_state_dict(self, state: SplitState, *, mine: bool) -> None:
+    def load_state_dict(self, state: DistributedState, *, mine: bool) -> None:
         """Put back what `state_dict` gave, on this rank or, not `mine`, on another."""
-        self._meter.load_state_dict(state.own["meter"], mine=mine)
+        self._meter.load_state_dict(state.per_rank["meter"], mine=mine)
         self._last_mean = state.shared["last_mean"]
         self._evaluation_is_due = state.shared["evaluation_is_due"]
         best = state.shared["best"]
@@ -173,7 +173,7 @@ class Observer:
             self._learner.statistics,
             epsilon=self._mean_epsilon(),
             learning_rate=self._learner.learning_rate,
-            replay=ReplayFacts(
+            replay=ReplayStatistics(
                 int(self._replay.ring.filled.sum()),
                 self._replay.age,
                 self._config.replay.batch_size,
@@ -221,7 +221,7 @@ class Observer:
             self._show()
         if self._config.logging.video:
             self._comm.gather(None)  # what the root's film takes is no rank's training
-        self._meter.leave_out(time.perf_counter() - began)
+        self._meter.exclude(time.perf_counter() - began)
         self._clock.restart()
         return True
 
@@ -266,7 +266,7 @@ class Observer:
                     dict(metrics),
                     self._comm.rank,
                     self._comm.world_size,
-                    self._resources.stop.ask,
+                    self._resources.stop.request,
                 )
             )
 

@@ -128,7 +128,11 @@ def acquire(
         torch.set_num_threads(threads)
         networks = NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks)
         saver = Saver(
-            start.store, comm, config.flat(), keep=config.checkpoint.keep, touch=watchdog.touch
+            start.store,
+            comm,
+            config.flat(),
+            keep=config.checkpoint.keep,
+            on_progress=watchdog.touch,
         )
         stack.callback(saver.close)
         resources = Resources(
@@ -215,7 +219,7 @@ def _require_shared(store: Store, comm: Communicator) -> None:
     with agreement(comm):
         deadline = time.monotonic() + _SECONDS_TO_APPEAR
         while not (seen := _reads(store, sign)) and time.monotonic() < deadline:
-            store.look_anew()
+            store.refresh()
             time.sleep(0.2)
         if not seen:
             raise UserError(

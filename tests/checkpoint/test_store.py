@@ -121,11 +121,11 @@ def test_links_pipes_and_directories_are_not_read(tmp_path):
     (tmp_path / "store" / "link").symlink_to(tmp_path / "secret")
     (tmp_path / "store" / "frames").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "store" / "pipe")
-    with pytest.raises(DamageError, match="is a link"):
+    with pytest.raises(DamageError, match="is a symbolic link"):
         store.open("link")
-    with pytest.raises(DamageError, match="is a link"):
+    with pytest.raises(DamageError, match="is a symbolic link"):
         store.write("frames/x", [memoryview(b"x")])
-    with pytest.raises(DamageError, match="is a link"):
+    with pytest.raises(DamageError, match="is a symbolic link"):
         store.remove("frames")
     with pytest.raises(UserError, match="no plain file"):
         store.open("pipe")  # and does not wait for a writer

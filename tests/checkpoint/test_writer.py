@@ -144,17 +144,17 @@ def test_the_best_network_is_there_after_a_resume_in_a_new_place(tmp_path):
 
 
 def test_a_directory_that_a_host_remembers_as_missing_is_looked_for_anew(tmp_path, monkeypatch):
-    remembered, look_anew = [True], LocalStore.look_anew
+    remembered, refresh = [True], LocalStore.refresh
 
-    def looked_anew(store):
-        look_anew(store)
+    def refreshed(store):
+        refresh(store)
         remembered.clear()
 
-    monkeypatch.setattr(LocalStore, "look_anew", looked_anew)
+    monkeypatch.setattr(LocalStore, "refresh", refreshed)
     failing(monkeypatch, "open", lambda name: name == "sign.txt" and remembered)
     run(tmp_path / "run")
     assert not remembered
-    LocalStore(tmp_path / "a" / "b").look_anew()
+    LocalStore(tmp_path / "a" / "b").refresh()
     assert (tmp_path / "a" / "b").is_dir(), "to try to make it is what NFS listens to"
 
 

@@ -180,7 +180,7 @@ def test_a_rank_alone_does_not_wait_for_its_passes():
             raise AssertionError("it has waited")
 
     learner = workers.make_learner(LocalCommunicator(), seed=0)
-    learner._have_passed = Passes()
+    learner._passes_done = Passes()
     (batch,) = workers.batches(1, 8)
     learner.start(batch)
     learner.finish()

@@ -62,7 +62,7 @@ def test_recorded_updates_are_those_one_by_one(optimizer, distributed):
         assert recorded.updates == plain.updates
         assert recorded.learning_rate == plain.learning_rate
         norms.append(plain.statistics.grad_norm)
-    recorded.settle()
+    recorded.synchronize()
     assert record.call_count == 2, "the passes, and the step"
     if optimizer.get("max_grad_norm"):
         clipped = np.diff(norms) > optimizer["max_grad_norm"]
@@ -107,7 +107,7 @@ def test_a_bad_number_takes_no_recorded_step(bad, where, told_by):
         learner.start(next_one)
     tell = {
         "the next update": learner.finish,
-        "settling": learner.settle,
+        "settling": learner.synchronize,
         "saving": learner.state_dict,
     }[told_by]
     with pytest.raises(NonFiniteError, match="on rank 0 at update 1 "):
@@ -118,12 +118,12 @@ def test_a_bad_number_takes_no_recorded_step(bad, where, told_by):
 
 def test_a_wish_to_stop_is_known_when_an_update_is_settled():
     _, learner, _ = learners()
-    learner._wants_stop = lambda: True
+    learner._stop_requested = lambda: True
     (batch,) = workers.batches(1, 8)
     learner.start(batch)
     learner.finish()
     assert not learner.stop_agreed
-    learner.settle()
+    learner.synchronize()
     assert learner.stop_agreed
 
 

@@ -156,7 +156,7 @@ class World:
             self.episodes[env].append(Episode(self.fresh()))
         else:
             self.episodes[env][-1] = Episode(self.fresh())
-        self.replay.cut(np.array([env]), self.stacks()[[env]])
+        self.replay.truncate(np.array([env]), self.stacks()[[env]])
 
     def walk(self, steps: int, *, end_probability: float, seed: int = 0) -> None:
         """Random steps; environment i ends (i + 1) times as often as the first."""

@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.replay.redistribution import OldEnvironment, Rows, share_out
+from hvd_dqn.replay.redistribution import RowData, SavedEnvironment, redistribute
 from tests.replay.log import GAMMA, World
 
 
-def old_environment(world: World, column: int) -> OldEnvironment:
+def old_environment(world: World, column: int) -> SavedEnvironment:
     ring = world.ring
     oldest, moved = int(ring.oldest[column]), int(ring.moved[column])
     numbers = np.arange(oldest, moved + 1) % ring.rows
@@ -20,10 +20,12 @@ def old_environment(world: World, column: int) -> OldEnvironment:
     leaves = world.sampler.state_dict()["priorities"].numpy().reshape(state["kinds"].shape)
     frames = np.concatenate(list(ring.frames(column, oldest, moved + 1)))
     values = (state["kinds"], state["actions"], state["rewards"], leaves)
-    return OldEnvironment(Rows(*(v[column, numbers] for v in values)), lambda a, b: frames[a:b])
+    return SavedEnvironment(
+        RowData(*(v[column, numbers] for v in values)), lambda a, b: frames[a:b]
+    )
 
 
-def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> list[World]:
+def redistribute_over(old: list[World], ranks: int, num_envs: int, rows: int) -> list[World]:
     """New worlds without a log, filled from the old ones."""
     environments = [old_environment(w, column) for w in old for column in range(w.num_envs)]
     news = []
@@ -36,7 +38,7 @@ def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> li
             prioritized=True,
             first_frame=100_000,
         )
-        slots, priorities = share_out(
+        slots, priorities = redistribute(
             environments,
             new.ring,
             first=rank * num_envs,
@@ -44,7 +46,7 @@ def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> li
             frame_stack=new.stack,
         )
         new.replay.start(new.stacks())
-        new.replay.adopt(slots, priorities, 7.0)
+        new.replay.load_priorities(slots, priorities, 7.0)
         news.append(new)
     return news
 
@@ -116,7 +118,9 @@ def test_no_transition_is_lost_where_there_is_room(
         batch = world.replay.sample()
         world.replay.update_priorities(batch.slot, batch.reward.abs())
     before = {frame: leaf for world in old for frame, leaf in starts(world).items()}
-    news = share_out_over(old, ranks[1], num_envs[1], rows=100 + 80 * sum(w.num_envs for w in old))
+    news = redistribute_over(
+        old, ranks[1], num_envs[1], rows=100 + 80 * sum(w.num_envs for w in old)
+    )
     after = {frame: leaf for world in news for frame, leaf in starts(world).items()}
     assert after.keys() >= before.keys()
     assert all(after[frame] == leaf for frame, leaf in before.items()), "priorities go along"
@@ -139,7 +143,7 @@ def test_where_not_all_fit_the_oldest_are_left_out():
     ]
     for world in old:
         world.walk(99, end_probability=0.0)
-    (new,) = share_out_over(old, 1, 2, rows=100)
+    (new,) = redistribute_over(old, 1, 2, rows=100)
     kept = starts(new)
     assert 180 <= len(kept) <= 200
     for world in old:
@@ -151,4 +155,4 @@ def test_too_few_steps_for_so_many_ranks_are_refused():
     world = World(capacity=40, num_envs=1, prioritized=True)
     world.walk(10, end_probability=0.0)
     with pytest.raises(UserError, match="too few for 6 environments"):
-        share_out_over([world], 3, 2, rows=40)
+        redistribute_over([world], 3, 2, rows=40)

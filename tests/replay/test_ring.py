@@ -149,7 +149,7 @@ def test_a_restored_replay_goes_on_exactly(monkeypatch, prioritized):
     for column, (oldest, moved) in enumerate(zip(ring.oldest, ring.moved, strict=True)):
         frames = np.concatenate(list(ring.frames(column, oldest, moved + 1)))
         with monkeypatch.context() as as_on_a_gpu:
-            as_on_a_gpu.setattr(ring._frames, "most_in_a_stretch", 2)
+            as_on_a_gpu.setattr(ring._frames, "max_contiguous_rows", 2)
             pieces = list(ring.frames(column, oldest, moved + 1))
         assert max(len(piece) for piece in pieces) == 2
         assert np.array_equal(np.concatenate(pieces), frames)

@@ -8,7 +8,7 @@ from hvd_dqn.common.structs import Episode, Progress
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import LearnerStatistics
 from hvd_dqn.reporting.loggers import Loggers
-from hvd_dqn.reporting.metrics import Meter, ReplayFacts, episode_metrics
+from hvd_dqn.reporting.metrics import Meter, ReplayStatistics, episode_metrics
 from hvd_dqn.reporting.sinks import FileSink
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
@@ -46,7 +46,7 @@ def test_episode_metrics_are_over_all_ranks():
         statistics,
         epsilon=0.0,
         learning_rate=0.1,
-        replay=ReplayFacts(100, 10.0, 8, 2),
+        replay=ReplayStatistics(100, 10.0, 8, 2),
     )
     assert metrics["replay/transitions"] == 400
     assert metrics["replay/ratio"] == 4 * 16 / 100
@@ -89,7 +89,7 @@ def test_a_period_without_episode_or_update_says_nothing_of_them():
         LearnerStatistics(),
         epsilon=1.0,
         learning_rate=0.1,
-        replay=ReplayFacts(0, float("nan"), 8, 2),
+        replay=ReplayStatistics(0, float("nan"), 8, 2),
     )
     assert not [name for name in metrics if name.startswith(("episode/", "loss/", "q/"))]
 
