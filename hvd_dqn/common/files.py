@@ -47,7 +47,7 @@ def require_writable(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise UserError(f"{path} is a directory", "name a file")
+        raise UserError(f"{path} is a directory", "choose a file name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -71,7 +71,7 @@ def open_regular(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path} is no plain file")
+        raise UserError(f"{path} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -82,5 +82,5 @@ def read_bounded(path: Path, limit: int) -> bytes:
     with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise UserError(f"{path} is larger than the {limit} bytes that it may have")
+        raise UserError(f"{path} is larger than the limit of {limit} bytes")
     return data

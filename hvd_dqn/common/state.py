@@ -53,14 +53,14 @@ def unpack(data: bytes) -> State:
         tensors = safetensors.torch.load(data)
         state: State = json.loads(tensors.pop(_REST).numpy().tobytes())
     except (safetensors.SafetensorError, KeyError, RecursionError) as error:
-        raise ValueError(f"no saved state: {error}") from error
+        raise ValueError(f"not a saved state: {error}") from error
     for path, tensor in tensors.items():
         *keys, last = path.split(_SEPARATOR)[1:]
         place = state
         for key in keys:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise ValueError(f"a tensor {path!r} inside a value")
+                raise ValueError(f"tensor {path!r} is inside another value")
         place[last] = tensor
     return state
 

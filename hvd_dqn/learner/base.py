@@ -351,7 +351,7 @@ class Learner(ABC):
         raise NonFiniteError(
             f"loss or gradient is not finite {where} at update {self.updates} (loss "
             f"{agreement.loss:.4g}, gradient norm {norm:.4g}): check the environment's rewards and "
-            "observations, or lower optimizer.learning_rate"
+            "observations, or lower --optimizer.learning-rate"
         )
 
     def _record(self, agreement: Agreement, updates: int = 1) -> None:

@@ -25,7 +25,7 @@ def test_neighbouring_seeds_and_ranks_do_not_collide():
     )
 
 
-def test_a_stream_goes_on_from_what_was_saved_of_it():
+def test_a_stream_continues_from_its_saved_state():
     stream, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     restore_generator(other, stream.get_state())
     assert torch.equal(torch.rand(3, generator=stream), torch.rand(3, generator=other))
