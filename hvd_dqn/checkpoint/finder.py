@@ -125,7 +125,7 @@ def require_config(
         before, after = differing[name]
         more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise UserError(
-            f"the run has {name} = {before!r}, not {after!r}{more}",
+            f"the run was trained with {name} = {before!r}, not {after!r}{more}",
             f"pass --resume-changes {','.join(refused)} to resume with the new value"
             f"{'s' if more else ''}, or --resume never with a new --run-dir",
         )
