@@ -38,7 +38,7 @@ def timed(method: Callable[..., Any], seconds: list[float]) -> Callable[..., Any
 def main() -> None:
     """Run, then print."""
     config = parse_train([*sys.argv[1:], "--logging.loggers"]).config
-    parts: dict[str, list[float]] = {"begin": [], "finish": [], "make_room": []}
+    parts: dict[str, list[float]] = {"begin": [], "finish": [], "wait_before_overwriting": []}
     for name, seconds in parts.items():
         setattr(Saver, name, timed(getattr(Saver, name), seconds))
     with tempfile.TemporaryDirectory() as scratch:

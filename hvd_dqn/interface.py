@@ -79,7 +79,7 @@ def train(
     require_same(comm, "how it resumes", {"resume": resume, "changes": sorted(resume_changes)})
     path = Path(comm.gather(str(run_dir or default_path(chosen.preset)))[0])
     with StopRequest() as stop:
-        stop.at_once = functools.partial(comm.abort, EXIT_FAILED)
+        stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
         try:
             summary = training.train(
                 chosen,

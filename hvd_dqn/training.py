@@ -51,7 +51,7 @@ def train(
     """
     stop = stop or StopRequest()
     if config.time_limit_minutes is not None:
-        stop.after(60 * config.time_limit_minutes)
+        stop.request_after(60 * config.time_limit_minutes)
     start = plan(config, comm, run_dir, resume=resume, changes=changes)
     progress = Progress()
     watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)

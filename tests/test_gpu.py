@@ -1,6 +1,7 @@
 """On a GPU: the same update, and ranks that own one or share one."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_recorded_updates_are_those_one_by_one(network, changes):
             learner.finish()
     one_by_one, recorded = (learner.online_parameters.values for learner in learners)
     torch.testing.assert_close(recorded, one_by_one, rtol=1e-3, atol=1e-4)
-    learners[1].settle()
+    learners[1].synchronize()
     theirs, ours = (vars(learner.statistics) for learner in learners)
     for numbers in (theirs, ours):
         del numbers["on_its_way_seconds"]
@@ -99,7 +100,7 @@ def test_a_bad_number_takes_no_recorded_step():
     learner.start(broken)
     learner.finish()
     with pytest.raises(NonFiniteError, match="on rank 0 at update 1 "):
-        learner.settle()
+        learner.synchronize()
     assert torch.equal(learner.online_parameters.values, before)
 
 
@@ -175,7 +176,7 @@ def filled_replay(storage: str, device: str, **changes):
         envs=envs,
         evaluator=None,
         networks=None,
-        saver=None,
+        saver=Mock(),
         stop=None,
         outputs=None,
         close=None,

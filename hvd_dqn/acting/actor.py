@@ -119,7 +119,7 @@ class Actor:
     def _lose_episodes(self, lost: np.ndarray) -> None:
         """The environments [N] `lost` are at the beginning of other episodes."""
         self._obs = self._envs.obs
-        self._replay.cut(np.flatnonzero(lost), self._obs[lost])
+        self._replay.truncate(np.flatnonzero(lost), self._obs[lost])
         self._exploration.end_episodes(lost)
 
     def load_random_streams(self, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import cuda
 
-from hvd_dqn.common.seeding import restore
+from hvd_dqn.common.seeding import restore_generator
 from hvd_dqn.networks import QNetwork, numpy_network
 
 
@@ -56,7 +56,7 @@ class GreedyPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         if self._generator is not None:
-            restore(self._generator, state["generator"])
+            restore_generator(self._generator, state["generator"])
 
 
 class LatePolicy(GreedyPolicy):

@@ -1,4 +1,6 @@
-"""Checkpoints: everything that a run needs to go on bit for bit, saved beside the training."""
+"""Checkpoints hold everything that a run needs to resume bit for bit; they are written while
+training continues.
+"""
 
 from hvd_dqn.checkpoint.store import DamageError, Store, open_store
 from hvd_dqn.checkpoint.writer import SaveError, Saver

@@ -1,4 +1,4 @@
-"""Finding the newest checkpoint that is whole, and putting it back."""
+"""Finds the newest complete checkpoint, and restores it with errors that a person understands."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 
 _MARGIN = 1 << 30
-"""What the rest of a state, and tensors that grow, may add to its known size."""
+"""Bytes that a state file may have beyond its tensors of known size: JSON, and tensors that grow.
+"""
 
 
-class Found(NamedTuple):
-    """The checkpoint to go on from, if there is one, and why newer ones were passed over."""
+class FoundCheckpoint(NamedTuple):
+    """The checkpoint to resume from, if any, and why newer ones were passed over, one line each."""
 
     manifest: Manifest | None
     passed_over: list[str]
 
 
-def find(store: Store, comm: Communicator, *, only: str | None = None) -> Found:
-    """The newest checkpoint of which every file is what was written, or the one that is named
-    `only`. Every rank reads some of the files. Collective; `UserError` on all ranks where something
-    cannot be read: it may be good.
+def find(store: Store, comm: Communicator, *, only: str | None = None) -> FoundCheckpoint:
+    """Return the newest checkpoint whose files all have the size and checksum that were written;
+    with `only`, consider just the checkpoint of that name. The ranks share the work of reading.
+
+    Collective. Raises `UserError` on all ranks if something cannot be read, since it may be intact.
     """
     names: list[str] = []
-    with agreement(comm), readable(store):
+    with agreement(comm), report_read_errors(store):
         if comm.is_root:
             names = [only] if only is not None else list_complete(store)[::-1]
     passed_over: list[str] = []
     for name in comm.gather(names)[0]:
         manifest, problem = _inspect(store, comm, name)
         if problem is None:
-            return Found(manifest, passed_over)
+            return FoundCheckpoint(manifest, passed_over)
         passed_over.append(f"{name}: {problem}")
-    return Found(None, passed_over)
+    return FoundCheckpoint(None, passed_over)
 
 
 def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | None, str | None]:
     text, problem = "", None
-    with agreement(comm), readable(store):
+    with agreement(comm), report_read_errors(store):
         if comm.is_root:
             try:
                 text = load_manifest(store, name).to_bytes().decode()
@@ -56,7 +58,7 @@ def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | No
     if problem is not None:
         return None, problem
     manifest = Manifest.from_bytes(text.encode())
-    with agreement(comm), readable(store):
+    with agreement(comm), report_read_errors(store):
         try:
             for record in manifest.files()[comm.rank :: comm.world_size]:
                 verify(store, record)
@@ -67,45 +69,51 @@ def _inspect(store: Store, comm: Communicator, name: str) -> tuple[Manifest | No
 
 
 @contextmanager
-def readable(store: Store) -> Iterator[None]:
-    """Around reading from a store: what fails is a `UserError`."""
+def report_read_errors(store: Store) -> Iterator[None]:
+    """Turn an `OSError` while reading from `store` into a `UserError`."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{store} cannot be read ({error})", "try again, or name a checkpoint with --resume"
+            f"{store} cannot be read ({error})", "try again, or choose a checkpoint with --resume"
         ) from error
 
 
 def load_state(store: Store, record: FileRecord, *, like: int) -> State:
-    """A saved state whose tensors have about `like` bytes. `UserError` where it is not one."""
+    """Load a state file. Raises `UserError` if it is damaged, unreadable, or far larger than
+    `like`, the bytes of the tensors that it should have.
+    """
     try:
         return unpack(read(store, record, limit=2 * like + _MARGIN))
     except (DamageError, OSError, ValueError) as error:
         raise UserError(f"{store}: {record.name} cannot be used: {error}") from error
 
 
-def fitting(put_back: Callable[[], Any], where: str) -> Any:
-    """What `put_back` returns. `UserError` where a saved state is of another form than the run's
-    parts.
+def restore_or_raise(restore: Callable[[], Any], source: str) -> Any:
+    """Call `restore` and return its result. Raises `UserError` if the state from `source` does not
+    match the parts of this run, such as a tensor of another shape.
     """
     try:
-        return put_back()
+        return restore()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        raise UserError(f"{where} does not fit this run: {type(error).__name__}: {text}") from error
+        raise UserError(
+            f"{source} does not match this run: {type(error).__name__}: {text}"
+        ) from error
 
 
 def require_config(
     saved: dict[str, Any], config: dict[str, Any], *, free: tuple[str, ...], allowed: Set[str]
 ) -> dict[str, list[Any]]:
-    """Fields in which this run's config differs from the one that was saved, with both values.
+    """Return the options in which the config of this run differs from the saved one, each with both
+    values.
 
-    `UserError` where one of them neither begins with a name that is `free` to differ nor is
-    `allowed` by the user.
+    Options whose names start with one of `free` may differ and are left out. Raises `UserError` if
+    any other option differs and is not in `allowed`.
     """
-    saved = Config().flat() | saved  # a setting of later versions was as it is by default
-    saved, now = (json.loads(json.dumps(values)) for values in (saved, config))  # tuples as lists
+    saved = Config().flat() | saved  # newer options had their defaults
+    # JSON turns tuples into lists.
+    saved, now = (json.loads(json.dumps(values)) for values in (saved, config))
     differing = {
         name: [saved.get(name), now.get(name)]
         for name in sorted(saved.keys() | now.keys())
@@ -117,8 +125,8 @@ def require_config(
         before, after = differing[name]
         more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise UserError(
-            f"the run to go on with has {name} = {before!r}, and this one {after!r}{more}",
-            f"say --resume-changes {','.join(refused)} to go on with the new value"
-            f"{'s' if more else ''}, or --resume never in a new --run-dir",
+            f"the run was trained with {name} = {before!r}, not {after!r}{more}",
+            f"pass --resume-changes {','.join(refused)} to resume with the new value"
+            f"{'s' if more else ''}, or --resume never with a new --run-dir",
         )
     return differing

@@ -1,4 +1,4 @@
-"""What a checkpoint consists of, in one small file that is written last."""
+"""The manifest of a checkpoint: one small JSON file, written last, that lists all other files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _STEP = re.compile(r"step-\d{12}")
 
 
 class Segment(NamedTuple):
-    """A file with frames of one rank's ring: of each environment in turn, its rows number `start`
-    [N] to before `stop` [N].
+    """A file with frames of one rank's ring: for each environment in turn, its rows from number
+    `start` [N] up to, not including, `stop` [N].
     """
 
     file: FileRecord
@@ -26,14 +26,16 @@ class Segment(NamedTuple):
 
 
 class RankFiles(NamedTuple):
-    """One rank's part: its state, and the segments that hold its ring's frames, oldest first."""
+    """The files of one rank: its state, and segments with its ring's frames, oldest first."""
 
     state: FileRecord
     segments: list[Segment]
 
 
 class Manifest(NamedTuple):
-    """A complete checkpoint."""
+    """A complete checkpoint: counters, config, bytes of `metrics.jsonl`, and the files with their
+    checksums.
+    """
 
     env_steps: int
     updates: int
@@ -44,34 +46,36 @@ class Manifest(NamedTuple):
 
     @property
     def directory(self) -> str:
-        """Its own directory in the store; the segments are beside it, for several checkpoints."""
+        """The checkpoint's directory in the store. Segments are outside it, since checkpoints share
+        them.
+        """
         return step_directory(self.env_steps)
 
     def files(self) -> list[FileRecord]:
-        """Everything that it needs."""
+        """Return the records of all files that the checkpoint needs."""
         segments = [segment.file for rank in self.ranks for segment in rank.segments]
         return [self.shared, *(rank.state for rank in self.ranks), *segments]
 
     def to_bytes(self) -> bytes:
-        """The text of `manifest.json`."""
+        """Return the contents of `manifest.json`."""
         body = self._asdict() | {"format": FORMAT}
         return json.dumps({"checksum": _checksum(body), "body": body}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """`DamageError` where it is not what `to_bytes` gave."""
+        """Parse `manifest.json`. Raises `DamageError` if it is not what `to_bytes` returned."""
         try:
             text = json.loads(data)
             body = text["body"]
             if text["checksum"] != _checksum(body):
-                raise DamageError("manifest.json is not what was written (checksum)")
+                raise DamageError("manifest.json does not match its checksum")
             if body.pop("format") != FORMAT:
-                raise DamageError("manifest.json is of another format of checkpoints")
+                raise DamageError(f"manifest.json does not have format {FORMAT}")
             counts = [body[name] for name in ("env_steps", "updates", "metrics_bytes")]
             if not all(type(count) is int and count >= 0 for count in counts):
-                raise ValueError("counters that are no numbers")
+                raise ValueError("invalid counters")
             if not isinstance(body["config"], dict):
-                raise ValueError("a config that is none")
+                raise ValueError("invalid config")
             return cls(
                 **body
                 | {
@@ -84,40 +88,42 @@ class Manifest(NamedTuple):
 
 
 def step_directory(env_steps: int) -> str:
-    """The directory of the checkpoint at this many env steps."""
+    """Return the directory name of the checkpoint at `env_steps`."""
     return f"step-{env_steps:012d}"
 
 
 def list_steps(store: Store) -> list[str]:
-    """Directories of checkpoints, complete or not, oldest first."""
+    """List the directories of all checkpoints, complete or not, oldest first."""
     return sorted(name for name in store.list("") if _STEP.fullmatch(name))
 
 
 def list_complete(store: Store) -> list[str]:
-    """Directories of checkpoints that were written to their end, oldest first."""
+    """List the directories of the checkpoints that have a manifest, oldest first."""
     return [name for name in list_steps(store) if manifest_of(name) in store.list(name)]
 
 
 def manifest_of(directory: str) -> str:
-    """The name of a checkpoint's manifest."""
+    """Return the name of a checkpoint's manifest."""
     return f"{directory}/manifest.json"
 
 
 def load_manifest(store: Store, directory: str) -> Manifest:
-    """`DamageError` where there is none that is whole, `OSError` where that cannot be known."""
+    """Load the manifest in `directory`. Raises `DamageError` if it is missing or damaged, `OSError`
+    if the store cannot be read.
+    """
     name = manifest_of(directory)
     try:
         with store.open(name) as file:
             data = file.read(_LIMIT + 1)
     except FileNotFoundError as error:
-        raise DamageError("it was not finished") from error
+        raise DamageError("it has no manifest: writing it was interrupted") from error
     except UserError as error:
         raise DamageError(str(error)) from error
     if len(data) > _LIMIT:
-        raise DamageError(f"manifest.json has more than {_LIMIT} bytes")
+        raise DamageError(f"manifest.json is larger than {_LIMIT} bytes")
     manifest = Manifest.from_bytes(data)
     if manifest.directory != directory:
-        raise DamageError(f"manifest.json is of {manifest.directory}")
+        raise DamageError(f"manifest.json belongs to {manifest.directory}")
     return manifest
 
 
@@ -129,7 +135,7 @@ def _file(values: list[Any]) -> FileRecord:
     record = FileRecord(*values)
     require_name(record.name)
     if not isinstance(record.size, int) or record.size < 0:
-        raise ValueError(f"a file of {record.size!r} bytes")
+        raise ValueError(f"invalid file size {record.size!r}")
     return record
 
 
@@ -139,5 +145,5 @@ def _rank(state: list[Any], segments: list[Any]) -> RankFiles:
 
 def _segment(file: list[Any], start: list[int], stop: list[int]) -> Segment:
     if len(start) != len(stop) or not all(type(row) is int and row >= 0 for row in start + stop):
-        raise ValueError("rows that are no numbers")
+        raise ValueError("invalid rows")
     return Segment(_file(file), start, stop)

@@ -1,4 +1,6 @@
-"""A ring's frames on their way to files and back: only what is new is written."""
+"""Saves a ring's frames in segments, each with only the rows that are new since the one before, and
+loads them.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,24 @@ from hvd_dqn.checkpoint.store import CHUNK, DamageError, Store
 from hvd_dqn.replay import Ring
 
 
-class Stretch:
-    """The rows of a ring that a new segment is to hold: number `start` [N] to before `stop` [N]."""
+class PendingSegment:
+    """The rows of a ring that the next segment is to hold: from number `start` [N] up to, not
+    including, `stop` [N].
+    """
 
     def __init__(self, ring: Ring, saved: list[Segment]) -> None:
         self._ring = ring
         self.stop = ring.moved + 1
         self.start = ring.oldest.copy()
         if saved:
-            # The row at the cursor once more: a resumed run may have put another frame there.
+            # The row at the cursor again: a resumed run may have written another frame there.
             self.start = np.maximum(self.start, np.array(saved[-1].stop) - 1)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The frames' bytes, from the ring's own memory. `DamageError` where one is not finite: a
-        run that goes on from it would end as this one is about to.
+        """Yield the bytes of the frames, straight from the ring's memory.
+
+        Raises `DamageError` if a frame is not finite: a run resumed from it would fail as this one
+        is about to.
         """
         for column, (start, stop) in enumerate(zip(self.start, self.stop, strict=True)):
             for frames in self._ring.frames(column, int(start), int(stop)):
@@ -32,25 +38,28 @@ class Stretch:
                     raise DamageError("the replay holds an observation that is not finite")
                 yield frames.data.cast("B")
 
-    def is_safe(self, steps: int) -> bool:
-        """Whether so many more steps leave all of its rows in the ring; an episode's end takes a
-        row besides, and so does an environment that breaks.
+    def survives(self, steps: int) -> bool:
+        """Whether the rows stay in the ring for `steps` more steps. A step takes up to three rows
+        of an environment: its own, one for the end of an episode, and one if the environment
+        breaks.
         """
         return bool((self._ring.moved + 3 * steps < self.start + self._ring.rows).all())
 
 
 def still_needed(segments: list[Segment], ring: Ring) -> list[Segment]:
-    """Those that hold rows which the ring still has."""
+    """Return the segments with rows that are still in the ring."""
     return [s for s in segments if (np.array(s.stop) > ring.oldest).any()]
 
 
 def read_rows(
     store: Store, segments: list[Segment], column: int, start: int, stop: int, frame: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """This environment's rows number `start` to before `stop`, some at a time, each with the
-    number of its first; later segments come after earlier ones. `frame` [size] says what one is.
+    """Yield the rows of one environment (`column`) from number `start` up to, not including,
+    `stop`: pairs of a row number and the frames [W, size] from it on. `frame` [size] gives size and
+    type of a frame. A row that several segments hold is yielded once for each, and the last one
+    counts.
 
-    `DamageError` where rows are missing.
+    Raises `DamageError` if rows are missing.
     """
     have = start
     for segment in segments:
@@ -78,12 +87,14 @@ def read_rows(
         raise DamageError(f"no file holds row {have} of environment {column}")
 
 
-def load_ring(store: Store, segments: list[Segment], ring: Ring, touch: Callable[[], None]) -> None:
-    """Put the frames back into a ring whose other state is there already; `touch` is called as it
-    gets on.
+def load_ring(
+    store: Store, segments: list[Segment], ring: Ring, on_progress: Callable[[], None]
+) -> None:
+    """Load the frames into a ring whose other state is restored already. Calls `on_progress` after
+    every chunk.
     """
     for column in range(len(ring.moved)):
         start, stop = int(ring.oldest[column]), int(ring.moved[column]) + 1
         for row, frames in read_rows(store, segments, column, start, stop, ring.frame):
             ring.put_frames(column, row, frames)
-            touch()
+            on_progress()

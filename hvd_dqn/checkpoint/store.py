@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: a directory, or a remote place by its URL."""
+"""Stores of checkpoint files: a local or shared directory, or a remote location given by a URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import open_plain, publish, sync_directory, write_durably
+from hvd_dqn.common.files import open_regular, publish, sync_directory, write_durably
 
 CHUNK = 8 << 20
 _OPTIONS = {"block_size": CHUNK}
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9]+)*(/[a-z0-9-]+(\.[a-z0-9]+)*)*")
 
 
 class FileRecord(NamedTuple):
-    """A file as it was written: its name in the store, its size, its digest."""
+    """A file as it was written: its name in the store, size in bytes, and SHA-256."""
 
     name: str
     size: int
@@ -27,22 +27,22 @@ class FileRecord(NamedTuple):
 
 
 class DamageError(Exception):
-    """Something stored is not what was written."""
+    """A stored file is not what was written."""
 
 
 class Store(Protocol):
-    """Files by name, `directory/file`. What fails raises `OSError`."""
+    """Files by name, `directory/file`. Methods raise `OSError` on failure."""
 
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
-        """Write a file; when this returns it is there for good."""
+        """Write a file. On return it is durable."""
         ...
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write a small file that is there whole or not at all."""
+        """Write a small file atomically."""
         ...
 
-    def look_anew(self) -> None:
-        """Forget what was looked for before and not found: another host may have made it."""
+    def refresh(self) -> None:
+        """Forget cached lookups of missing files, which another host may have created since."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -50,22 +50,22 @@ class Store(Protocol):
         ...
 
     def list(self, directory: str) -> list[str]:
-        """Names (`directory/file`) of what is in a directory; none where there is none."""
+        """List the names (`directory/file`) in a directory; empty if it does not exist."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a directory with all in it; nothing where there is none."""
+        """Remove a file, or a directory with its contents; do nothing if it does not exist."""
         ...
 
 
 class LocalStore:
-    """A directory of this machine, or one that all hosts share."""
+    """A directory on this machine or on a file system that all hosts share."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
 
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
-        """See `Store`."""
+        """See `Store.write`."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         tally = _Tally(chunks)
@@ -75,24 +75,24 @@ class LocalStore:
         return tally.record(name)
 
     def publish(self, name: str, data: bytes) -> None:
-        """See `Store`."""
+        """See `Store.publish`."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, data)
 
-    def look_anew(self) -> None:
-        """NFS remembers for half a minute that a directory was not there, unless one tries to make
-        it.
+    def refresh(self) -> None:
+        """See `Store.refresh`. NFS caches for half a minute that a directory does not exist; trying
+        to create it ends that.
         """
         with suppress(OSError):
             self._root.mkdir(parents=True, exist_ok=True)
 
     def open(self, name: str) -> BinaryIO:
-        """See `Store`."""
-        return open_plain(self._path(name))
+        """See `Store.open`."""
+        return open_regular(self._path(name))
 
     def list(self, directory: str) -> list[str]:
-        """See `Store`."""
+        """See `Store.list`."""
         path = self._path(directory) if directory else self._root
         if not path.is_dir():
             return []
@@ -100,7 +100,7 @@ class LocalStore:
         return [f"{prefix}{entry.name}" for entry in path.iterdir()]
 
     def remove(self, name: str) -> None:
-        """See `Store`."""
+        """See `Store.remove`."""
         path = self._path(name)
         if path.is_dir():
             shutil.rmtree(path)
@@ -111,62 +111,62 @@ class LocalStore:
         return str(self._root)
 
     def _path(self, name: str) -> Path:
-        """`DamageError` for a name that would lead out of the store."""
+        """Raises `DamageError` if the name leads out of the store."""
         path = self._root
         for part in require_name(name).split("/"):
             path = path / part
             if path.is_symlink():
-                raise DamageError(f"{path} is a link")
+                raise DamageError(f"{path} is a symbolic link")
         return path
 
 
 class RemoteStore:
-    """A place that fsspec reaches, such as `s3://bucket/run`. A file appears there when it is
+    """A location that fsspec supports, such as `s3://bucket/run`. A file appears there when it is
     complete.
     """
 
     def __init__(self, url: str) -> None:
         try:
-            import fsspec  # type: ignore[import-untyped]  # it has no types
+            import fsspec  # type: ignore[import-untyped]  # has no types
 
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UserError(
-                f"checkpoint.directory = {url!r} cannot be used: {error}",
-                "install what it names (S3: pip install 'hvd_dqn[s3]'), or use a local path",
+                f"--checkpoint.directory {url} cannot be used: {error}",
+                "install its package (for S3: pip install 'hvd_dqn[s3]'), or use a local path",
             ) from error
         self._url = url
 
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
-        """See `Store`."""
+        """See `Store.write`."""
         tally = _Tally(chunks)
-        with _failing_as_files_do(), self._fs.open(self._place(name), "wb", **_OPTIONS) as file:
+        with _os_errors(), self._fs.open(self._place(name), "wb", **_OPTIONS) as file:
             for chunk in tally:
                 file.write(chunk)
         return tally.record(name)
 
     def publish(self, name: str, data: bytes) -> None:
-        """See `Store`."""
-        with _failing_as_files_do():
+        """See `Store.publish`."""
+        with _os_errors():
             self._fs.pipe_file(self._place(name), data)
 
-    def look_anew(self) -> None:
-        """See `Store`."""
+    def refresh(self) -> None:
+        """See `Store.refresh`."""
         self._fs.invalidate_cache()
 
     def open(self, name: str) -> BinaryIO:
-        """See `Store`."""
-        with _failing_as_files_do():
+        """See `Store.open`."""
+        with _os_errors():
             file: BinaryIO = self._fs.open(self._place(name), "rb", **_OPTIONS)
             return file
 
     def list(self, directory: str) -> list[str]:
-        """See `Store`."""
+        """See `Store.list`."""
         self._fs.invalidate_cache()
         place = self._place(directory) if directory else self._root
         try:
-            with _failing_as_files_do():
+            with _os_errors():
                 entries = self._fs.ls(place, detail=False)
         except FileNotFoundError:
             return []
@@ -174,8 +174,8 @@ class RemoteStore:
         return [f"{prefix}{str(entry).rstrip('/').rpartition('/')[2]}" for entry in entries]
 
     def remove(self, name: str) -> None:
-        """See `Store`."""
-        with _failing_as_files_do():
+        """See `Store.remove`."""
+        with _os_errors():
             if self._fs.exists(self._place(name)):
                 self._fs.rm(self._place(name), recursive=True)
 
@@ -187,25 +187,27 @@ class RemoteStore:
 
 
 def open_store(place: str) -> Store:
-    """The store at a path or an fsspec URL. `UserError` where the URL's kind is not to be had."""
+    """Return the store at a path or an fsspec URL. Raises `UserError` if the URL's protocol is not
+    available.
+    """
     if "://" in place:
         return RemoteStore(place)
     return LocalStore(Path(place))
 
 
 def require_name(name: str) -> str:
-    """`DamageError` unless it is a plain name within a store."""
+    """Return `name`. Raises `DamageError` unless it is a plain relative name without `..`."""
     if not _NAME.fullmatch(name):
-        raise DamageError(f"{name!r} is no name of a checkpoint's file")
+        raise DamageError(f"{name!r} is not a valid file name")
     return name
 
 
 def read(store: Store, record: FileRecord, *, limit: int) -> bytes:
-    """The contents of a file. `DamageError` where it is not the one that was written, or has more
+    """Return the contents of a file. Raises `DamageError` if it is not what was written, or larger
     than `limit` bytes.
     """
     if record.size > limit:
-        raise DamageError(f"{record.name} claims {record.size} bytes, more than {limit}")
+        raise DamageError(f"{record.name} has {record.size} bytes, more than the limit of {limit}")
     with store.open(record.name) as file:
         data = file.read(record.size + 1)
     if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
@@ -214,8 +216,8 @@ def read(store: Store, record: FileRecord, *, limit: int) -> bytes:
 
 
 def verify(store: Store, record: FileRecord) -> None:
-    """`DamageError` where a file is not the one that was written, `OSError` where that cannot be
-    known.
+    """Read a file and compare it with its record. Raises `DamageError` if they differ, `OSError` if
+    the store cannot be read.
     """
     left = record.size
     digest = hashlib.sha256()
@@ -233,8 +235,8 @@ def verify(store: Store, record: FileRecord) -> None:
 
 
 @contextmanager
-def _failing_as_files_do() -> Iterator[None]:
-    """Whatever a remote file system's library raises is an `OSError`."""
+def _os_errors() -> Iterator[None]:
+    """Turn any error of a remote file system's library into an `OSError`."""
     try:
         yield
     except (OSError, DamageError):
@@ -244,7 +246,7 @@ def _failing_as_files_do() -> Iterator[None]:
 
 
 class _Tally:
-    """Chunks on their way to a file, counted and hashed."""
+    """Counts and hashes chunks on their way to a file."""
 
     def __init__(self, chunks: Iterable[memoryview]) -> None:
         self._chunks = chunks
@@ -258,5 +260,5 @@ class _Tally:
             yield chunk
 
     def record(self, name: str) -> FileRecord:
-        """What went through."""
+        """Return the record of the file written."""
         return FileRecord(name, self._size, self._digest.hexdigest())

@@ -1,4 +1,6 @@
-"""Writing checkpoints beside the training: all ranks at the same update, whole or not at all."""
+"""Writes checkpoints while training continues: on all ranks at the same update, complete or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from hvd_dqn.checkpoint.manifest import (
     load_manifest,
     step_directory,
 )
-from hvd_dqn.checkpoint.segments import Stretch, still_needed
+from hvd_dqn.checkpoint.segments import PendingSegment, still_needed
 from hvd_dqn.checkpoint.store import CHUNK, DamageError, FileRecord, Store
-from hvd_dqn.common.state import SplitState, pack, snapshot
+from hvd_dqn.common.state import DistributedState, pack, snapshot
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.communicator import hostname
@@ -29,26 +31,27 @@ from hvd_dqn.replay import Ring
 
 
 class SaveError(Exception):
-    """A checkpoint could not be written; the ones before it are as good as ever."""
+    """A checkpoint could not be written. Earlier checkpoints are not affected."""
 
 
 @dataclass
-class _Job:
-    """A checkpoint on its way to the store."""
+class _PendingCheckpoint:
+    """A checkpoint that is being written."""
 
     env_steps: int
     updates: int
     metrics_bytes: int
-    stretch: Stretch
+    new_rows: PendingSegment
     written: Future[tuple[FileRecord | None, RankFiles]]
 
 
 class Saver:
     """Writes the checkpoints of a run.
 
-    `begin` copies what will change and returns; a thread writes it. `finish`, at a point that all
-    ranks reach alike, waits for the threads of all ranks and makes the checkpoint exist. `newest`
-    is the env steps of the newest one that does.
+    `begin` copies what will change and returns; a thread writes the copy. `finish`, which all ranks
+    call at the same update, waits for the threads of all ranks and publishes the manifest. `newest`
+    is the env steps of the newest complete checkpoint. `on_progress` is called while the thread
+    writes.
     """
 
     def __init__(
@@ -58,21 +61,21 @@ class Saver:
         config: dict[str, Any],
         *,
         keep: int,
-        touch: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._comm = communicator
         self._config = config
         self._keep = keep
-        self._touch = touch
+        self._on_progress = on_progress
         self._segments: list[Segment] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._job: _Job | None = None
+        self._pending: _PendingCheckpoint | None = None
         self.newest: int | None = None
 
     def continue_from(self, env_steps: int | None, segments: list[Segment]) -> None:
-        """Go on from a checkpoint of this store, whose `segments` hold frames of this rank's ring
-        already, or from none. What is newer, or was never finished, is removed.
+        """Continue after the checkpoint at `env_steps`, whose `segments` hold frames of this rank's
+        ring, or after none. The root removes newer and incomplete checkpoints.
         """
         self.newest = env_steps
         self._segments = segments
@@ -84,105 +87,115 @@ class Saver:
             self._remove_unused()
 
     def begin(
-        self, state: SplitState, ring: Ring, progress: Progress, *, metrics_bytes: int
+        self, state: DistributedState, ring: Ring, progress: Progress, *, metrics_bytes: int
     ) -> None:
-        """Take the state of all ranks as it is now. The one before it must be finished."""
-        assert self._job is None, "finish comes first"
+        """Copy the state and start writing it. The previous checkpoint must be finished."""
+        assert self._pending is None, "call finish first"
         env_steps = progress.env_steps
         directory, rank = step_directory(env_steps), f"rank-{self._comm.rank:04d}"
         shared = snapshot(state.shared) if self._comm.is_root else None
-        own = snapshot(state.own)
-        stretch = Stretch(ring, self._segments)
+        per_rank = snapshot(state.per_rank)
+        new_rows = PendingSegment(ring, self._segments)
         kept = still_needed(self._segments, ring)
 
         def write() -> tuple[FileRecord | None, RankFiles]:
-            if not torch.isfinite(own["replay"]["ring"]["rewards"]).all():
+            if not torch.isfinite(per_rank["replay"]["ring"]["rewards"]).all():
                 raise DamageError("the replay holds a reward that is not finite")
-            frames = self._write(f"frames/{rank}-{env_steps:012d}.bin", stretch.chunks())
-            segment = Segment(frames, stretch.start.tolist(), stretch.stop.tolist())
+            frames = self._write(f"frames/{rank}-{env_steps:012d}.bin", new_rows.chunks())
+            segment = Segment(frames, new_rows.start.tolist(), new_rows.stop.tolist())
             root = None
             if shared is not None:
                 root = self._write(f"{directory}/shared.safetensors", [memoryview(pack(shared))])
-            mine = self._write(f"{directory}/{rank}.safetensors", [memoryview(pack(own))])
+            mine = self._write(f"{directory}/{rank}.safetensors", [memoryview(pack(per_rank))])
             return root, RankFiles(mine, [*kept, segment])
 
         written = self._thread.submit(write)
-        self._job = _Job(env_steps, progress.updates, metrics_bytes, stretch, written)
+        self._pending = _PendingCheckpoint(
+            env_steps, progress.updates, metrics_bytes, new_rows, written
+        )
 
-    def make_room(self, steps: int) -> None:
-        """Wait for the writing where so many more steps would take rows from under it."""
-        if self._job is not None and not self._job.stretch.is_safe(steps):
-            self.settle()
+    def wait_before_overwriting(self, steps: int) -> None:
+        """Wait for the writing thread if `steps` more steps would overwrite rows that it still
+        reads.
+        """
+        if self._pending is not None and not self._pending.new_rows.survives(steps):
+            self.wait()
 
-    def settle(self) -> None:
-        """Wait until nothing is being written."""
-        if self._job is not None:
-            self._job.written.exception()
+    def wait(self) -> None:
+        """Wait until the thread has written this rank's files."""
+        if self._pending is not None:
+            self._pending.written.exception()
 
     def finish(self) -> None:
-        """Wait for all ranks' writing and make the checkpoint exist. Collective.
+        """Wait until all ranks have written their files, and publish the checkpoint. Collective.
 
-        Raises `SaveError` on all ranks where one of them could not write.
+        Raises `SaveError` on all ranks if one of them could not write.
         """
-        if self._job is None:
+        if self._pending is None:
             return
-        job, self._job = self._job, None
+        pending, self._pending = self._pending, None
         mine: Any = None
         problem: str | None = None
         try:
-            mine = job.written.result()
+            mine = pending.written.result()
         except (OSError, DamageError) as error:
-            problem = _told(error)
-        files = self._agree(job, problem, mine)
+            problem = _one_line(error)
+        files = self._gather_or_raise(pending, problem, mine)
         if self._comm.is_root:
             try:
-                self._publish(job, files[0][0], [RankFiles(*rank) for _, rank in files])
+                self._publish(pending, files[0][0], [RankFiles(*rank) for _, rank in files])
             except (OSError, DamageError) as error:
-                problem = _told(error)
-        self._agree(job, problem, None)
+                problem = _one_line(error)
+        self._gather_or_raise(pending, problem, None)
         self._segments = mine[1].segments
-        self.newest = job.env_steps
+        self.newest = pending.env_steps
         if self._comm.is_root:
             with contextlib.suppress(OSError):
                 for name in list_complete(self._store)[: -self._keep]:
                     self._remove_quietly(name)
-            self._remove_unused(job.env_steps)
+            self._remove_unused(pending.env_steps)
 
     def close(self) -> None:
-        """Wait for the thread."""
+        """Wait for the thread to end."""
         self._thread.shutdown(wait=True)
 
-    def _agree(self, job: _Job, problem: str | None, value: Any) -> list[Any]:
-        """Every rank's `value`; `SaveError` where one of them has a problem. Collective."""
+    def _gather_or_raise(
+        self, pending: _PendingCheckpoint, problem: str | None, value: Any
+    ) -> list[Any]:
+        """Return every rank's `value`. Raises `SaveError` on all ranks if one of them has a
+        problem. Collective.
+        """
         everyone = self._comm.gather([problem, hostname(), value])
         for rank, (text, host, _) in enumerate(everyone):
             if text is not None:
                 if self._comm.is_root:
-                    self._remove_quietly(step_directory(job.env_steps))
-                    self._remove_unused(job.env_steps)
+                    self._remove_quietly(step_directory(pending.env_steps))
+                    self._remove_unused(pending.env_steps)
                 raise SaveError(f"rank {rank} on {host} could not write to {self._store}: {text}")
         return [value for _, _, value in everyone]
 
     def _write(self, name: str, contents: Iterable[memoryview]) -> FileRecord:
-        """`touch` is called for every few megabytes: what a slow disk still takes is no hang."""
+        """Write a file. Calls `on_progress` every few megabytes, so that a slow disk does not count
+        as a hang.
+        """
 
         def chunks() -> Iterator[memoryview]:
             for whole in contents:
                 for start in range(0, len(whole), CHUNK):
-                    self._touch()
+                    self._on_progress()
                     yield whole[start : start + CHUNK]
 
         return self._store.write(name, chunks())
 
-    def _publish(self, job: _Job, shared: Any, ranks: list[RankFiles]) -> None:
+    def _publish(self, pending: _PendingCheckpoint, shared: Any, ranks: list[RankFiles]) -> None:
         manifest = Manifest(
-            job.env_steps, job.updates, self._config, job.metrics_bytes, shared, ranks
+            pending.env_steps, pending.updates, self._config, pending.metrics_bytes, shared, ranks
         )
         self._store.publish(f"{manifest.directory}/manifest.json", manifest.to_bytes())
 
     def _remove_unused(self, last: int | None = None) -> None:
-        """Segments that no checkpoint needs, of checkpoints up to the `last` one: other ranks may
-        be writing the next already.
+        """Remove the segments that no checkpoint needs, but none of checkpoints after `last`: other
+        ranks may be writing those already.
         """
         needed: set[str] = set()
         try:
@@ -191,22 +204,24 @@ class Saver:
                     needed |= {record.name for record in load_manifest(self._store, name).files()}
             present = self._store.list("frames")
         except OSError:
-            return  # what cannot be read may need any of them
+            return  # an unreadable checkpoint may need any segment
         for name in present:
             if name not in needed and (last is None or _env_steps(name) <= last):
                 self._remove_quietly(name)
 
     def _remove_quietly(self, name: str) -> None:
-        """What cannot be removed stays: it is in nobody's way."""
+        """Remove it, and ignore errors: a file that stays does no harm."""
         with contextlib.suppress(OSError, DamageError):
             self._store.remove(name)
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _env_steps(segment: str) -> int:
-    """Of the checkpoint that a segment was written for; 0 for a stranger's file."""
+    """Return the env steps of the checkpoint that a segment was written for, 0 if the name is not a
+    segment's.
+    """
     digits = segment.removesuffix(".bin").rpartition("-")[2]
     return int(digits) if digits.isdecimal() else 0

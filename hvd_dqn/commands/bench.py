@@ -12,7 +12,7 @@ import tyro
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, parse, parse_train
 from hvd_dqn.common.errors import EXIT_OK, AgreedError, UserError
-from hvd_dqn.common.files import room_for
+from hvd_dqn.common.files import require_writable
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
@@ -121,7 +121,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
     try:
         options = parse(TrainBench, flags, program="hvd-dqn bench train")
         _at_least(options.records, "records")
-        room_for(options.json)
+        require_writable(options.json)
         config = parse_train(words or ["cartpole"]).config
     except UserError as error:
         problem = error
@@ -147,7 +147,7 @@ def _replay(flags: Sequence[str], words: Sequence[str]) -> int:
     options = parse(ReplayBench, flags, program="hvd-dqn bench replay")
     _at_least(options.rounds, "rounds")
     _at_least(min(options.capacity, default=0), "capacity", 1000)
-    room_for(options.json)
+    require_writable(options.json)
     require_room(max(options.capacity))
     rows = measure_replay(options.capacity, options.rounds)
     print_replay(rows)
@@ -160,7 +160,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
     if options.seconds <= 0:
         raise UserError(f"--seconds {options.seconds:g}", "must be above 0")
-    room_for(options.json)
+    require_writable(options.json)
     launch = detect_launch()
     comm = connect(options.backend if launch is not None and launch.world_size > 1 else "local")
     if comm.world_size == 1:
@@ -194,10 +194,10 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     _at_least(min(options.ranks, default=0), "ranks")
     if max(options.ranks) > 1:
         require_launcher(options.launcher)
-    room_for(options.json)
+    require_writable(options.json)
     if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {options.plot}", "name it .png, .svg or .pdf")
-    room_for(options.plot)
+    require_writable(options.plot)
     words = words or ["cartpole"]
     result = measure_scaling(
         words,
@@ -230,7 +230,7 @@ def _compare(flags: Sequence[str], words: Sequence[str]) -> int:
         require_launcher(options.launcher)
     elif options.python is None:
         raise UserError("--ranks 0 without --python", "there is nothing to compare")
-    room_for(options.json)
+    require_writable(options.json)
     results: dict[str, object] = {}
     if options.python is not None:
         results["peer_versions"] = compare.peer_versions(options.python)

@@ -47,7 +47,7 @@ def main() -> NoReturn:
     code = run(sys.argv[1:])
     if detect_launch() is not None:
         signals = import_module("hvd_dqn.common.signals")
-        signals.ignore_from_now_on()
+        signals.ignore_signals()
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import room_for
+from hvd_dqn.common.files import require_writable
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import connect
 
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         with agreement(comm):
             if comm.is_root:
-                room_for(options.output)
+                require_writable(options.output)
         saved, results = evaluate_run(options.run_dir, play, comm)
         if not comm.is_root:
             return

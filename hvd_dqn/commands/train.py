@@ -49,10 +49,10 @@ def run(arguments: Sequence[str]) -> int:
         problem = error
     with StopRequest() as stop:
         comm = connect(options.config.distributed.backend, problem)
-        stop.at_once = lambda: _end_at_once(comm)
+        stop.on_second_interrupt = lambda: _end_at_once(comm)
         code = run_on_all_ranks(comm, lambda: _train_together(comm, options, stop))
         if code != EXIT_OK:
-            stop.ignore_from_now_on()
+            stop.ignore_signals()
         return code
 
 

@@ -1,1 +1,1 @@
-"""What every other package may use; imports none of them."""
+"""Basics that every other package may use; imports no other package."""

@@ -1,4 +1,4 @@
-"""Reading what may be hostile, and writing what must not be lost."""
+"""Safe reading of untrusted files, and durable writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SYNC_BYTES = 64 << 20
 
 
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a new file and wait until the disk has it, some chunks at a time."""
+    """Write a file, chunk by chunk, and return once it is on the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     with os.fdopen(descriptor, "wb") as file:
         waiting = 0
@@ -33,19 +33,21 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Put a whole file in the place of whatever was there, at once."""
+    """Write a file atomically: readers see the old contents or the new."""
     partial = path.with_name(f"{path.name}.partial")
     write_durably(partial, [data])
     partial.rename(path)
     sync_directory(path.parent)
 
 
-def room_for(path: Path | None) -> None:
-    """Before there is something to write: that it can be. `UserError` where it cannot."""
+def require_writable(path: Path | None) -> None:
+    """Raise `UserError` unless a file can be written at `path`. Call it before the work whose
+    result goes there. `None` is accepted.
+    """
     if path is None:
         return
     if path.is_dir():
-        raise UserError(f"{path} is a directory", "name a file")
+        raise UserError(f"{path} is a directory", "choose a file name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -54,7 +56,7 @@ def room_for(path: Path | None) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the disk has the names in this directory."""
+    """Return once the names in this directory are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -62,21 +64,23 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading that is a plain one: no link, pipe or device. `OSError` where it is
-    not to be had, `UserError` where it is something else.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises `UserError` if `path` is a symbolic link, pipe or
+    device, `OSError` if it cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path} is no plain file")
+        raise UserError(f"{path} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The contents of a plain file of at most `limit` bytes. `OSError`, `UserError`."""
-    with open_plain(path) as file:
+    """Return the contents of a regular file. Raises `UserError` if it is larger than `limit` bytes
+    or not a regular file, `OSError` if it cannot be read.
+    """
+    with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise UserError(f"{path} is larger than the {limit} bytes that it may have")
+        raise UserError(f"{path} is larger than the limit of {limit} bytes")
     return data

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still allocate."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _VERSION_2 = _Files("", "memory.max", "memory.current", "inactive_file")
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """What the host has left, or what its control group leaves to this job where that is less;
-    `None` where neither is told.
+    """Return the bytes that the host or, if less, this job's control group has left; `None` if
+    neither is known.
     """
     figures = [_host_bytes(root / "proc/meminfo"), *_control_group_bytes(root)]
     known = [figure for figure in figures if figure is not None]
@@ -42,7 +42,7 @@ def _host_bytes(meminfo: Path) -> int | None:
 
 
 def _control_group_bytes(root: Path) -> list[int]:
-    """What each limit from this process's control group to the root leaves."""
+    """What is left below each limit, from this process's control group up to the root."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -67,7 +67,7 @@ def _control_group_bytes(root: Path) -> list[int]:
 
 
 def _reclaimable(stat: Path, name: str) -> int:
-    """Cached files' pages: they count as used and are given up when memory is asked for."""
+    """Bytes of cached files: they count as used, but are freed when memory is needed."""
     try:
         fields = dict(line.split() for line in stat.read_text().splitlines())
         return int(fields[name])
@@ -78,5 +78,5 @@ def _reclaimable(stat: Path, name: str) -> int:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # "max" is no limit
+    except (OSError, ValueError):  # "max": no limit
         return None

@@ -1,5 +1,5 @@
-"""Random streams: every source of chance of a run is a child of one seed, and no two ranks or uses
-share one.
+"""Random streams: every source of randomness of a run derives from one seed, and no two ranks or
+uses share a stream.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What a stream is used for; the numbers are part of a run's identity and never reused."""
+    """The use of a stream. The numbers determine the results of a run and are never reused."""
 
     ENV = 0
     EXPLORATION = 1
@@ -25,33 +25,35 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, rank: int, stream: Stream) -> np.random.Generator:
-    """The stream of one rank and one use."""
+    """Return NumPy's generator for one rank and use."""
     return np.random.Generator(
         np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(rank, stream)))
     )
 
 
 def torch_generator(seed: int, rank: int, stream: Stream, device: torch.device) -> torch.Generator:
-    """The stream of one rank and one use, for drawing on `device`."""
+    """Return torch's generator for one rank and use, to draw on `device`."""
     return torch.Generator(device).manual_seed(derived_seed(seed, rank, stream))
 
 
-def restore(stream: torch.Generator, state: torch.Tensor) -> None:
-    """Let it go on from `state`, a saved one. One that was saved on another kind of device has
-    another form: then the stream stays as it is.
+def restore_generator(stream: torch.Generator, state: torch.Tensor) -> None:
+    """Restore a generator's saved state. If it was saved on another kind of device, whose states
+    have another form, leave the generator as it is.
     """
     if state.numel() == stream.get_state().numel():
         stream.set_state(state)
 
 
 def derived_seed(seed: int, *key: int) -> int:
-    """A 31-bit seed for code that takes an integer, from the run's seed and a path of numbers."""
+    """Return a 31-bit seed for code that takes an integer, derived from the run's seed and a key of
+    numbers.
+    """
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] >> 1)
 
 
 @contextmanager
 def network_initialisation(seed: int) -> Iterator[None]:
-    """Within it, torch draws from the stream for initial weights, alike on every rank."""
+    """Within this context, torch draws from the stream for initial weights, equal on all ranks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, Stream.NETWORK))
         yield

@@ -1,4 +1,4 @@
-"""Where the time of a rank goes."""
+"""Measures the time that a rank spends in each stage of the loop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ STAGES = (
     "records",
     "checkpoints",
 )
-"""The loop's stages: choosing actions, stepping environments, keeping and drawing experience, both
-passes through the networks, waiting for the ranks' sum, the optimizer's step and the target
-network, records, checkpoints. Evaluations are left out."""
+"""The stages of the loop: choosing actions; stepping environments; adding to and sampling from the
+replay; both passes through the networks; waiting for the sum over ranks; the optimizer's step and
+the target network; records; checkpoints. Evaluations are excluded.
+"""
 
 
 class StageClock:
-    """Seconds spent in each stage since they were taken: the host's, which goes on where a GPU is
-    still at work.
+    """Seconds spent in each stage since the last `take`. They are the host's: a GPU may still be
+    computing.
     """
 
     def __init__(self) -> None:
@@ -30,26 +31,26 @@ class StageClock:
         self._since = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """All time since the last lap went into this stage."""
+        """Add the time since the last lap to `stage`."""
         now = time.perf_counter()
         self._seconds[stage] += now - self._since
         self._since = now
 
     def restart(self) -> None:
-        """The time since the last lap counts for nothing."""
+        """Discard the time since the last lap."""
         self._since = time.perf_counter()
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of each stage so far."""
+        """Seconds of each stage so far."""
         return dict(self._seconds)
 
     def take(self) -> dict[str, float]:
-        """Seconds of each stage, which begin at 0 again."""
+        """Return the seconds of each stage, and reset them to 0."""
         taken, self._seconds = self._seconds, dict.fromkeys(STAGES, 0.0)
         return taken
 
     def put_back(self, seconds: Mapping[str, float]) -> None:
-        """Go on from these `seconds`, now."""
+        """Continue from these `seconds`."""
         self._seconds = dict(seconds)
         self.restart()

@@ -1,4 +1,4 @@
-"""A state as one file: tensors by name, and the rest of it as JSON. Neither needs pickle."""
+"""Stores a state in one file without pickle: tensors by name, the rest as JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ _SEPARATOR = "/"
 _REST = "json"
 
 
-class SplitState(NamedTuple):
-    """What is the same on every rank, and what is this rank's own."""
+class DistributedState(NamedTuple):
+    """The state of a part of the run: `shared` is the same on every rank and saved by the root;
+    `per_rank` belongs to this rank.
+    """
 
     shared: State
-    own: State
+    per_rank: State
 
 
 def snapshot(state: State) -> State:
-    """A copy that later changes do not reach; its tensors are on the host."""
+    """Return a deep copy with all tensors on the host."""
     return {key: _copied(value) for key, value in state.items()}
 
 
 def pack(state: State) -> bytes:
-    """The file, in the safetensors format. Values that are no tensors must be JSON's."""
+    """Return the contents of a safetensors file. Values that are not tensors must be JSON's."""
     tensors: dict[str, torch.Tensor] = {}
 
     def visit(value: Any, path: str) -> Any:
@@ -46,27 +48,27 @@ def pack(state: State) -> bytes:
 
 
 def unpack(data: bytes) -> State:
-    """What `pack` put together. `ValueError` where it is not that."""
+    """Return the state that `pack` was given. Raises `ValueError` if `data` is not such a file."""
     try:
         tensors = safetensors.torch.load(data)
         state: State = json.loads(tensors.pop(_REST).numpy().tobytes())
     except (safetensors.SafetensorError, KeyError, RecursionError) as error:
-        raise ValueError(f"no saved state: {error}") from error
+        raise ValueError(f"not a saved state: {error}") from error
     for path, tensor in tensors.items():
         *keys, last = path.split(_SEPARATOR)[1:]
         place = state
         for key in keys:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise ValueError(f"a tensor {path!r} inside a value")
+                raise ValueError(f"tensor {path!r} is inside another value")
         place[last] = tensor
     return state
 
 
-def size(state: State) -> int:
-    """Bytes of its tensors."""
+def state_bytes(state: State) -> int:
+    """Return the number of bytes of all tensors."""
     return sum(
-        size(value) if isinstance(value, dict) else value.numel() * value.element_size()
+        state_bytes(value) if isinstance(value, dict) else value.numel() * value.element_size()
         for value in state.values()
         if isinstance(value, dict | torch.Tensor)
     )

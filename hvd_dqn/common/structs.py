@@ -1,4 +1,4 @@
-"""The values that pass between rooms."""
+"""Data classes that packages exchange."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 
 class ReplayShare(NamedTuple):
-    """A rank's part in one prioritised replay over all ranks; equal parts when drawn uniformly.
+    """A rank's share in one prioritised replay over all ranks; with uniform sampling all shares are
+    equal.
 
-    mass: the sum of its priorities (to the power α); weight_floor: its batch's smallest one to the
-    power β, by which it has multiplied its weights.
+    mass: the sum of pᵅ over its transitions, for priorities p; weight_floor: the smallest pᵅ of its
+    batch to the power β, by which each weight (pᵅ)^−β was multiplied.
     """
 
     mass: float = 1.0
@@ -24,9 +25,9 @@ class Batch(NamedTuple):
     """B transitions, each of m ≤ n steps, on the learner's device.
 
     obs, next_obs [B, *shape]; action [B] int64; reward [B] = Σ γᵏ·r over the m steps; discount [B]
-    = γᵐ·(1 − terminated); weight [B], each sample's share in the loss; slot [B] int64 on the host,
-    its place in the replay; share, the rank's part in the replay of all ranks. Where discount is 0,
-    next_obs is whatever came later.
+    = γᵐ·(1 − terminated); weight [B], the importance weight of each sample; slot [B] int64, on the
+    host, its slot in the replay; share: the rank's share in the replay of all ranks. Where discount
+    is 0, next_obs is arbitrary.
     """
 
     obs: torch.Tensor
@@ -39,7 +40,7 @@ class Batch(NamedTuple):
     share: ReplayShare
 
     def part(self, rows: slice) -> Batch:
-        """Some of the transitions, in the same memory."""
+        """Return the transitions `rows`, as views of the same memory."""
         return Batch(
             obs=self.obs[rows],
             action=self.action[rows],
@@ -53,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode of one environment: its undiscounted, unclipped return and its number of
+    """A finished episode of one environment: its undiscounted, unclipped return and its length in
     steps.
     """
 
@@ -63,7 +64,7 @@ class Episode(NamedTuple):
 
 @dataclass
 class Progress:
-    """Counters that are equal on every rank; every collective is gated by these alone."""
+    """Counters that are equal on every rank. Collectives depend on these alone."""
 
     env_steps: int = 0
     updates: int = 0

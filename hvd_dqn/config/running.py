@@ -7,8 +7,12 @@ from typing import Literal
 
 from hvd_dqn.config.section import Section, positive, ranged
 
-LOGGERS = ("tensorboard", "wandb", "mlflow")
-"""Those that come along; others are `module:Class`."""
+LOGGERS = {
+    "tensorboard": "hvd_dqn.reporting.loggers.tensorboard:TensorBoard",
+    "wandb": "hvd_dqn.reporting.loggers.wandb:WeightsAndBiases",
+    "mlflow": "hvd_dqn.reporting.loggers.mlflow:MLflow",
+}
+"""The built-in loggers: each name and its `module:Class`, imported only if chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)

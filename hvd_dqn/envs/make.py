@@ -125,7 +125,7 @@ def _make_gymnasium(
     simulators: GymnasiumSimulators
     if config.vectorization == "async":
         # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.
-        with signals.kept_from_children():
+        with signals.shield_children():
             envs = AsyncVectorEnv(
                 [copy] * num_envs, autoreset_mode=AutoresetMode.DISABLED, context="spawn"
             )

@@ -1,4 +1,4 @@
-"""The distributed update: gradients of this rank's batch, and the same step on every rank."""
+"""The distributed update: gradients of this rank's batch, then the same step on every rank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:
-    """The learner that averages what the configuration says."""
+    """Make the learner for `distributed.average`."""
     if distributed.average != "parameters":
         is_late = distributed.average == "delayed_gradients"
         kind = DelayedGradientsLearner if is_late else GradientAveragingLearner

@@ -1,4 +1,4 @@
-"""What both kinds of distributed update share: networks, optimizer, step, target network."""
+"""What all learners share: networks, optimizer, step, target network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from torch import Generator, Tensor
 
 from hvd_dqn.common.errors import RunError
-from hvd_dqn.common.seeding import restore
+from hvd_dqn.common.seeding import restore_generator
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.state import SplitState, State
+from hvd_dqn.common.state import DistributedState, State
 from hvd_dqn.common.structs import Batch
 from hvd_dqn.config import OptimizerConfig
 from hvd_dqn.distributed import Communicator
@@ -29,15 +29,18 @@ from hvd_dqn.networks import QNetwork
 
 
 class NonFiniteError(RunError):
-    """A loss, a gradient or a parameter is not finite; raised by all ranks at the same update."""
+    """A loss, a gradient or a parameter is not finite. All ranks raise it at the same update."""
 
 
 @dataclass
 class LearnerStatistics:
-    """Sums since the last report. Losses and values are means over all ranks, over the updates that
-    `agreed` counts; the rest is this rank's. A recorded step is counted when the host has read what
-    came of it. on_its_way_seconds: how long sums had been under way when the rank began to wait for
-    them, at most.
+    """Sums since the last record.
+
+    updates: updates of this rank; agreed: updates that the sums over ranks covered so far, over
+    which loss, abs_td_error and value sum the means over all ranks; grad_norm: gradient norms;
+    on_its_way_seconds: time from the start of each sum until this rank began to wait for it; drift:
+    the largest difference of a parameter from the root's; resyncs: how often ranks were
+    resynchronised. A recorded step counts once the host has read its results.
     """
 
     updates: int = 0
@@ -52,31 +55,33 @@ class LearnerStatistics:
 
 
 class TargetUpdate(NamedTuple):
-    """Every `period_updates`, target ← target + step · (online − target)."""
+    """Every `period_updates`, target ← target + step · (online − target); a step of 1 copies."""
 
     period_updates: int
     step: float = 1.0
 
     @property
     def is_copy(self) -> bool:
-        """Whether a change leaves nothing of the old target network."""
+        """Whether an update copies the online network."""
         return self.step == 1.0
 
     @property
     def broadcast_period_updates(self) -> int:
-        """Updates between the root's broadcasts: every copy, or the time that soft changes take to
-        go the whole way.
+        """Updates between broadcasts of the root's parameters: with copies every copy; with soft
+        updates the time in which their steps sum to 1.
         """
         return self.period_updates * round(1 / self.step)
 
 
 class Learner(ABC):
-    """Owns both networks' parameters and the optimizer. `start` and `finish` bracket one update.
+    """Owns the parameters of both networks and the optimizer. Each update is a `start` and a
+    `finish`.
 
-    Between them the ranks' sums are on their way, and the caller does something useful. A rank that
-    `wants_stop` tells the others with its sums: `stop_agreed` changes on all at the same update.
-    Where steps are recorded (`optimizer.cuda_graph`), the host learns of an update what came of it
-    as late as at the next one, or when it is asked to `settle`.
+    Between the two, the sum over ranks is in progress and the caller can do other work.
+    `stop_requested` says whether this rank was asked to stop; the sums tell all ranks, and
+    `stop_agreed` becomes true on all at the same update. If steps are recorded
+    (`optimizer.cuda_graph`), the host reads the results of an update only at the next one, or when
+    `synchronize` is called.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Learner(ABC):
         target_update: TargetUpdate,
         communicator: Communicator,
         generator: Generator,
-        wants_stop: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
         clock: StageClock | None = None,
     ) -> None:
         self.online = online
@@ -101,81 +106,84 @@ class Learner(ABC):
         self._target_update = target_update
         self._comm = communicator
         self._generator = generator
-        self._wants_stop = wants_stop
+        self._stop_requested = stop_requested
         self._clock = clock or StageClock()
         self._sent = 0.0
         on_gpu = next(online.parameters()).device.type == "cuda"
-        self._have_passed = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        self._passes_done = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         self.stop_agreed = False
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
         self._no_digest = self.online_parameters.values.new_zeros(Digest.size)
         self._digest = self._make_digest()
-        self.learning_rate = rate(0)  # of the last update
+        self.learning_rate = rate(0)  # that of the last update
         self.updates = 0
         self.statistics = LearnerStatistics()
         self._take_roots_parameters()
         self._copy_to_target()
-        self.statistics.drift = 0.0  # what ranks drew before they met is no drift
+        self.statistics.drift = 0.0  # different initial weights are not drift
 
     def _make_digest(self) -> Callable[[], Tensor]:
-        """What makes the parameters' digest [8]; a rank alone has nobody to compare it with."""
+        """Return what computes the parameters' digest [8]; a single rank needs none."""
         if self._comm.world_size > 1:
             return Digest(self.online_parameters.values)
         return lambda: self._no_digest
 
     @abstractmethod
     def start(self, batch: Batch) -> Tensor:
-        """Gradients of this rank's batch; the priorities [B] that its samples earn."""
+        """Compute the gradients of this rank's batch. Returns the new priorities [B] of its
+        samples.
+        """
 
     @abstractmethod
     def finish(self) -> None:
         """Take the step.
 
-        Raises `NonFiniteError` on all ranks alike, at the same update: that one, or the one before
-        it where steps are recorded.
+        Raises `NonFiniteError` on all ranks at the same update: this one or, if steps are recorded,
+        the one before.
         """
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
-        """Within it, the online network is one and the same on all ranks. Collective."""
+        """Within this context, the online network is the same on all ranks. Collective."""
         yield
 
     def parameters_are_finite(self) -> bool:
-        """Whether every parameter of the online network is a number."""
+        """Whether every parameter of this rank's online network is finite."""
         return bool(torch.isfinite(self.online_parameters.values).all())
 
     def _send(self, buffer: SumBuffer, *, overlap: bool = False) -> None:
-        if self._have_passed is not None:
-            self._have_passed.record()
+        if self._passes_done is not None:
+            self._passes_done.record()
         self._comm.start_sum(buffer.tensor, buffer.name, overlap=overlap)
         self._sent = time.perf_counter()
 
     def _wait(self) -> None:
-        """Until the sum that was sent has come."""
+        """Wait for the sum over ranks."""
         self.statistics.on_its_way_seconds += time.perf_counter() - self._sent
         self._clock.lap("step")
-        # What a GPU still computes is no waiting for the sum. A rank alone waits for neither.
-        if self._have_passed is not None and self._comm.world_size > 1:
-            self._have_passed.synchronize()
+        # Time that the GPU still computes is not waiting for the sum. A single rank waits for
+        # neither.
+        if self._passes_done is not None and self._comm.world_size > 1:
+            self._passes_done.synchronize()
             self._clock.lap("gradients")
         self._comm.finish_sum()
         self._clock.lap("averaging")
 
     @abstractmethod
-    def state_dict(self) -> SplitState:
-        """Both networks, the optimizer, the counters and the generator's state, in a half that is
-        the same on all ranks and this rank's own. Collective: it settles.
+    def state_dict(self) -> DistributedState:
+        """Both networks, the optimizer, counters and the random stream. Collective, since it calls
+        `synchronize`.
         """
 
     @abstractmethod
-    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
-        """Put back what `state_dict` gave, of a learner of the same settings. A state that was
-        another rank's, not `mine`, leaves this rank its random stream.
+    def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
+        """Restore the `state_dict` of a learner with the same settings. If it is another rank's
+        (not `mine`), this rank keeps its random stream.
         """
 
     def _steps_state(self) -> State:
-        """What the optimizer works on, when all updates are settled."""
+        """The state that steps change; call `synchronize` first."""
         return {
             "updates": self.updates,
             "online": self.online_parameters.values,
@@ -190,8 +198,8 @@ class Learner(ABC):
         for name, value in self._optimizer.state.items():
             value.copy_(state["optimizer"][name])
 
-    def _own_state(self) -> State:
-        """What differs between ranks: noise, random streams, sums since the last report."""
+    def _per_rank_state(self) -> State:
+        """The state that differs between ranks: noise, random stream, statistics."""
         return {
             "online_buffers": dict(self.online.named_buffers()),
             "target_buffers": dict(self.target.named_buffers()),
@@ -199,17 +207,17 @@ class Learner(ABC):
             "statistics": dataclasses.asdict(self.statistics),
         }
 
-    def _load_own_state(self, state: State, *, mine: bool) -> None:
+    def _load_per_rank_state(self, state: State, *, mine: bool) -> None:
         for network, name in ((self.online, "online_buffers"), (self.target, "target_buffers")):
             for buffer, value in network.named_buffers():
                 value.copy_(state[name][buffer])
         if mine:
-            restore(self._generator, state["generator"])
+            restore_generator(self._generator, state["generator"])
         self.statistics = LearnerStatistics(**state["statistics"])
 
     def _use_gradients(self, gradients: Tensor, averaged: Tensor | None = None) -> None:
-        """From now on the passes put theirs into `gradients` [P], and the optimizer reads
-        `averaged` [P], or these.
+        """Let the passes write to `gradients` [P], and the optimizer read `averaged` [P], by
+        default the same tensor.
         """
         self.online_parameters.put_gradients_into(gradients)
         networks = self.online, self.target, self.objective
@@ -231,70 +239,72 @@ class Learner(ABC):
                 lambda: optimizer.step(1.0),
                 parameters=parameters,
                 gradients=averaged,
-                state=self._changed_by_a_step(),
+                state=self._tensors_changed_by_step(),
                 max_grad_norm=self._config.max_grad_norm,
                 record=record_on_gpu,
             )
 
-    def _changed_by_a_step(self) -> list[Tensor]:
-        """Besides parameters and gradients."""
+    def _tensors_changed_by_step(self) -> list[Tensor]:
+        """Tensors that a step changes, besides parameters and gradients."""
         return list(self._optimizer.state.values())
 
     def warm_up(self, batch: Batch) -> None:
-        """Do what takes long the first time, before there is experience; `batch` is of the shapes
-        of those to come. Nothing that an update depends on changes.
+        """Compile and record what is slow the first time. `batch` has the shapes of real ones.
+        Leaves the learner's state as it is.
         """
         self._passes.warm_up(batch)
         if self._recorded_step is not None:
             self._recorded_step.warm_up()
 
     def _run_passes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `Passes`; the layers that change have changed before."""
+        """Update the layers that change between updates, such as noise, and run the passes; see
+        `Passes`.
+        """
         self.online.prepare(self._generator, learning=True)
         self.target.prepare(self._generator, learning=True)
         return self._passes(batch)
 
     @abstractmethod
     def _decide(self) -> Decision:
-        """What a recorded step depends on."""
+        """Compute on the device what a recorded step depends on."""
 
     @abstractmethod
-    def _conclude(self, numbers: list[float]) -> None:
-        """What the host makes of a recorded step, from the numbers of its decision."""
+    def _process_results(self, numbers: list[float]) -> None:
+        """Process the numbers of a recorded step on the host."""
 
     def _step(self, gradients: Tensor, norm: float) -> None:
-        """The host has decided to."""
+        """Clip the gradients and step the optimizer."""
         limit = self._config.max_grad_norm
         if limit is not None and norm > limit:
             gradients.mul_(limit / norm)
         self.learning_rate = self._rate(self.updates)
         self._optimizer.step(self.learning_rate)
-        self._count()
+        self._count_update()
         self.statistics.grad_norm += norm
 
     def _launch(self, step: RecordedStep) -> None:
-        """The device decides."""
-        self.settle()
+        """Launch a recorded step; the device decides whether to change the parameters."""
+        self.synchronize()
         self.learning_rate = self._rate(self.updates)
         step.launch(self.learning_rate)
         self.updates += 1
 
-    def settle(self) -> None:
-        """Know what came of the last update; see `finish` for what it raises. Collective, since it
-        may find that a rank has drifted; a sum may be on its way.
+    def synchronize(self) -> None:
+        """Read the results of the last recorded step. Raises as `finish` does. A sum may be in
+        progress. Collective, since it resynchronises ranks that differ.
         """
         numbers = None if self._recorded_step is None else self._recorded_step.read()
         if numbers is not None:
-            self._conclude(numbers)
+            self._process_results(numbers)
 
-    def _count(self) -> None:
-        """An update is done, with a step or without."""
+    def _count_update(self) -> None:
+        """Count an update, whether or not it changed the parameters."""
         self.updates += 1
         self.statistics.updates += 1
 
     def _update_target(self) -> None:
-        """Change the target network where its time has come. A copy is the root's network on every
-        rank; how far this rank's was from it is kept as drift.
+        """Update the target network if its period has ended. A copy takes the root's network on
+        every rank, and records this rank's distance from it as drift.
         """
         change = self._target_update
         if self.updates % change.broadcast_period_updates == 0:
@@ -309,14 +319,14 @@ class Learner(ABC):
                 self.target_parameters.values.lerp_(online, change.step)
 
     def _copy_to_target(self) -> None:
-        """Parameters, and what layers know of them (spectral norms)."""
+        """Copy parameters and buffers (spectral norms)."""
         self.target_parameters.values.copy_(self.online_parameters.values)
         for target, online in zip(self.target.buffers(), self.online.buffers(), strict=True):
             target.copy_(online)
 
     def _resynchronise(self) -> None:
-        """Take the root's optimizer state and parameters: a rank computed something else from the
-        same numbers.
+        """Take the root's parameters and optimizer state, since a rank computed something else from
+        the same sums.
         """
         self.statistics.resyncs += 1
         for name, value in sorted(self._optimizer.state.items()):
@@ -341,11 +351,11 @@ class Learner(ABC):
         raise NonFiniteError(
             f"loss or gradient is not finite {where} at update {self.updates} (loss "
             f"{agreement.loss:.4g}, gradient norm {norm:.4g}): check the environment's rewards and "
-            "observations, or lower optimizer.learning_rate"
+            "observations, or lower --optimizer.learning-rate"
         )
 
     def _record(self, agreement: Agreement, updates: int = 1) -> None:
-        """Keep the means over the last `updates` updates, and whether a rank is to stop."""
+        """Add the means over `updates` updates to the statistics, and note a request to stop."""
         self.stop_agreed = self.stop_agreed or agreement.stops > 0
         self.statistics.agreed += updates
         self.statistics.loss += updates * agreement.loss

@@ -1,6 +1,6 @@
-"""Both passes as one program, by torch's Inductor.
+"""Both passes compiled into one program by torch's Inductor.
 
-Imported only where they are asked for: torch's compiler takes a second to import.
+Imported only if `optimizer.compile` is set: torch's compiler takes a second to import.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hvd_dqn.networks import QNetwork
 
 
 class CompiledPasses:
-    """Both passes as one program: the same numbers but for rounding.
+    """Both passes as one compiled program, whose results differ from the eager ones by rounding
+    only.
 
-    All that the program reads and writes stays where it is: parameters, layers' buffers, gradients,
-    and memory that batches are copied to. So its operations are listed once, and the list is
-    compiled. `torch.compile` would look for changes at every call, which takes as long as a tenth
-    of a small network's passes.
+    Everything that the program reads and writes stays in place: parameters, buffers, gradients, and
+    memory that batches are copied to. So it is traced and compiled once; `torch.compile` would
+    check for changes at every call, which costs a tenth of a small network's passes.
     """
 
     def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
@@ -75,7 +75,9 @@ class CompiledPasses:
         return program
 
     def _differentiate(self, *memory: Tensor) -> tuple[Tensor, Tensor]:
-        """All tensors that it reads and writes are arguments: others are taken for constants."""
+        """Run both passes. All tensors that they read or write are arguments; tracing takes others
+        for constants.
+        """
         tensors = iter(memory)
         parameters = {name: next(tensors) for name in self._parameters}
         constants = {name: next(tensors) for name in self._constants}
@@ -94,7 +96,9 @@ class CompiledPasses:
 
 
 def _threads() -> AbstractContextManager[None]:
-    """This rank's share of the cores to compile on, and no process for each of the host's."""
+    """Limit compiling to this rank's share of the cores, instead of a process for every core of the
+    host.
+    """
     if "TORCHINDUCTOR_COMPILE_THREADS" in os.environ:
         return nullcontext()
     patched: AbstractContextManager[None] = inductor.patch(compile_threads=torch.get_num_threads())
@@ -102,7 +106,7 @@ def _threads() -> AbstractContextManager[None]:
 
 
 class _Terms(nn.Module):
-    """An objective as a module, whose parameters a functional call can replace."""
+    """The objective as a module, so that `functional_call` can replace its parameters."""
 
     def __init__(self, online: QNetwork, target: QNetwork, objective: Objective) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network as one tensor, and the one buffer that an update travels in."""
+"""A network as one tensor, and the one buffer that an update sums over ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hvd_dqn.common.structs import ReplayShare
 
-# Four pieces of six bits from the top of a 64-bit digest: few enough that N·Σx² is exact in
+# Four pieces of six bits from the top of a 64-bit digest: small enough that N·Σx² is exact in
 # float32.
 _DIGEST_SHIFTS = (58, 52, 46, 40)
 _DIGEST_MASK = 63
@@ -19,7 +19,7 @@ _COLUMNS = 128
 
 
 class FlatParameters:
-    """All parameters of a module as views into one contiguous float32 tensor, `values` [P]."""
+    """All parameters of a module as views of one contiguous float32 tensor, `values` [P]."""
 
     def __init__(self, module: nn.Module) -> None:
         self._parameters = list(module.parameters())
@@ -28,7 +28,7 @@ class FlatParameters:
             parameter.data = view
 
     def put_gradients_into(self, gradients: Tensor) -> None:
-        """From now on `backward` adds to `gradients` [P]."""
+        """Make the parameters' `.grad` views of `gradients` [P]."""
         for parameter, view in zip(self._parameters, self._views(gradients), strict=True):
             parameter.grad = view
 
@@ -41,9 +41,12 @@ class FlatParameters:
 
 
 class Agreement(NamedTuple):
-    """What all ranks know after a sum: the same values on each of them. Losses, errors and values
-    are means over ranks; `stops` counts the ranks that were asked to stop; mass and weight_floor
-    are those of the replay of all ranks; norm is the L2 norm of the summed payload.
+    """What all ranks know after a sum; equal on every rank.
+
+    loss, abs_td_error and value are means over ranks; nonfinite_ranks counts the ranks with a
+    number that is not finite, and nonfinite_rank_sum adds up their rank numbers; stops counts the
+    ranks that were asked to stop; mass and weight_floor are those of the replay of all ranks
+    (`ReplayShare`); norm is the L2 norm of the summed payload.
     """
 
     loss: float
@@ -59,12 +62,11 @@ class Agreement(NamedTuple):
 
 
 class SumBuffer:
-    """A payload [size] and, behind it, what ranks must agree on: one tensor, one sum, one
-    collective.
+    """A payload [size] followed by control values: one tensor, one sum, one collective.
 
-    Summed, not averaged, so that the control values stay exact small integers in float32 (up to
-    4,096 ranks). With `shares`, each rank also has two places of its own in it, where the others
-    add zero: what is gathered there is exact as well.
+    It is summed, not averaged, so that the control values stay exact small integers in float32 (up
+    to 4,096 ranks). With `shares`, each rank has two more entries, to which the others add zero, so
+    that they are exact as well.
     """
 
     name = "update"
@@ -80,15 +82,17 @@ class SumBuffer:
         self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
         self._agreed = self.tensor[size:]
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
-        # The same memory where it is the host's: for so little NumPy takes half of torch's time.
+        # The same memory as an array, if on the host: NumPy takes half of torch's time here.
         self._on_host = self._control.numpy() if like.device.type == "cpu" else None
 
     def write_control(
         self, numbers: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
     ) -> None:
-        """Fill in this rank's scalars, before the sum: numbers [4], the means of loss, |TD error|
-        and value and whether anything is not finite (0 or 1); the digest of its parameters, its
-        replay's share, whether it was asked to stop.
+        """Write this rank's control values before the sum.
+
+        numbers [4]: the means of loss, |TD error| and value, and 1 if anything is not finite, else
+        0; digest [8] of the parameters; the share of its replay; stop: whether it was asked to
+        stop.
         """
         if self._on_host is not None:
             control = self._on_host
@@ -105,20 +109,22 @@ class SumBuffer:
             self._shares[self._world_size + self._rank] = share.weight_floor
 
     def _norm(self) -> Tensor:
-        """[1]. Sums over prioritised replays are large: their squares need not fit into float32."""
+        """Norm [1] of the payload. Sums over prioritised replays are large: their squares may
+        overflow float32.
+        """
         wide = torch.float64 if len(self._shares) else None
         norm: Tensor = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True, dtype=wide)
         return norm
 
-    def without_stops(self) -> Tensor:
-        """A copy of the whole tensor in which nobody was asked to stop."""
+    def without_stop_requests(self) -> Tensor:
+        """Return a copy of the tensor in which no rank was asked to stop."""
         copy = self.tensor.clone()
         copy[len(self.payload)] = 0.0
         return copy
 
     def numbers(self) -> list[float]:
-        """The payload's norm and what all ranks wrote, after the sum. On a GPU this waits for it,
-        once.
+        """Return the norm of the payload and the control values of all ranks, after the sum. On a
+        GPU this waits once.
         """
         if self._on_host is not None:
             return [self._norm().item(), *self._agreed.tolist()]
@@ -129,8 +135,8 @@ class SumBuffer:
         return torch.cat((self._norm(), self._agreed))
 
     def unread_numbers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `numbers` gives, without waiting for it: all of it [K]; and of what `agreement` says
-        mass / weight_floor [] and nonfinite_ranks [].
+        """Return on the device, without waiting: all of `numbers` [K], mass / weight_floor [], and
+        nonfinite_ranks [].
         """
         ranks, shares = self._world_size, self._shares
         mass = shares[:ranks].sum() if len(shares) else self._control.new_full((), ranks)
@@ -138,7 +144,7 @@ class SumBuffer:
         return self._all_numbers(), mass / floor, self._control[4]
 
     def agreement(self, numbers: list[float]) -> Agreement:
-        """What all ranks say in these numbers."""
+        """Return what these `numbers` say."""
         ranks = self._world_size
         norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
         sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
@@ -161,11 +167,12 @@ class SumBuffer:
 
 
 class Digest:
-    """A hash of a tensor's bits in four pieces of six bits: sums of its 64-bit words over columns,
-    times an odd number each, and mixed, so that the bits shifted out of it depend on all of them.
+    """A hash of a tensor's bits, in four pieces of six bits.
 
-    Every changed bit counts; changes that undo each other do so within one column alone. A number
-    of its own for each word would cost three times as much: they would have to be read as well.
+    The 64-bit words are summed over columns; each column's sum is multiplied by its own odd number,
+    added and mixed, so that the upper bits depend on all bits. Every changed bit changes the hash;
+    changes cancel each other only within a column. One multiplier per word would cost three times
+    as much, since the multipliers would have to be read too.
     """
 
     size = 2 * _PIECES
@@ -182,7 +189,7 @@ class Digest:
         self._multipliers = odd.to(values.device)
 
     def __call__(self) -> Tensor:
-        """Of the values as they are now: the pieces, and their squares, [8] float32."""
+        """Return the pieces and their squares for the current values, [8] float32."""
         sums = torch.cat((self._columns.sum(dim=0), self._rest))
         mixed = sums.mul_(self._multipliers).sum() * _DIGEST_MIXER
         pieces = ((mixed >> self._shifts) & _DIGEST_MASK).float()

@@ -1,4 +1,4 @@
-"""The distributed update with averaged gradients: the same step on every rank."""
+"""The distributed update with averaged gradients: every rank takes the same step."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
-from hvd_dqn.common.state import SplitState, State
+from hvd_dqn.common.state import DistributedState, State
 from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.base import Learner
 from hvd_dqn.learner.flat_buffer import Agreement, SumBuffer
 from hvd_dqn.learner.recorded import Decision
 
 COMPARED_EVERY_UPDATES = 8
-"""Updates from one comparison of the ranks' parameters to the next: reading them all for it takes
-two hundredths of a small network's update."""
+"""Updates between comparisons of the ranks' parameters. Reading all of them takes 2 % of a small
+network's update.
+"""
 
 
 class GradientAveragingLearner(Learner):
-    """Every update's gradients are averaged over ranks: N ranks on batches of B do what one rank
-    does on N·B.
+    """Averages gradients over ranks at every update: N ranks with batches of B do what one rank
+    does with N·B.
 
-    Ranks whose batches come from prioritised replays are weighted so that their sum is, in
-    expectation, the gradient of one prioritised replay that holds all their transitions: each by
-    its share of the sum of priorities, all divided by the largest weight of all their batches.
+    With prioritised replays, ranks are weighted so that the sum is, in expectation, the gradient of
+    one prioritised replay with all their transitions: each rank by its share of the sum of
+    priorities, and all weights divided by the largest over all batches.
     """
 
     def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
@@ -41,33 +42,33 @@ class GradientAveragingLearner(Learner):
             shares=self._prioritized,
         )
 
-    def state_dict(self) -> SplitState:
-        """See `Learner`."""
-        self.settle()
-        return SplitState(shared=self._steps_state(), own=self._own_state())
+    def state_dict(self) -> DistributedState:
+        """See `Learner.state_dict`."""
+        self.synchronize()
+        return DistributedState(shared=self._steps_state(), per_rank=self._per_rank_state())
 
-    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
-        """See `Learner`."""
+    def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
+        """See `Learner.load_state_dict`."""
         self._load_steps_state(state.shared)
-        self._load_own_state(state.own, mine=mine)
+        self._load_per_rank_state(state.per_rank, mine=mine)
 
     def start(self, batch: Batch) -> Tensor:
-        """Gradients of this rank's batch, on their way to the others."""
+        """Compute the gradients of this rank's batch and start their sum over ranks."""
         priority = self._differentiate(batch)
         self._send(self._buffer)
         return priority
 
     def finish(self) -> None:
-        """Wait for the sum and take the step that every rank takes; parameters are as before the
-        update where it raises.
+        """Wait for the sum and take the step. If it raises, the parameters are those from before
+        the update.
         """
         self._wait()
         self._take_step()
         self._update_target()
 
     def _differentiate(self, batch: Batch) -> Tensor:
-        """Put the gradients of this rank's batch into the buffer, and what the others must know
-        behind them; the priorities [B] that its samples earn.
+        """Write the gradients of this rank's batch and its control values to the buffer; return the
+        priorities [B].
         """
         scale = batch.share.mass / batch.share.weight_floor
         if scale != 1.0:
@@ -75,7 +76,7 @@ class GradientAveragingLearner(Learner):
         priority, numbers = self._run_passes(batch)
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
         digest = self._digest() if compared else self._no_digest
-        self._buffer.write_control(numbers, digest, batch.share, stop=self._wants_stop())
+        self._buffer.write_control(numbers, digest, batch.share, stop=self._stop_requested())
         return priority
 
     def _take_step(self) -> None:
@@ -87,83 +88,85 @@ class GradientAveragingLearner(Learner):
             self._sums.payload.div_(_divisor(agreement))
         self._step(self._sums.payload, norm)
         self._record(agreement)
-        self._heal(agreement)
+        self._resynchronise_if_different(agreement)
 
     def _agreement(self, numbers: list[float]) -> tuple[Agreement, float]:
-        """What the ranks say in a sum, and the norm of the averaged gradients: all are finite."""
+        """Return what the ranks agreed on in a sum and the norm of the averaged gradients. Raises
+        `NonFiniteError` if anything is not finite.
+        """
         agreement = self._sums.agreement(numbers)
         norm = agreement.norm / _divisor(agreement)
         self._require_finite(agreement, norm)
         return agreement, norm
 
     def _decide(self) -> Decision:
-        """See `Learner`."""
+        """See `Learner._decide`."""
         numbers, divisor, nonfinite = self._sums.unread_numbers()
         norm = numbers[0] / divisor
         return Decision(numbers, divisor, norm, norm.isfinite() & (nonfinite == 0))
 
-    def _conclude(self, numbers: list[float]) -> None:
-        """See `Learner`."""
-        self.updates -= 1  # that update is the one to tell of
+    def _process_results(self, numbers: list[float]) -> None:
+        """See `Learner._process_results`."""
+        self.updates -= 1  # errors must name that update
         agreement, norm = self._agreement(numbers)
-        self._count()
+        self._count_update()
         self.statistics.grad_norm += norm
         self._record(agreement)
-        self._heal(agreement)
+        self._resynchronise_if_different(agreement)
 
-    def _heal(self, agreement: Agreement) -> None:
+    def _resynchronise_if_different(self, agreement: Agreement) -> None:
         if not agreement.parameters_equal:
             self._resynchronise()
 
 
 def _divisor(agreement: Agreement) -> float:
-    """From the sum of gradients to their mean."""
+    """Return the number by which to divide the sum of gradients to get their mean."""
     return agreement.mass / agreement.weight_floor
 
 
 class DelayedGradientsLearner(GradientAveragingLearner):
-    """The same sums, each applied one update late (Li et al. 2018, "Pipe-SGD"): it is on its way
-    while the next batch is sampled and differentiated. Deterministic, and the same on every rank;
-    but the parameters that a gradient belongs to are those of the update before.
+    """Applies each sum one update late (Li et al. 2018, "Pipe-SGD"): it is in progress while the
+    next batch is sampled and differentiated. Deterministic and the same on every rank, but a
+    gradient is that of the parameters one update earlier.
     """
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
         self._sums = self._new_buffer()
         self._use_gradients(self._buffer.payload, averaged=self._sums.payload)
-        self._is_on_its_way = False
+        self._sum_is_pending = False
 
-    def state_dict(self) -> SplitState:
-        """See `Learner`; with the sum that is still to be applied, but for a wish to stop, which
-        the run that goes on does not have.
+    def state_dict(self) -> DistributedState:
+        """See `Learner.state_dict`. Includes the sum that is still to be applied, without requests
+        to stop, which do not concern the resumed run.
         """
-        self._land()
-        self.settle()
-        shared: State = self._steps_state() | {"sums": self._sums.without_stops()}
-        return SplitState(shared, own=self._own_state())
+        self._wait_for_delayed_sum()
+        self.synchronize()
+        shared: State = self._steps_state() | {"sums": self._sums.without_stop_requests()}
+        return DistributedState(shared, per_rank=self._per_rank_state())
 
-    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
-        """See `Learner`."""
+    def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
+        """See `Learner.load_state_dict`."""
         super().load_state_dict(state, mine=mine)
         self._sums.tensor.copy_(state.shared["sums"])
 
     def start(self, batch: Batch) -> Tensor:
-        """Gradients of this rank's batch, while the sum of those before is on its way."""
+        """Compute the gradients of this rank's batch while the previous sum is in progress."""
         return self._differentiate(batch)
 
     def finish(self) -> None:
-        """Take the step of the update before, where there was one, and send this one's."""
+        """Take the step of the previous update, if there was one, and start this update's sum."""
         if self.updates > 0:
-            self._land()
+            self._wait_for_delayed_sum()
             self._take_step()
         else:
-            self._count()
+            self._count_update()
         self._update_target()
         self._sums.tensor.copy_(self._buffer.tensor)
         self._send(self._sums, overlap=True)
-        self._is_on_its_way = True
+        self._sum_is_pending = True
 
-    def _land(self) -> None:
-        if self._is_on_its_way:
+    def _wait_for_delayed_sum(self) -> None:
+        if self._sum_is_pending:
             self._wait()
-            self._is_on_its_way = False
+            self._sum_is_pending = False

@@ -1,8 +1,9 @@
-"""The optimizers, of one flat parameter: element by element, each is that of the layers apart."""
+"""Optimizers of one flat parameter. They work element by element, so the result is the same as with
+one parameter per layer.
+"""
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Protocol
 
@@ -16,28 +17,29 @@ _BETAS = 0.9, 0.999
 
 
 class Optimizer(Protocol):
-    """Its state: averages [P] and the number of steps [], by name, all zero before the first. Its
-    tensors stay where they are, and whoever changes them changes the next step.
+    """Steps the parameters that it was made for.
+
+    Its state holds averages [P] and the number of steps [], by name, all zero before the first
+    step. The tensors stay in place, and changing them changes the next step.
     """
 
     state: dict[str, Tensor]
 
     def step(self, rate: float) -> None:
-        """Change the parameters by the gradients, at this learning rate."""
+        """Change the parameters by the gradients, with this learning rate."""
         ...
 
 
 def make_optimizer(config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> Optimizer:
-    """The optimizer of these settings, for `parameters` [P] and their `gradients` [P]."""
-    has_decay = "decoupled_weight_decay" in inspect.signature(adam.adam).parameters  # torch 2.7
-    if config.name in ("adam", "adamw") and has_decay:
-        return _Adam(config, parameters, gradients)
-    return _OfTorch(config, parameters, gradients)
+    """Make the optimizer of `config` for `parameters` [P] and their `gradients` [P]."""
+    if config.name in ("adam", "adamw"):
+        return _FusedAdam(config, parameters, gradients)
+    return _TorchOptimizer(config, parameters, gradients)
 
 
-class _Adam:
-    """torch's function, fused, without the class around it: that costs half as much as a small
-    network's arithmetic, and imports torch's compiler, a second at every start.
+class _FusedAdam:
+    """Adam and AdamW by torch's fused function. torch's classes would add half the time of a small
+    network's arithmetic, and import torch's compiler, which takes a second at every start.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> None:
@@ -51,7 +53,7 @@ class _Adam:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """See `Optimizer`."""
+        """See `Optimizer.step`."""
         adam.adam(
             [self._parameters],
             [self._gradients],
@@ -71,45 +73,35 @@ class _Adam:
         )
 
 
-class _OfTorch:
-    """One of torch's classes."""
+class _TorchOptimizer:
+    """An optimizer class of torch."""
 
     def __init__(self, config: OptimizerConfig, parameters: Tensor, gradients: Tensor) -> None:
         whole = torch.nn.Parameter(parameters)
         whole.grad = gradients
-        self._optimizer = _of_torch(config, whole)
+        self._optimizer = _torch_optimizer(config, whole)
         (self._group,) = self._optimizer.param_groups
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a capturable optimizer that is not being captured
-            self.step(0.0)  # makes the state
+            warnings.simplefilter("ignore")  # about a capturable optimizer that is not captured
+            self.step(0.0)  # creates the state
         self.state: dict[str, Tensor] = self._optimizer.state[whole]
         for value in self.state.values():
             value.zero_()
 
     def step(self, rate: float) -> None:
-        """See `Optimizer`."""
+        """See `Optimizer.step`."""
         self._group["lr"] = rate
         self._optimizer.step()
 
 
-def _of_torch(config: OptimizerConfig, whole: torch.nn.Parameter) -> torch.optim.Optimizer:
+def _torch_optimizer(config: OptimizerConfig, whole: torch.nn.Parameter) -> torch.optim.Optimizer:
     capturable = config.cuda_graph and whole.is_cuda
     if config.name == "radam":
         return torch.optim.RAdam([whole], eps=config.adam_eps, betas=_BETAS, capturable=capturable)
-    if config.name == "rmsprop":
-        return torch.optim.RMSprop(
-            [whole],
-            alpha=config.rmsprop_decay,
-            eps=config.rmsprop_eps,
-            centered=True,
-            capturable=capturable,
-        )
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(
+    return torch.optim.RMSprop(
         [whole],
-        betas=_BETAS,
-        eps=config.adam_eps,
-        weight_decay=config.weight_decay,
-        fused=True,
+        alpha=config.rmsprop_decay,
+        eps=config.rmsprop_eps,
+        centered=True,
         capturable=capturable,
     )

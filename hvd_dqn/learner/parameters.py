@@ -1,4 +1,4 @@
-"""The distributed update with averaged parameters: each rank steps alone for a while."""
+"""The distributed update with averaged parameters: between averages, each rank steps alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.state import DistributedState
 from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.learner.base import Learner
 from hvd_dqn.learner.flat_buffer import SumBuffer
@@ -17,8 +17,8 @@ from hvd_dqn.learner.recorded import Decision
 
 
 class ParameterAveragingLearner(Learner):
-    """Ranks update alone and average their parameters after every `period_updates` updates (local
-    SGD, Stich 2019). Prioritised weights are those of each rank's own replay.
+    """Ranks update alone and average their parameters every `period_updates` updates (local SGD,
+    Stich 2019). Prioritised weights are those of each rank's own replay.
     """
 
     def __init__(self, *, period_updates: int, optimizer_state: str, **common: Any) -> None:
@@ -41,15 +41,15 @@ class ParameterAveragingLearner(Learner):
         )
 
     def start(self, batch: Batch) -> Tensor:
-        """Gradients of this rank's batch, for its own step."""
+        """Compute the gradients of this rank's batch, for its own step."""
         priority, numbers = self._run_passes(batch)
         self._means += numbers[:3] / self._period_updates
         torch.maximum(self._nonfinite, numbers[3], out=self._nonfinite)
         return priority
 
     def finish(self) -> None:
-        """Take this rank's step, and average where the time has come. The parameters of a rank
-        whose numbers are not finite stay as they are until then.
+        """Take this rank's step, and average if the period has ended. If this rank's numbers are
+        not finite, its parameters stay as they are until then.
         """
         if self._recorded_step is not None:
             self._launch(self._recorded_step)
@@ -64,53 +64,57 @@ class ParameterAveragingLearner(Learner):
         norm, nonfinite = torch.stack((norms, self._nonfinite)).tolist()
         if nonfinite or not norm < float("inf"):
             self._nonfinite.fill_(1.0)
-            self._count()
+            self._count_update()
         else:
             self._step(self._gradients, norm)
 
-    def _changed_by_a_step(self) -> list[Tensor]:
-        """See `Learner`."""
-        return [*super()._changed_by_a_step(), self._nonfinite]
+    def _tensors_changed_by_step(self) -> list[Tensor]:
+        """See `Learner._tensors_changed_by_step`."""
+        return [*super()._tensors_changed_by_step(), self._nonfinite]
 
     def _decide(self) -> Decision:
-        """See `Learner`."""
+        """See `Learner._decide`."""
         norm = torch.linalg.vector_norm(self._gradients)
         is_finite = norm.isfinite() & (self._nonfinite == 0)
         self._nonfinite.copy_(~is_finite)
         step_norm = torch.where(is_finite, norm, 0.0)
         return Decision(step_norm.unsqueeze(0), torch.ones_like(norm), norm, is_finite)
 
-    def _conclude(self, numbers: list[float]) -> None:
-        """See `Learner`."""
+    def _process_results(self, numbers: list[float]) -> None:
+        """See `Learner._process_results`."""
         self.statistics.updates += 1
         self.statistics.grad_norm += numbers[0]
 
-    def state_dict(self) -> SplitState:
-        """Everything is this rank's own, what has come together since the last average as well."""
-        self.settle()
-        own = self._own_state() | {
+    def state_dict(self) -> DistributedState:
+        """See `Learner.state_dict`. Everything is per rank, including the means since the last
+        average.
+        """
+        self.synchronize()
+        per_rank = self._per_rank_state() | {
             "steps": self._steps_state(),
             "means": self._means,
             "nonfinite": self._nonfinite,
             "shared_digest": self._shared_digest,
         }
-        return SplitState(shared={}, own=own)
+        return DistributedState(shared={}, per_rank=per_rank)
 
-    def load_state_dict(self, state: SplitState, *, mine: bool = True) -> None:
-        """See `Learner`."""
-        own = state.own
-        self._load_own_state(own, mine=mine)
-        self._load_steps_state(own["steps"])
-        self._means.copy_(own["means"])
-        self._nonfinite.copy_(own["nonfinite"])
-        self._shared_digest = own["shared_digest"].to(self._means.device)
+    def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
+        """See `Learner.load_state_dict`."""
+        per_rank = state.per_rank
+        self._load_per_rank_state(per_rank, mine=mine)
+        self._load_steps_state(per_rank["steps"])
+        self._means.copy_(per_rank["means"])
+        self._nonfinite.copy_(per_rank["nonfinite"])
+        self._shared_digest = per_rank["shared_digest"].to(self._means.device)
 
     @contextmanager
     def shared_parameters(self) -> Iterator[None]:
-        """The average of all ranks' networks, for a while, with the root's spectral norms."""
+        """Within this context, the online network is the average over all ranks, with the root's
+        spectral norms. Collective.
+        """
         values = self.online_parameters.values
         others = list(self.online.buffers())
-        own = [tensor.clone() for tensor in (values, *others)]
+        before = [tensor.clone() for tensor in (values, *others)]
         self._comm.start_sum(values, "online")
         self._comm.finish_sum()
         values.div_(self._comm.world_size)
@@ -119,8 +123,8 @@ class ParameterAveragingLearner(Learner):
         try:
             yield
         finally:
-            for tensor, before in zip((values, *others), own, strict=True):
-                tensor.copy_(before)
+            for tensor, value in zip((values, *others), before, strict=True):
+                tensor.copy_(value)
 
     def _average(self) -> None:
         torch.cat(self._averaged, out=self._buffer.payload)
@@ -128,7 +132,7 @@ class ParameterAveragingLearner(Learner):
             torch.cat((self._means, self._nonfinite.unsqueeze(0))),
             self._shared_digest,
             ReplayShare(),
-            stop=self._wants_stop(),
+            stop=self._stop_requested(),
         )
         self._send(self._buffer)
         self._wait()
@@ -147,6 +151,6 @@ class ParameterAveragingLearner(Learner):
         self._means.zero_()
 
     def _moments(self) -> list[Tensor]:
-        """The optimizer's averages, each as long as the parameters."""
+        """Return the optimizer's averages [P]."""
         state = sorted(self._optimizer.state.items())
         return [value for _, value in state if value.dim() == 1]

@@ -1,4 +1,4 @@
-"""Both passes through the networks: from a batch to gradients."""
+"""The forward and backward pass: from a batch to gradients."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from hvd_dqn.networks import QNetwork
 
 
 class Passes(Protocol):
-    """What an update computes before ranks talk of it."""
+    """Computes the part of an update that needs no other rank."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Put the gradients of the weighted loss into the online parameters' `.grad`; the
-        priorities [B] that the samples earn, and four numbers [4]: the plain means of loss, |TD
-        error| and value, and 1 where the loss or a gradient is not finite. The next call may
-        overwrite both.
+        """Write the gradients of the weighted loss to the online parameters' `.grad`.
+
+        Returns the new priorities [B] of the samples, and four numbers [4]: the unweighted means of
+        loss, |TD error| and value, and 1 if the loss or a gradient is not finite, else 0. The next
+        call may overwrite both.
         """
         ...
 
     def warm_up(self, batch: Batch) -> None:
-        """Do what takes long the first time; `batch` is of the shapes of those to come."""
+        """Do what is slow the first time. `batch` has the shapes of real ones."""
         ...
 
 
 class EagerPasses:
-    """One operation after the other, as torch's autograd records them."""
+    """Runs the operations one by one, with torch's autograd."""
 
     def __init__(
         self, online: QNetwork, target: QNetwork, objective: Objective, gradients: Tensor
@@ -49,31 +50,31 @@ class EagerPasses:
         return terms.priority, numbers_of(terms, self._gradients.sum())
 
     def warm_up(self, batch: Batch) -> None:
-        """Nothing takes long."""
+        """Do nothing."""
 
 
 def memory_for(batch: Batch) -> list[Tensor]:
-    """Room for the tensors of batches like this one, to which `copy_batch` copies them."""
+    """Allocate memory for the tensors of a batch like this one, for `copy_batch`."""
     return [part.new_empty(part.shape) for part in batch[:6]]
 
 
 def copy_batch(batch: Batch, memory: list[Tensor]) -> None:
-    """All that the passes read of it."""
+    """Copy everything that the passes read to `memory`."""
     for place, part in zip(memory, batch[:6], strict=True):
         place.copy_(part, non_blocking=True)
 
 
 def batch_of(memory: list[Tensor]) -> Batch:
-    """The batch that lies there."""
+    """Return the batch in `memory`."""
     obs, action, reward, discount, next_obs, weight = memory
-    slot, share = np.empty(0), ReplayShare()  # of no use to the passes
+    slot, share = np.empty(0), ReplayShare()  # not used by the passes
     return Batch(obs, action, reward, discount, next_obs, weight, slot, share)
 
 
 def numbers_of(terms: LossTerms, total: Tensor) -> Tensor:
-    """The four numbers of `Passes`; `total` [] is the sum of all gradients."""
+    """Return the four numbers of `Passes`; `total` [] is the sum of all gradients."""
     each = torch.stack((terms.loss.detach(), terms.abs_td_error, terms.value))
     means = each.mean(dim=1)
     total = means[0] + total
-    nonfinite = (total - total).ne(0)  # x − x is 0, or no number
+    nonfinite = (total - total).ne(0)  # x − x is 0 or NaN
     return torch.cat((means, nonfinite.unsqueeze(0)))

@@ -1,7 +1,6 @@
-"""What a GPU computes in an update, as CUDA graphs: kernels that are recorded once and launched
-together.
+"""Records an update's GPU kernels as CUDA graphs, which are launched as a whole.
 
-A GPU is through with a small network's kernels sooner than Python has launched them.
+A GPU finishes the kernels of a small network faster than Python can launch them one by one.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ _Results = TypeVar("_Results")
 
 
 class Recorder(Protocol):
-    """Gives what does the same as a function again, such as `record_on_gpu`."""
+    """Turns a function into one that repeats its work, such as `record_on_gpu`."""
 
     def __call__(self, work: Callable[[], _Results]) -> Callable[[], _Results]:
-        """The function's tensors stay where they are, its results too."""
+        """Return the repeating function. The tensors of `work` stay in place, its results too."""
         ...
 
 
 def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
-    """`work`'s kernels as a CUDA graph, which reads and writes the same memory at each launch;
-    results too. What the host does in it is done now, and once.
+    """Record the kernels of `work` as a CUDA graph. Each replay reads and writes the same memory,
+    results included. What `work` does on the host happens only now.
     """
     stream = cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(cuda.current_stream())
     with cuda.stream(stream):
-        for _ in range(3):  # libraries choose their kernels and take their memory at the first
+        for _ in range(3):  # libraries choose kernels and allocate memory in the first calls
             work()
     cuda.current_stream().wait_stream(stream)
     graph = cuda.CUDAGraph()
-    # Another thread of the process, such as Horovod's, may call CUDA meanwhile.
+    # Another thread of the process, such as Horovod's, may use CUDA meanwhile.
     with cuda.graph(graph, capture_error_mode="thread_local"):
         results = work()
 
@@ -49,7 +48,7 @@ def record_on_gpu(work: Callable[[], _Results]) -> Callable[[], _Results]:
 
 
 class RecordedPasses:
-    """Other passes, recorded, a batch's copy into memory of its own before them."""
+    """Records other passes; batches are copied to fixed memory before each replay."""
 
     def __init__(self, passes: Passes, record: Recorder) -> None:
         self._passes = passes
@@ -68,14 +67,14 @@ class RecordedPasses:
         return self._replay()
 
     def warm_up(self, batch: Batch) -> None:
-        """Compile, and record."""
+        """Compile and record."""
         self._passes.warm_up(batch)
         self(batch)
 
 
 class Decision(NamedTuple):
-    """What a step depends on, all on the device: numbers [K] for the host to read later; divisor []
-    and norm [] of the gradients, before and after they are divided; whether all is finite [].
+    """What a step depends on, on the device: numbers [K] for the host to read later; the divisor []
+    of the gradients and their norm [] after division; whether everything is finite [].
     """
 
     numbers: Tensor
@@ -85,13 +84,14 @@ class Decision(NamedTuple):
 
 
 class RecordedStep:
-    """The optimizer's step, recorded, from the sum of the gradients on: norm, clipping, moments,
-    parameters. Where a number is not finite the parameters stay as they were, by the device's
-    decision; the host reads what came of it when it likes, and need not wait for the step.
+    """The recorded step, from the summed gradients on: norm, clipping, optimizer, parameters.
 
-    The optimizer steps at a rate of 1, and the parameters go the rate's part of that way, since the
-    rate of some of torch's is a constant in a graph. The steps of all that are offered are linear
-    in it.
+    If a number is not finite, the device leaves the parameters as they are; the host reads the
+    results later and need not wait for the step.
+
+    The optimizer steps with a learning rate of 1, and the parameters move the rate's fraction of
+    that step, since some torch optimizers make the rate a constant of the graph. The steps of all
+    supported optimizers are linear in it.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class RecordedStep:
         max_grad_norm: float | None,
         record: Recorder,
     ) -> None:
-        """`step` changes `parameters` [P] and `state` by `gradients` [P], at a rate of 1; `decide`
-        may change the `state`, too.
+        """`step` changes `parameters` [P] and `state` by `gradients` [P], with a learning rate of
+        1. `decide` may change `state` too.
         """
         self._decide = decide
         self._step = step
@@ -124,7 +124,7 @@ class RecordedStep:
         self._done: Any = cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def warm_up(self) -> None:
-        """Record it, which changes nothing."""
+        """Record the step; leaves all tensors as they are."""
         changed = [self._parameters, self._gradients, *self._state]
         before = [tensor.clone() for tensor in changed]
         numbers = self._decide().numbers
@@ -134,11 +134,11 @@ class RecordedStep:
             tensor.copy_(value)
 
     def launch(self, rate: float) -> None:
-        """Take the step, at this rate, once `read` has had what came of the last one."""
+        """Take the step with this learning rate. Call `read` for the previous step first."""
         if self._replay is None:
             self.warm_up()
         assert self._replay is not None
-        assert not self._is_unread, "the numbers of the step before would be lost"
+        assert not self._is_unread, "the numbers of the previous step would be lost"
         self._rate.fill_(rate)
         self._replay()
         if self._done is not None:
@@ -146,7 +146,7 @@ class RecordedStep:
         self._is_unread = True
 
     def read(self) -> list[float] | None:
-        """The numbers of the last step, once, waiting for it; `None` where they have been read."""
+        """Wait for the last step and return its numbers; `None` if they were read already."""
         if not self._is_unread:
             return None
         if self._done is not None:

@@ -1,4 +1,4 @@
-"""Experience replay: an exact ring, each frame stored once, drawn from uniformly or by priority."""
+"""Experience replay: a ring that stores each frame once, with uniform or prioritised sampling."""
 
 from hvd_dqn.replay.buffer import ReplayBuffer
 from hvd_dqn.replay.ring import Ring

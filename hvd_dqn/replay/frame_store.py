@@ -1,4 +1,4 @@
-"""Frames of many environments, each kept once, read back as stretches of neighbours."""
+"""Stores the frames of many environments once each, and reads runs of consecutive frames."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hvd_dqn.replay import kernels
 
 _DTYPES = {np.dtype(np.uint8): torch.uint8, np.dtype(np.float32): torch.float32}
 _COPIED = 8 << 20
-"""Bytes that are copied from a GPU at a time."""
+"""Bytes copied from a GPU at a time."""
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
 class FrameStore:
     """Frames [N, T, *frame] as one tensor, in the host's memory or on the GPU.
 
-    Behind the last row of each environment its first `span` − 1 rows stand once more, so that as
-    many frames are always neighbours in memory and one read brings them. They are kept as words,
-    the longest that a frame is made of.
+    The first `span` − 1 rows of each environment are stored again after its last row, so that any
+    `span` consecutive frames are contiguous in memory, also across the ring's end. Frames are
+    stored as words of the largest integer type whose size divides a frame's.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FrameStore:
         self._host_dtype, self._dtype = dtype, _DTYPES[dtype]
         places = num_envs * self._pitch
         if device.type == "cpu":
-            # NumPy's zeros take no memory before they are written to; torch's do.
+            # NumPy's zeros take no memory until they are written; torch's do.
             frames = torch.from_numpy(np.zeros((places, self._size), dtype=dtype))
         else:
             frames = torch.zeros((places, self._size), dtype=self._dtype, device=device)
@@ -50,21 +50,21 @@ class FrameStore:
         self._word = next(word for word in _WORDS if length % word.itemsize == 0)
         self._frames = frames.view(self._word)
         self._frame_bytes = length
-        # A GPU's are copied, and updates wait for that.
-        self.most_in_a_stretch = places if device.type == "cpu" else max(1, _COPIED // length)
-        # The same memory for the kernels, where it is the host's.
+        # On a GPU, updates wait while frames are copied to the host.
+        self.max_contiguous_rows = places if device.type == "cpu" else max(1, _COPIED // length)
+        # The same memory for the compiled kernels, if it is the host's.
         self._on_host = self._frames.numpy() if device.type == "cpu" else None
 
     @staticmethod
     def bytes_needed(
         *, num_envs: int, rows: int, frame_shape: tuple[int, ...], dtype: np.dtype, span: int
     ) -> int:
-        """What a store of these settings takes, in bytes."""
+        """Return the bytes that a store with these settings takes."""
         return num_envs * (rows + span - 1) * math.prod(frame_shape) * dtype.itemsize
 
     def write(self, column: np.ndarray, row: np.ndarray, obs: np.ndarray) -> None:
-        """Put the newest frame of each observation [W, K·C, …], or frames [W, *frame], at these
-        environments' rows [W].
+        """Write the newest frame of each observation [W, K·C, …], or frames [W, *frame], to these
+        environments and rows [W].
         """
         again = self._span - 1
         if self._on_host is not None:
@@ -82,12 +82,12 @@ class FrameStore:
         self._frames.index_copy_(0, self._sent(place), values)
 
     def new_memory(self, count: int, frames: int, *, pinned: bool) -> Tensor:
-        """Memory for `count` stretches of neighbours, [count, frames, *frame]. `pinned` host memory
-        is where a GPU copies from without waiting.
+        """Allocate memory [count, frames, *frame] for `read`. A GPU copies from `pinned` host
+        memory asynchronously.
         """
         shape = (count, frames, *self._frame_shape)
         if self._on_host is not None and not pinned:
-            # NumPy asks for large pages, where torch does not.
+            # NumPy requests huge pages, torch does not.
             return torch.from_numpy(np.empty(shape, self._host_dtype))
         pin = pinned and self._on_host is not None
         return torch.empty(shape, dtype=self._dtype, device=self._frames.device, pin_memory=pin)
@@ -101,9 +101,10 @@ class FrameStore:
         *,
         out: Tensor,
     ) -> None:
-        """Put into `out` [B, F, *frame] the F ≤ span frames from `before` rows before the row
-        `steps` [B] (none if not given) after each of these slots [B] on; zeros where a frame is
-        older than `depth` [B] rows before its slot.
+        """For each of B slots, read F ≤ span consecutive frames into `out` [B, F, *frame].
+
+        The first is `before` rows before the row that is `steps` [B] (default 0) after the slot.
+        Frames more than `depth` [B] rows before the slot are set to zero.
         """
         if self._on_host is not None:
             kernels.copy_stretches(
@@ -132,12 +133,14 @@ class FrameStore:
             out.flatten(0, 1).index_fill_(0, self._sent(blank), 0)
 
     def _sent(self, values: np.ndarray) -> Tensor:
-        """To the store's GPU, from pinned memory, whose next use waits where this call does not."""
+        """Copy to the store's GPU, from pinned memory: this call does not wait, operations on the
+        copy do.
+        """
         return torch.from_numpy(values).pin_memory().to(self._frames.device, non_blocking=True)
 
-    def stretch(self, column: int, row: int, count: int) -> np.ndarray:
-        """Frames [count, size] of neighbouring rows of one environment; on the host, the store's
-        own memory.
+    def contiguous(self, column: int, row: int, count: int) -> np.ndarray:
+        """Return frames [count, size] of consecutive rows of one environment; on the host, a view
+        of the store's memory.
         """
         first = column * self._pitch + row
         words = self._frames[first : first + count]

@@ -1,5 +1,5 @@
-/* The replay's loops over a batch. NumPy takes dozens of calls for each, and most of a small
- * batch's time goes into calls. What the functions do is said in kernels.pyi. */
+/* The replay's loops over a batch. NumPy would need dozens of calls for each, which take most of a
+ * small batch's time. kernels.pyi documents the functions. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -10,10 +10,10 @@
 #include <emmintrin.h>
 #endif
 
-/* Bits of a row's kind, as in ring.py. */
+/* Bits of a row's kind; the same as in ring.py. */
 enum { TERMINATED = 1, TRUNCATED = 2, FINAL_OBS = 4, FIRST_OBS = 8 };
 
-/* The numbers of `view`, if it holds a whole number of them. */
+/* The number of items in `view`; −1 with an error set if its size is not a multiple of theirs. */
 static Py_ssize_t count_of(const Py_buffer *view, size_t itemsize) {
   if (view->len % (Py_ssize_t)itemsize) {
     PyErr_SetString(PyExc_ValueError, "an array is of another type");
@@ -27,7 +27,7 @@ static int require(int condition, PyObject *error, const char *message) {
   return condition;
 }
 
-/* None where an error is set, NULL then; every buffer is given back. */
+/* Release all buffers; return NULL if an error is set, otherwise None. */
 static PyObject *finish(Py_buffer *views, int count) {
   for (int i = 0; i < count; i++) PyBuffer_Release(&views[i]);
   if (PyErr_Occurred()) return NULL;
@@ -66,7 +66,7 @@ static PyObject *draw_leaves(PyObject *self, PyObject *args) {
   if (!PyArg_ParseTuple(args, "y*y*w*w*", &views[0], &views[1], &views[2], &views[3])) return NULL;
   const double *tree = views[0].buf, *part = views[1].buf;
   int64_t *node = views[2].buf;
-  double *rest = views[3].buf; /* of the sums to be passed; at the end the leaves' values */
+  double *rest = views[3].buf; /* what is left of each sum to pass; finally the leaves' values */
   const int64_t leaves = count_of(&views[0], sizeof(double)) / 2;
   const Py_ssize_t batch = count_of(&views[1], sizeof(double));
   if (!require(!(leaves & (leaves - 1)), PyExc_ValueError, "this is no binary tree") ||
@@ -80,14 +80,14 @@ static PyObject *draw_leaves(PyObject *self, PyObject *args) {
     node[i] = 1;
     rest[i] = ((double)i + part[i]) / (double)batch * tree[1];
   }
-  /* All searches go down a level together: the processor waits for many of their leaves at once. */
+  /* All searches descend level by level together, so that their cache misses overlap. */
   for (int64_t first = 1; first < leaves; first *= 2)
     for (Py_ssize_t i = 0; i < batch; i++) {
       const int64_t left = 2 * node[i];
       const int right = rest[i] >= tree[left] && tree[left + 1] > 0;
       rest[i] -= right ? tree[left] : 0;
       node[i] = left + right;
-      if (2 * first < leaves) __builtin_prefetch(tree + 2 * node[i]); /* the next level's */
+      if (2 * first < leaves) __builtin_prefetch(tree + 2 * node[i]); /* the next level */
     }
   for (Py_ssize_t i = 0; i < batch; i++) {
     rest[i] = tree[node[i]];
@@ -126,20 +126,20 @@ static PyObject *value_priorities(PyObject *self, PyObject *args) {
   for (Py_ssize_t i = 0; i < batch; i++) {
     value[i] = pow((double)priority[i] + least, exponent);
     if (!isfinite(priority[i]) || !isfinite(value[i])) highest = NAN;
-    else if (value[i] > highest) highest = value[i]; /* a NaN stays: nothing is greater */
+    else if (value[i] > highest) highest = value[i]; /* NaN stays: no value is greater */
   }
   for (int i = 0; i < 2; i++) PyBuffer_Release(&views[i]);
   return PyFloat_FromDouble(highest);
 }
 
-/* The rings of some environments, see ring.py. */
+/* The rings of several environments; see ring.py. */
 typedef struct {
   const uint8_t *kinds;
   const int64_t *cursor, *filled;
   Py_ssize_t rows, n_step, stack;
 } Rings;
 
-/* Whether these are rings of as many environments as cursors, with `slots` rows in all. */
+/* Check that there is a ring per cursor, with `slots` rows in total. */
 static int are_rings(const Rings *rings, Py_ssize_t slots, Py_ssize_t num_envs,
                      Py_ssize_t filled) {
   const Py_ssize_t rows = rings->rows;
@@ -155,7 +155,7 @@ static int are_rings(const Rings *rings, Py_ssize_t slots, Py_ssize_t num_envs,
   return 1;
 }
 
-/* What can be read from a slot, and whether a sample may start there. */
+/* Find the window that starts at a slot; return whether a sample may start there. */
 static int look(const Rings *rings, int64_t slot, int64_t *length, uint8_t *terminated,
                 int64_t *depth) {
   const Py_ssize_t rows = rings->rows, stack = rings->stack;
@@ -208,7 +208,7 @@ static PyObject *find_windows(PyObject *self, PyObject *args) {
   for (Py_ssize_t i = 0; i < batch; i++) {
     if (!require(0 <= slot[i] && slot[i] < slots, PyExc_IndexError, "no such slot"))
       return finish(views, 8);
-    __builtin_prefetch(rings.kinds + slot[i]); /* `look` mispredicts, and waits for each alone */
+    __builtin_prefetch(rings.kinds + slot[i]); /* misses within `look` would not overlap */
   }
   Py_BEGIN_ALLOW_THREADS
   for (Py_ssize_t i = 0; i < batch; i++)
@@ -254,7 +254,7 @@ static PyObject *draw_windows(PyObject *self, PyObject *args) {
       if (edges[column + left / 2 - 1] <= number) column += left / 2;
     const int64_t row = rings.cursor[column] - (edges[column] - number);
     drawn[i] = column * rows + (row < 0 ? row + rows : row);
-    __builtin_prefetch(rings.kinds + drawn[i]); /* `look` mispredicts, and waits for each alone */
+    __builtin_prefetch(rings.kinds + drawn[i]); /* misses within `look` would not overlap */
   }
   for (Py_ssize_t i = 0; filled && i < places && found < most; i++) {
     slot[found] = drawn[i];
@@ -316,12 +316,12 @@ static PyObject *read_steps(PyObject *self, PyObject *args) {
   return PyBool_FromLong(alike);
 }
 
-/* Bytes of a batch from which on no core's own cache holds it, and how far ahead of the copying a
- * processor is asked for what comes: its own guess ends with each page of 4 KiB. */
+/* LARGE: batches of this many bytes fit into no core's own cache. AHEAD: bytes between a copy and
+ * its prefetch; the processor's own prefetching stops at the end of each page of 4 KiB. */
 enum { LARGE = 4 << 20, AHEAD = 8 << 10 };
 
-/* As memcpy, but past the caches: a write would else first read what stands there. What comes
- * `after` it is copied next. */
+/* As memcpy, but past the caches: an ordinary write first reads the line that it overwrites.
+ * `after` is what will be copied next. */
 static void copy_past_caches(char *to, const char *from, Py_ssize_t length, const char *after) {
   Py_ssize_t at = 0;
 #ifdef __SSE2__
@@ -335,14 +335,14 @@ static void copy_past_caches(char *to, const char *from, Py_ssize_t length, cons
   memcpy(to + at, from + at, length - at);
 }
 
-/* Neighbouring frames to be copied, as in kernels.pyi; `pitch` frames an environment. */
+/* Consecutive frames to copy, as in kernels.pyi; `pitch` stored frames per environment. */
 typedef struct {
   const char *frames;
   const int64_t *slot, *steps;
   Py_ssize_t rows, pitch, unit, before;
 } Stretches;
 
-/* Where the i-th begins. */
+/* The address of the first frame of sample i. */
 static const char *beginning(const Stretches *of, Py_ssize_t i) {
   const int64_t later = (of->steps ? of->steps[i] : 0) - of->before;
   const int64_t row = (of->slot[i] % of->rows + later) % of->rows;
@@ -388,7 +388,7 @@ static PyObject *copy_stretches(PyObject *self, PyObject *args) {
     if (missing > 0) memset(to, 0, missing * unit);
   }
 #ifdef __SSE2__
-  _mm_sfence(); /* whoever is told that it is done, a GPU too, finds it all */
+  _mm_sfence(); /* make the writes visible to other threads and the GPU before this returns */
 #endif
   Py_END_ALLOW_THREADS
   return finish(views, 5);

@@ -1,36 +1,37 @@
 """The replay's loops over a batch, compiled.
 
-Arrays are C-contiguous and of the types named here: float64 [·], int64 [·] and so on. `ValueError`
-where their sizes do not fit each other, `IndexError` where an index is out of range; nothing has
-been changed then.
+Arrays are C-contiguous and of the types given here: float64 [·], int64 [·] and so on. Functions
+raise `ValueError` if sizes do not match, `IndexError` if an index is out of range, and then change
+nothing.
 """
 
 import numpy as np
 
 LARGE: int
-"""Bytes of a batch from which on it is copied past the caches."""
+"""Batches of at least this many bytes are written past the caches."""
 
 def set_leaves(tree: np.ndarray, index: np.ndarray, value: np.ndarray) -> None:
-    """Give the leaves `index` [B] int64 of a binary `tree` [2·L] float64 the values [B] float64, in
-    their order, and make every sum above them anew. The root is entry 1, the leaves are the last L.
+    """Set the leaves `index` [B] int64 of a binary `tree` [2·L] float64 to `value` [B] float64, in
+    order, and recompute all sums above them. The root is entry 1; the leaves are the last L
+    entries.
     """
 
 def draw_leaves(tree: np.ndarray, part: np.ndarray, found: np.ndarray, value: np.ndarray) -> None:
-    """For each i of B, the leaf `found[i]` [B] int64 at which the running sum of leaves passes (i +
-    part[i]) / B of the root's, `part` [B] float64 from 0 to before 1, and its value [B] float64:
-    never one of zero.
+    """For each i < B, search the leaf where the running sum of leaves passes (i + part[i]) / B of
+    the total; never a leaf of zero. `part` [B] float64 is in [0, 1). Writes the index to `found`
+    [B] int64 and the leaf to `value` [B] float64.
     """
 
 def weigh_leaves(value: np.ndarray, exponent: float, weight: np.ndarray) -> float:
-    """Fill in (smallest / value)^exponent, [B] float32, of values [B] float64 > 0, B ≥ 1. The
-    smallest.
+    """Write (smallest / value)^exponent to `weight` [B] float32, for `value` [B] float64 > 0, B ≥
+    1. Returns the smallest value.
     """
 
 def value_priorities(
     priority: np.ndarray, least: float, exponent: float, value: np.ndarray
 ) -> float:
-    """Fill in (priority + least)^exponent, [B] float64, of priorities [B] float32. The greatest, or
-    NaN where a priority or its value is not finite.
+    """Write (priority + least)^exponent to `value` [B] float64, for `priority` [B] float32. Returns
+    the greatest, or NaN if a priority or a value is not finite.
     """
 
 def find_windows(
@@ -46,9 +47,9 @@ def find_windows(
     terminated: np.ndarray,
     depth: np.ndarray,
 ) -> None:
-    """Fill in whether a sample may start at the slots [B] int64 of a ring, and their `Windows`:
-    kinds [N·T] uint8, cursor [N] and filled [N] int64; valid and terminated [B] bool, length and
-    depth [B] int64.
+    """Write whether a sample may start at the slots `slot` [B] int64 of a ring to `valid`, and
+    their `Windows` to the other arrays. kinds [N·T] uint8, cursor [N] and filled [N] int64; valid
+    and terminated [B] bool, length and depth [B] int64.
     """
 
 def draw_windows(
@@ -64,9 +65,9 @@ def draw_windows(
     terminated: np.ndarray,
     depth: np.ndarray,
 ) -> int:
-    """Fill in the first M slots [M] int64 at which samples may start, and their windows as
-    `find_windows` does, among the filled rows at places [P] float64, from 0 to before 1: all rows
-    by environment and by age, the oldest first. How many there are, at most M.
+    """Select filled rows by `place` [P] float64 in [0, 1), among all rows ordered by environment
+    and age, oldest first. Write the first M valid slots to `slot` [M] int64 and their windows as
+    `find_windows` does. Returns how many there are, at most M.
     """
 
 def read_steps(
@@ -81,11 +82,13 @@ def read_steps(
     reward: np.ndarray,
     discount: np.ndarray,
 ) -> bool:
-    """Of windows that begin at these slots [B] int64, length [B] int64 and terminated [B] bool: the
-    action [B] int64, Σ powers[k]·rewards[slot + k] over k < length, [B] float32, around the end of
-    each environment's T rows, and powers[length] or, where terminated, zero, [B] float32. actions
-    [N·T] int32, rewards [N·T] float32, powers [n + 1] float64. Whether all windows that are not
-    terminated are of n steps.
+    """Read the steps of windows that start at `slot` [B] int64, with length [B] int64 and
+    terminated [B] bool.
+
+    Writes the action [B] int64; the reward Σ powers[k]·rewards[slot + k] over k < length, [B]
+    float32, continuing at the first row after an environment's last; and the discount [B] float32,
+    powers[length] or 0 if terminated. actions [N·T] int32, rewards [N·T] float32, powers [n + 1]
+    float64. Returns whether all windows that are not terminated have n steps.
     """
 
 def take_steps(
@@ -100,8 +103,8 @@ def take_steps(
     terminated: np.ndarray,
     truncated: np.ndarray,
 ) -> None:
-    """Write a step at the cursors of a ring's N environments and move them one row on, to rows
-    without a mark: actions [N·T] int32, rewards [N·T] float32, kinds [N·T] uint8; moved, cursor and
+    """Write a step at the cursors of a ring's N environments and advance the cursors, to rows whose
+    kind is 0. actions [N·T] int32, rewards [N·T] float32, kinds [N·T] uint8; moved, cursor and
     filled [N] int64; action [N] int64, reward [N] float32, terminated and truncated [N] bool.
     """
 
@@ -114,9 +117,9 @@ def write_frames(
     obs: np.ndarray,
     unit: int,
 ) -> None:
-    """Copy the last `unit` bytes of each of `obs` [W, …] to the row of its environment, column and
-    row [W] int64; `frames` [N, T + again, unit] has the first `again` of an environment's T rows
-    twice.
+    """Copy the last `unit` bytes of each of `obs` [W, …] to row `row` [W] of environment `column`
+    [W], both int64. `frames` [N, T + again, unit] stores the first `again` of an environment's T
+    rows twice.
     """
 
 def copy_stretches(
@@ -130,8 +133,8 @@ def copy_stretches(
     before: int,
     out: np.ndarray,
 ) -> None:
-    """Copy to each row of `out` [B, …] as many bytes, those of at most `again` + 1 neighbouring
-    frames, as there are from `before` rows before the row `steps` after a slot on; zeros where a
-    frame is older than `depth` rows before the slot. slot, steps (None: zeros) and depth [B] int64;
-    `frames` as in `write_frames`; `out` of any type.
+    """Copy consecutive frames to each row of `out` [B, …], which holds at most `again` + 1 of them,
+    of any type. The first is `before` rows before the row that is `steps` (0 if None) after the
+    slot. Frames more than `depth` rows before the slot are set to zero. slot, steps and depth [B]
+    int64; `frames` as in `write_frames`.
     """

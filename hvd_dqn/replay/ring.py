@@ -1,9 +1,9 @@
-"""The ring of one rank: every frame once, windows found when sampled.
+"""The ring of one rank stores every frame once and finds n-step windows when they are sampled.
 
-Each environment has a ring of its own, `[N, T]` in all. A row holds a frame, the action taken on
-it, the reward it gave and how it ended. An episode's final observation takes a row of its own that
-no sample starts at; so the observation m steps after row r is always row r + m of the same ring, a
-truncated episode bootstraps from what was really seen last, and no reset is ever mistaken for a
+Each environment has its own ring, `[N, T]` in all. A row holds a frame, the action taken on it, the
+reward received, and whether the episode ended. An episode's final observation takes an extra row at
+which no sample starts. So the observation m steps after row r is always row r + m of the same ring,
+a truncated episode bootstraps from its true last observation, and a reset never looks like a
 transition.
 """
 
@@ -17,20 +17,20 @@ import numpy as np
 import torch
 
 from hvd_dqn.replay import kernels
+from hvd_dqn.replay.batch_memory import BatchMemory, BatchTensors
 from hvd_dqn.replay.frame_store import FrameStore
-from hvd_dqn.replay.samples import SampleMemory, Tensors
 
-# Bits of a row's kind, as in kernels.c.
+# Bits of a row's kind; the same as in kernels.c.
 TERMINATED, TRUNCATED = np.uint8(1), np.uint8(2)
 FINAL_OBS, FIRST_OBS = np.uint8(4), np.uint8(8)
 _ROW_BYTES = 4 + 4 + 1  # action, reward, kind
 
 
 class Windows(NamedTuple):
-    """What can be read from B rows.
+    """What can be sampled at B slots.
 
-    length [B] of the n-step window, m ≤ n; terminated [B] within it; depth [B]: frames of the same
-    episode before the row, at most K − 1.
+    length [B] of the n-step window, m ≤ n; terminated [B]: whether the episode terminates within
+    it; depth [B]: number of earlier frames of the same episode in the stack, at most K − 1.
     """
 
     length: np.ndarray
@@ -41,7 +41,7 @@ class Windows(NamedTuple):
 class Ring:
     """The last `capacity` rows of `num_envs` environments.
 
-    A slot is a row's number over all environments: environment · T + row.
+    A slot is the number of a row over all environments: environment · T + row.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class Ring:
         n_step: int,
         device: torch.device,
     ) -> None:
-        # One row more than asked for: the row at the cursor holds the current observation, not yet
-        # a transition.
+        # One extra row: the row at the cursor holds the current observation, not yet a transition.
         self.rows = capacity // num_envs + 1
         self.num_slots = self.slots_needed(capacity=capacity, num_envs=num_envs)
         self._n_step = n_step
@@ -80,12 +79,14 @@ class Ring:
 
     @staticmethod
     def span(frame_stack: int, n_step: int) -> int:
-        """The most frames that one read takes: a stack, or a sample's two where they overlap."""
+        """Return the most frames that one read takes: a stack, or both stacks of a sample if they
+        overlap.
+        """
         return frame_stack + (n_step if n_step < frame_stack else 0)
 
     @staticmethod
     def slots_needed(*, capacity: int, num_envs: int) -> int:
-        """Slots of a ring of these settings."""
+        """Return the number of slots of a ring with these settings."""
         return num_envs * (capacity // num_envs + 1)
 
     @staticmethod
@@ -98,7 +99,7 @@ class Ring:
         frame_stack: int,
         n_step: int,
     ) -> int:
-        """What a ring of these settings takes when it is full, in bytes."""
+        """Return the bytes that a full ring with these settings takes."""
         rows = capacity // num_envs + 1
         frames = FrameStore.bytes_needed(
             num_envs=num_envs,
@@ -110,18 +111,20 @@ class Ring:
         return frames + num_envs * rows * _ROW_BYTES
 
     @property
-    def most_invalid_rows(self) -> int:
-        """With more rows than this, an environment has at least one valid start."""
+    def max_invalid_rows(self) -> int:
+        """An environment with more filled rows than this has at least one valid slot."""
         return 2 * (self._n_step + self._stack) + 2
 
     @property
     def filled(self) -> np.ndarray:
-        """Rows behind each environment's cursor that hold steps or final observations, [N]."""
+        """Rows of each environment with steps or final observations, without the one at the cursor,
+        [N].
+        """
         return self._filled
 
     def start(self, obs: np.ndarray) -> None:
-        """Take the first observations [N, K·C, …] of new episodes; before the first `add`, and
-        after rows were put in by `append`.
+        """Add the first observations [N, K·C, …] of new episodes: before the first `add`, and after
+        `append`.
         """
         self._kinds[self._columns, self._cursor] = FIRST_OBS
         self._write(self._columns, obs)
@@ -137,7 +140,9 @@ class Ring:
         next_obs: np.ndarray,
         obs: np.ndarray,
     ) -> None:
-        """Add one step of N environments (see `EnvStep`), at once there to be sampled."""
+        """Add one step of N environments (see `EnvStep` for the arguments); it can be sampled at
+        once.
+        """
         kernels.take_steps(
             self._actions,
             self._rewards,
@@ -157,9 +162,9 @@ class Ring:
             self._advance(again, kind=FIRST_OBS)
             self._write(again, obs[again])
 
-    def cut(self, columns: np.ndarray, obs: np.ndarray) -> None:
-        """The episodes of these environments [C] cannot go on: what was seen last becomes their
-        final observation, as if truncated there, and `obs` [C, …] the first of the next ones.
+    def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:
+        """Truncate the episodes of these environments [C], which cannot continue: the last
+        observation becomes the final one, and `obs` [C, …] the first of the next episodes.
         """
         begun = (self._kinds[columns, self._cursor[columns]] & FIRST_OBS) == 0
         going = columns[begun]
@@ -169,13 +174,17 @@ class Ring:
         self._write(columns, obs)
 
     def slots_at(self, column: np.ndarray, age: np.ndarray) -> np.ndarray:
-        """Slots of the rows `age` rows behind their environments' cursors; 0 is the cursor's."""
+        """Return the slots of the rows that are `age` rows before their environments' cursors; age
+        0 is the row at the cursor.
+        """
         slots: np.ndarray = column * self.rows + (self._cursor[column] - age) % self.rows
         return slots
 
     def draw(self, place: np.ndarray, most: int) -> tuple[np.ndarray, Windows]:
-        """The first slots, at most so many, at which samples may start among the filled rows at
-        these places [P], from 0 to before 1 of all by environment and by age; and their windows.
+        """Return up to `most` valid slots and their windows.
+
+        `place` [P] in [0, 1) selects among all filled rows, ordered by environment, then age;
+        invalid rows are skipped.
         """
         slot, windows = np.empty(most, dtype=np.int64), self._new_windows(most)
         count = kernels.draw_windows(
@@ -194,14 +203,14 @@ class Ring:
         return slot[:count], Windows(*(values[:count] for values in windows))
 
     def ages(self, slot: np.ndarray) -> np.ndarray:
-        """Rows from these slots [B] to their environments' cursors, [B]."""
+        """Return the number of rows from each slot [B] to its environment's cursor, [B]."""
         column, row = np.divmod(slot, self.rows)
         ages: np.ndarray = (self._cursor[column] - row) % self.rows
         return ages
 
     def slots_at_edges(self) -> np.ndarray:
-        """Slots of all rows whose validity the last `add` may have changed: those of the newest
-        window, those that a lost frame belonged to, and the rows given up.
+        """Return the slots whose validity the last `add` may have changed: those of the newest
+        windows, those that lost a frame of their stack, and those that were overwritten.
         """
         newest = np.arange(self._n_step + 2)
         oldest = self._filled[:, None] - np.arange(self._stack - 1)
@@ -212,7 +221,7 @@ class Ring:
         return self.slots_at(columns, ages.reshape(-1))
 
     def windows(self, slot: np.ndarray) -> tuple[np.ndarray, Windows]:
-        """Whether samples may start at these slots [B], [B] bool, and what can be read there."""
+        """Return whether the slots [B] are valid, [B] bool, and their windows."""
         valid, windows = np.empty(len(slot), dtype=np.bool_), self._new_windows(len(slot))
         kernels.find_windows(
             self._kinds,
@@ -235,11 +244,11 @@ class Ring:
             depth=np.empty(count, dtype=np.int64),
         )
 
-    def new_memory(self, count: int, device: torch.device) -> SampleMemory:
-        """Memory for `count` samples for a learner on that device."""
-        pinned = device.type == "cuda"  # copied from without waiting
+    def new_memory(self, count: int, device: torch.device) -> BatchMemory:
+        """Allocate memory for `count` samples that a learner on `device` will use."""
+        pinned = device.type == "cuda"  # for asynchronous copies
         frames = partial(self._frames.new_memory, count, pinned=pinned)
-        return SampleMemory(
+        return BatchMemory(
             frames(self._stack),
             frames(self._stack),
             frames(self._span) if self._span > self._stack else None,
@@ -249,16 +258,16 @@ class Ring:
         )
 
     def read(
-        self, slot: np.ndarray, windows: Windows, powers: np.ndarray, memory: SampleMemory
-    ) -> Tensors:
-        """Samples whose windows begin at these slots [B], all but the weight; `powers` [n + 1]
-        float64 are γ's. Observations are those at the slots and at the ends of their windows, and
-        may overlap in memory. Frames from before an episode's first are zeros.
+        self, slot: np.ndarray, windows: Windows, powers: np.ndarray, memory: BatchMemory
+    ) -> BatchTensors:
+        """Read the samples at slots [B], except their weights, into `memory`; return all tensors.
 
-        Where a window is terminated, what comes after may be anything finite: nothing is
-        bootstrapped from it.
+        `powers` [n + 1] float64 are those of γ. `obs` are the observations at the slots, `next_obs`
+        those at the ends of the windows; they may share memory. Frames from before an episode's
+        first are zeros. If a window is terminated, its `next_obs` is arbitrary but finite, since
+        nothing bootstraps from it.
         """
-        alike = kernels.read_steps(
+        full_length = kernels.read_steps(
             self._actions,
             self._rewards,
             slot,
@@ -271,7 +280,7 @@ class Ring:
             memory.discount,
         )
         depth, before = windows.depth, self._stack - 1
-        if alike and memory.both is not None:
+        if full_length and memory.both is not None:
             self._frames.read(slot, None, depth, before, out=memory.both)
             return memory.tensors(True)
         self._frames.read(slot, None, depth, before, out=memory.obs)
@@ -280,35 +289,35 @@ class Ring:
 
     @property
     def observation_bytes(self) -> int:
-        """Of one observation, with all frames of its stack."""
+        """Bytes of one observation with all frames of its stack."""
         return self._stack * self.frame.nbytes
 
     @property
     def moved(self) -> np.ndarray:
-        """Rows that each environment's cursor has moved over since the start, [N]; row number r of
-        them stands at r modulo the ring's rows.
+        """Number of the row at each environment's cursor, counted from the start of the run, [N].
+        Row number r is stored at r modulo T.
         """
         return self._moved
 
     @property
     def oldest(self) -> np.ndarray:
-        """Number of the oldest row that each environment still has, [N]."""
+        """Number of the oldest row that each environment still stores, [N]."""
         return self._moved - self._filled
 
     @property
     def frame(self) -> np.ndarray:
-        """A frame as it is kept, [size]: its type and its bytes."""
-        frame: np.ndarray = self._frames.stretch(0, 0, 1)[0]
+        """A stored frame, [size]: an example of its type and size."""
+        frame: np.ndarray = self._frames.contiguous(0, 0, 1)[0]
         return frame
 
     def frames(self, column: int, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames of this environment's rows number `start` to before `stop`, in arrays
-        [W, frame size], which are the ring's own memory where that is the host's.
+        """Yield the frames of one environment's rows from number `start` up to, not including,
+        `stop`, in arrays [W, frame size]; on the host these are views of the ring's memory.
         """
         while start < stop:
             row = start % self.rows
-            count = min(stop - start, self.rows - row, self._frames.most_in_a_stretch)
-            yield self._frames.stretch(column, row, count)
+            count = min(stop - start, self.rows - row, self._frames.max_contiguous_rows)
+            yield self._frames.contiguous(column, row, count)
             start += count
 
     def append(
@@ -319,8 +328,8 @@ class Ring:
         rewards: np.ndarray,
         frames: np.ndarray,
     ) -> np.ndarray:
-        """Put whole rows [L] at this environment's cursor and on, and the cursor behind them: their
-        slots [L]. `start` comes after it.
+        """Append rows [L] to one environment at its cursor; return their slots [L]. Call `start`
+        afterwards.
         """
         first = int(self._moved[column])
         rows = (first + np.arange(len(kinds))) % self.rows
@@ -334,16 +343,16 @@ class Ring:
         return slots
 
     def put_frames(self, column: int, start: int, frames: np.ndarray) -> None:
-        """Put frames [W, frame size] at this environment's rows number `start` and on."""
+        """Write frames [W, frame size] to one environment's rows from number `start` on."""
         rows = (start + np.arange(len(frames))) % self.rows
         self._frames.write(np.full(len(frames), column), rows, frames)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything but the frames, as tensors."""
+        """Everything except the frames, as tensors."""
         return {name: torch.from_numpy(values) for name, values in self._arrays().items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what `state_dict` gave, of a ring of the same settings."""
+        """Restore the `state_dict` of a ring with the same settings."""
         for name, values in self._arrays().items():
             values[...] = state[name].numpy()
         self._find_cursors()
@@ -364,7 +373,7 @@ class Ring:
         self._frames.write(columns, self._cursor[columns], obs)
 
     def _advance(self, columns: np.ndarray, *, kind: int | np.uint8) -> None:
-        """Move these cursors one row on; the row they come to is the oldest one, given up."""
+        """Move these cursors one row on, to the oldest row, which is given up."""
         self._moved[columns] += 1
         self._cursor[columns] = self._moved[columns] % self.rows
         self._kinds[columns, self._cursor[columns]] = kind

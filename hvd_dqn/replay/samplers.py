@@ -1,4 +1,4 @@
-"""Which slots of a ring are drawn: every valid start alike, or in proportion to its priority."""
+"""Samplers choose slots of a ring: uniformly, or in proportion to priorities."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from hvd_dqn.replay.ring import Ring, Windows
 from hvd_dqn.replay.sum_tree import SumTree
 
 _PRIORITY_FLOOR = 1e-6
-"""Added to every priority, so that a transition of no error is drawn again some day (Schaul et al.
-2016, section 3.3)."""
+"""Added to every priority, so that a transition without error can be drawn again (Schaul et al.
+2016, section 3.3).
+"""
 
 _SPARE = 16
-"""Rows looked at beyond those wanted, so that the invalid among them seldom cost a second draw."""
+"""Extra rows drawn, so that invalid ones among them rarely cost a second draw."""
 
 
 class Draw(NamedTuple):
-    """B slots, what can be read from each, each one's weight [B] float32 or that of all, and the
-    rank's share.
+    """B slots and their windows, the importance weight [B] float32 of each, or one weight for all,
+    and the rank's share.
     """
 
     slot: np.ndarray
@@ -33,55 +34,55 @@ class Draw(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Draws starts of complete windows.
+    """Chooses slots at which a complete window starts.
 
-    `draws_alike`: what is drawn does not depend on what was drawn before.
+    `draws_are_independent`: whether a draw does not depend on the priorities of earlier ones.
     """
 
-    draws_alike: bool
+    draws_are_independent: bool
 
-    def follow(self) -> None:
-        """Take note of the step that the ring has just taken."""
+    def update_validity(self) -> None:
+        """Account for the step that was just added to the ring."""
         ...
 
     def draw(self, count: int, importance_exponent: float) -> Draw:
-        """`count` slots, with replacement. `ValueError` while there is no valid start."""
+        """Draw `count` slots with replacement. Raises `ValueError` if no slot is valid."""
         ...
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
-        """Priorities [B] ≥ 0 of slots [B] that were drawn since the last `follow`."""
+        """Set the priorities [B] ≥ 0 of slots [B] drawn since the last `update_validity`."""
         ...
 
-    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
-        """Take over rows [L] that were put into the ring, with their priorities to the power α, 0
-        where there is none, and the highest of their replay.
+    def load_priorities(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """Make rows [L] that were appended to the ring available, with their priorities to the
+        power α (0 if they have none) and the highest priority of the replay that they come from.
         """
         ...
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What it remembers, as tensors."""
+        """The sampler's state, as tensors."""
         ...
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore a `state_dict`."""
         ...
 
 
 class UniformSampler:
-    """Every valid start with the same probability."""
+    """Draws every valid slot with the same probability."""
 
-    draws_alike = True
+    draws_are_independent = True
 
     def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
         self._ring = ring
         self._rng = rng
 
-    def follow(self) -> None:
-        """Nothing to keep: validity is looked up when drawing."""
+    def update_validity(self) -> None:
+        """Do nothing: validity is checked when drawing."""
 
     def draw(self, count: int, importance_exponent: float) -> Draw:
-        """Rows are drawn uniformly over all filled ones and the invalid among them left out, so the
-        rest stay uniform.
+        """See `Sampler.draw`. Draws uniformly from all filled rows and rejects invalid ones, so the
+        rest are uniform.
         """
         slot, windows = self._valid_ones(count)
         if not len(slot) and not self._any_valid():
@@ -96,43 +97,44 @@ class UniformSampler:
         return Draw(slot, windows, 1.0, ReplayShare())
 
     def _valid_ones(self, count: int) -> tuple[np.ndarray, Windows]:
-        """At most `count` valid ones, the first among some more of the filled rows: as uniform as
-        any.
+        """Return up to `count` valid slots: the first among slightly more random rows, so they stay
+        uniform.
         """
         return self._ring.draw(self._rng.random(count + _SPARE), count)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
-        """No slot is preferred."""
+        """Do nothing."""
 
-    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
-        """Nothing to keep."""
+    def load_priorities(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Nothing."""
+        """Empty: there is no state."""
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _any_valid(self) -> bool:
         rows = int(self._ring.filled.sum())
-        if rows > len(self._ring.filled) * self._ring.most_invalid_rows:
+        if rows > len(self._ring.filled) * self._ring.max_invalid_rows:
             return True
         slot, _ = self._ring.draw((np.arange(rows) + 0.5) / max(rows, 1), 1)
         return len(slot) > 0
 
 
 class PrioritizedSampler:
-    """Starts in proportion to priority^α (Schaul et al. 2016, "Prioritized Experience Replay").
+    """Draws slots in proportion to priority^α (Schaul et al. 2016, "Prioritized Experience
+    Replay").
 
-    A transition enters with the highest priority that this rank has seen. The importance weights
-    (1 / (size · probability))^β are divided by the largest of the batch, as in dqn_zoo and
-    Dopamine, so that size and sum of priorities cancel: (p_min / p)^β. The learner makes p_min that
-    of all ranks' batches, and this rank's part that of its priorities in the sum over all ranks
-    (`ReplayShare`).
+    A new transition gets the highest priority that this rank has seen. Importance weights (1 /
+    (size · probability))^β are divided by the largest of the batch, as in dqn_zoo and Dopamine;
+    size and sum of priorities cancel out: (p_min / p)^β. With several ranks, the learner replaces
+    p_min by the smallest over all ranks' batches, and weights each rank by its share of the sum of
+    priorities (`ReplayShare`).
     """
 
-    draws_alike = False
+    draws_are_independent = False
 
     def __init__(self, ring: Ring, rng: np.random.Generator, *, priority_exponent: float) -> None:
         self._ring = ring
@@ -141,15 +143,19 @@ class PrioritizedSampler:
         self._tree = SumTree(ring.num_slots)
         self._highest = 1.0
 
-    def follow(self) -> None:
-        """Let starts that became complete be drawn, and those that lost a frame no longer."""
+    def update_validity(self) -> None:
+        """See `Sampler.update_validity`. Slots whose window is complete now get the highest
+        priority; slots that lost a frame get 0.
+        """
         slots = self._ring.slots_at_edges()
         valid, _ = self._ring.windows(slots)
         changed = valid != (self._tree.leaves[slots] > 0)
         self._tree.set(slots[changed], np.where(valid[changed], self._highest, 0.0))
 
     def draw(self, count: int, importance_exponent: float) -> Draw:
-        """One slot from each of `count` equal parts of the sum of priorities."""
+        """See `Sampler.draw`. Draws one slot from each of `count` equal parts of the sum of
+        priorities.
+        """
         total = self._tree.total
         if total == 0:
             raise ValueError(
@@ -163,8 +169,8 @@ class PrioritizedSampler:
         return Draw(slot, windows, weight, share)
 
     def update_priorities(self, slot: np.ndarray, priority: torch.Tensor) -> None:
-        """See `Sampler`. Priorities that are no numbers are left out: the update that made them
-        stops the run. On a GPU this waits for them.
+        """See `Sampler.update_priorities`. Ignores the batch if a priority is not finite: the
+        update that computed it ends the run. On a GPU this waits for the priorities.
         """
         leaf = np.empty(len(slot))
         numbers = priority.float().contiguous().cpu().numpy()
@@ -173,21 +179,21 @@ class PrioritizedSampler:
             self._highest = max(self._highest, highest)
             self._tree.set(slot, leaf)
 
-    def adopt(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
-        """See `Sampler`. What could not be drawn before has the highest priority."""
+    def load_priorities(self, slot: np.ndarray, priority: np.ndarray, highest: float) -> None:
+        """See `Sampler.load_priorities`. A slot without a priority gets the highest."""
         self._highest = max(self._highest, highest)
         known = np.where(priority > 0, priority, self._highest)
         valid, _ = self._ring.windows(slot)
         self._tree.set(slot, np.where(valid, known, 0.0))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """All priorities, to the power α."""
+        """All priorities to the power α, and the highest."""
         return {
             "priorities": torch.from_numpy(self._tree.leaves),
             "highest_priority": torch.tensor(self._highest, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put them back."""
+        """Restore a `state_dict`."""
         self._tree.load(state["priorities"].numpy())
         self._highest = float(state["highest_priority"])

@@ -1,4 +1,4 @@
-"""Sums over many priorities, changed and searched many at a time."""
+"""A sum tree whose leaves are set and searched in batches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hvd_dqn.replay import kernels
 
 
 class SumTree:
-    """Leaves ≥ 0, [size] float64; zero stands for a leaf that cannot be drawn.
+    """A binary tree of sums over leaves ≥ 0, [size] float64. A leaf of zero is never drawn.
 
-    A binary tree. Every sum is made anew from its two parts, so nothing drifts over a run.
+    Every inner node is recomputed from its two children, so rounding errors do not accumulate.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,12 +20,12 @@ class SumTree:
 
     @staticmethod
     def bytes_needed(size: int) -> int:
-        """What a tree of this size takes."""
+        """Return the bytes that a tree of this size takes."""
         return 8 * 2 * (1 << max((size - 1).bit_length(), 1))
 
     @property
     def leaves(self) -> np.ndarray:
-        """All leaves [size]; to be read only."""
+        """All leaves [size], for reading only."""
         return self._tree[self._leaves : self._leaves + self._size]
 
     @property
@@ -34,20 +34,22 @@ class SumTree:
         return float(self._tree[1])
 
     def set(self, index: np.ndarray, value: np.ndarray) -> None:
-        """Give leaves `index` [B] the values [B]; of an index that comes twice, the last one
+        """Set the leaves `index` [B] to `value` [B]. If an index occurs twice, its last value
         counts.
         """
         kernels.set_leaves(self._tree, index, value)
 
     def draw(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From each of B equal parts of the total, the leaf [B] at which the running sum of leaves
-        passes that `part` [B] of it, in [0, 1), and its value [B]; never one of zero. Where parts
-        are uniform, each leaf is drawn in proportion to its value. `ValueError` where all are zero.
+        """Split the total into B equal parts and search one leaf in each (stratified sampling).
+
+        `part` [B] in [0, 1) is the position within each part. Returns the index [B] and value [B]
+        of the leaf where the running sum passes that position. If positions are uniform, a leaf's
+        probability is proportional to its value. Raises `ValueError` if all leaves are zero.
         """
         found, value = np.empty(len(part), dtype=np.int64), np.empty(len(part))
         kernels.draw_leaves(self._tree, part, found, value)
         return found, value
 
     def load(self, leaves: np.ndarray) -> None:
-        """Replace all leaves [size]."""
+        """Set all leaves [size]."""
         self.set(np.arange(self._size), leaves)

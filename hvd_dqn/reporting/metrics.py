@@ -1,4 +1,4 @@
-"""What a run says of itself: one record per log period, over all ranks."""
+"""The metrics of a run: one record per logging period, over all ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import LearnerStatistics
 
 Metrics = dict[str, float]
-"""One number a name; those of single ranks are `rank/NAME/R`, and not for loggers."""
+"""Numbers by metric name. Metrics of single ranks are named `rank/NAME/R` and not sent to loggers.
+"""
 
 
 Evaluation = Literal["evaluation", "closing"]
@@ -23,10 +24,11 @@ EventKind = Literal["record", "evaluation", "closing"]
 
 
 class Event(NamedTuple):
-    """A record, an evaluation or the closing one: what a callback is told, at the same update and
-    with the same numbers on every rank (but for `seconds`, which are this rank's).
+    """What a callback receives: a record, an evaluation or the final (`closing`) evaluation.
 
-    `stop`, called with a reason on any rank, stops all at the same later update with a checkpoint.
+    Every rank gets it at the same update and with the same numbers, except `seconds`, which are
+    this rank's. Call `stop(reason)` on any rank to stop all ranks at the same later update, with a
+    checkpoint.
     """
 
     kind: EventKind
@@ -42,9 +44,9 @@ class Event(NamedTuple):
 Callback = Callable[[Event], None]
 
 
-class ReplayFacts(NamedTuple):
-    """Of one rank's replay: transitions kept, the mean age of those drawn last in steps of its
-    vector environment, transitions of an update, environments.
+class ReplayStatistics(NamedTuple):
+    """The replay of one rank: number of transitions; mean age of those sampled last, in steps of
+    the vector environment (NaN if none were); transitions per update; environments.
     """
 
     transitions: int
@@ -54,8 +56,8 @@ class ReplayFacts(NamedTuple):
 
 
 class Meter:
-    """Collects one rank's numbers between records and makes the record of all ranks, the same on
-    each.
+    """Collects the numbers of one rank between records and computes the record over all ranks,
+    which is the same on each.
     """
 
     def __init__(self, communicator: Communicator, clock: StageClock, *, loss_name: str) -> None:
@@ -68,19 +70,19 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the start, on this rank."""
+        """Seconds since the start of the run on this rank."""
         return time.perf_counter() - self._started
 
-    def leave_out(self, seconds: float) -> None:
-        """Time of this period that was spent on something else than training."""
+    def exclude(self, seconds: float) -> None:
+        """Exclude `seconds` of this period, spent on something other than training."""
         self._last_time += seconds
 
     def add_episodes(self, episodes: Sequence[Episode]) -> None:
-        """Keep the episodes that a step ended."""
+        """Count the episodes that ended in a step."""
         self._episodes += episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """What has come together since the last record, and the time spent so far."""
+        """Episodes and times since the last record, and the seconds of the run so far."""
         now = time.perf_counter()
         return {
             "episodes": [list(episode) for episode in self._episodes],
@@ -91,8 +93,8 @@ class Meter:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, mine: bool = True) -> None:
-        """Put back what `state_dict` gave; the clock goes on from there. Another rank's episodes,
-        not `mine`, are left out.
+        """Restore a `state_dict`; time continues from there. If it is another rank's (not `mine`),
+        drop its episodes.
         """
         now = time.perf_counter()
         self._episodes = [Episode(*values) for values in state["episodes"]] if mine else []
@@ -108,13 +110,13 @@ class Meter:
         *,
         epsilon: float,
         learning_rate: float,
-        replay: ReplayFacts,
+        replay: ReplayStatistics,
     ) -> Metrics:
-        """The record of the period that ends now. Collective."""
+        """Return the record of the period that ends now, and start the next. Collective."""
         now = time.perf_counter()
         elapsed = max(now - self._last_time, 1e-9)
         stages = self._clock.take()
-        period = max(sum(stages.values()), 1e-9)  # waits in a gather differ from rank to rank
+        period = max(sum(stages.values()), 1e-9)  # waits in collectives differ between ranks
         mine = {
             "elapsed": elapsed,
             "episodes": [list(episode) for episode in self._episodes],
@@ -124,7 +126,7 @@ class Meter:
             "replay": replay,
         }
         ranks = self._comm.gather(mine)
-        elapsed = ranks[0]["elapsed"]  # one rate for all
+        elapsed = ranks[0]["elapsed"]  # the same rate on every rank
         env_steps = progress.env_steps - self._last_env_steps
         episodes = [Episode(*values) for rank in ranks for values in rank["episodes"]]
         metrics: Metrics = {
@@ -136,7 +138,7 @@ class Meter:
             "distributed/drift_max": max(rank["drift"] for rank in ranks),
             "distributed/resyncs": learner.resyncs,
         }
-        parts = [ReplayFacts(*rank["replay"]) for rank in ranks]
+        parts = [ReplayStatistics(*rank["replay"]) for rank in ranks]
         metrics["replay/transitions"] = sum(part.transitions for part in parts)
         if learner.updates:
             drawn = learner.updates * sum(part.batch_size for part in parts)
@@ -166,7 +168,9 @@ class Meter:
 
 
 def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
-    """Location and spread of the returns of some episodes."""
+    """Return count, mean, spread and percentiles of the returns of `episodes`, and their mean
+    length.
+    """
     returns = np.array([episode.episode_return for episode in episodes])
     p10, median, p90 = np.percentile(returns, (10, 50, 90))
     return {

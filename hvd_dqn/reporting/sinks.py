@@ -1,4 +1,4 @@
-"""Where a run's records are written, on the root."""
+"""Sinks write the records of a run; only the root has one that writes."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from hvd_dqn.reporting.metrics import Metrics
 
 
 class Sink(Protocol):
-    """Takes what a run says of itself."""
+    """Takes records, arrays and videos."""
 
     @property
     def position(self) -> int:
-        """Bytes of records written so far, to be taken up again from there."""
+        """Bytes of records so far; a resumed run continues the file from there."""
         ...
 
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Keep one record."""
+        """Write one record."""
         ...
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """Hand arrays on to whoever draws their distributions."""
+        """Pass arrays to the loggers, which log their distributions."""
         ...
 
     def video(self, env_steps: int, path: Path) -> None:
-        """Hand an episode on to whoever shows it."""
+        """Pass a video file to the loggers."""
         ...
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Flush and close."""
         ...
 
 
 class NullSink:
-    """For the ranks that do not write."""
+    """Ignores everything: for ranks other than the root."""
 
     position = 0
 
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Keep nothing."""
+        """Ignore the record."""
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """Nobody draws them."""
+        """Ignore the arrays."""
 
     def video(self, env_steps: int, path: Path) -> None:
-        """Nobody shows it."""
+        """Ignore the video."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing."""
 
 
 class FileSink:
-    """`metrics.jsonl`, one object a line, and loggers besides.
+    """Writes `metrics.jsonl`, one JSON object per line, and passes records to the loggers.
 
-    A run that goes on takes up the file at the byte where its checkpoint left it. What the disk
-    does not take is kept and tried again with the next record.
+    A resumed run truncates the file to the `position` of its checkpoint. If the disk refuses a
+    record, it is kept in memory and written with the next one.
     """
 
     def __init__(self, run_dir: Path, loggers: Loggers, *, position: int = 0) -> None:
@@ -77,17 +77,19 @@ class FileSink:
 
     @property
     def position(self) -> int:
-        """See `Sink`."""
+        """See `Sink.position`."""
         return self._position
 
     def write(self, progress: Progress, seconds: float, metrics: Metrics) -> None:
-        """Append one line, and tell the loggers."""
+        """Append one line and pass the metrics to the loggers. NaN and infinity are written as
+        `null`.
+        """
         record = {
             "env_steps": progress.env_steps,
             "updates": progress.updates,
             "seconds": round(seconds, 3),
         }
-        # JSON has no NaN: what is not a number is null.
+        # JSON has no NaN.
         numbers = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         line = (json.dumps(record | numbers, allow_nan=False) + "\n").encode()
         self._position += len(line)
@@ -96,15 +98,15 @@ class FileSink:
         self._loggers.scalars(progress.env_steps, metrics)
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """See `Sink`."""
+        """See `Sink.histograms`."""
         self._loggers.histograms(env_steps, values)
 
     def video(self, env_steps: int, path: Path) -> None:
-        """See `Sink`."""
+        """See `Sink.video`."""
         self._loggers.video(env_steps, path)
 
     def close(self) -> None:
-        """Flush and close all."""
+        """Write what is left, then close the file and the loggers."""
         self._try_to_write()
         self._file.close()
         self._loggers.close()

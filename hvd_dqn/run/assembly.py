@@ -15,7 +15,7 @@ from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.state import DistributedState
 from hvd_dqn.common.structs import Batch, Progress, ReplayShare
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -53,41 +53,43 @@ class Components:
             return any(self.communicator.gather(self.observer.wants_stop))
         return self.learner.stop_agreed
 
-    def state_dict(self) -> SplitState:
+    def state_dict(self) -> DistributedState:
         """Return the state of everything except the replay's frames. With those, a run of the same
         configuration continues from it bit for bit.
         """
         learner, observer = self.learner.state_dict(), self.observer.state_dict()
-        return SplitState(
+        return DistributedState(
             shared={
                 "progress": dataclasses.asdict(self.progress),
                 "learner": learner.shared,
                 "observer": observer.shared,
             },
-            own={
-                "learner": learner.own,
+            per_rank={
+                "learner": learner.per_rank,
                 "replay": self.replay.state_dict(),
                 "actor": self.actor.state_dict(),
-                "observer": observer.own,
+                "observer": observer.per_rank,
             },
         )
 
-    def load_state_dict(self, state: SplitState) -> int:
+    def load_state_dict(self, state: DistributedState) -> int:
         """Restore a `state_dict`, after the ring's frames. Returns the number of environments whose
         episode could not be replayed and was cut instead.
         """
         self.load_all_but_experience(state, mine=True)
-        self.replay.load_state_dict(state.own["replay"])
-        return self.actor.load_state_dict(state.own["actor"])
+        self.replay.load_state_dict(state.per_rank["replay"])
+        return self.actor.load_state_dict(state.per_rank["actor"])
 
-    def load_all_but_experience(self, state: SplitState, *, mine: bool) -> None:
-        """Restore counters, learner and observer. `mine`: `state.own` was saved by this rank."""
+    def load_all_but_experience(self, state: DistributedState, *, mine: bool) -> None:
+        """Restore counters, learner and observer. `mine`: `state` was saved by this rank."""
         shared, own = state
         self.progress.env_steps = shared["progress"]["env_steps"]
         self.progress.updates = shared["progress"]["updates"]
-        learner = SplitState(shared["learner"], own["learner"])
+        learner = DistributedState(shared["learner"], own["learner"])
         self.learner.load_state_dict(learner, mine=mine)
-        self.observer.load_state_dict(SplitState(shared["observer"], own["observer"]), mine=mine)
+        self.observer.load_state_dict(
+            DistributedState(shared["observer"], own["observer"]), mine=mine
+        )
 
 
 def assemble(
@@ -138,7 +140,7 @@ def assemble_learner(
         target_update=TargetUpdate(config.target_period_updates, config.target_step),
         communicator=comm,
         generator=generator,
-        wants_stop=resources.stop,
+        stop_requested=resources.stop,
         clock=clock,
     )
 
@@ -188,6 +190,7 @@ def assemble_replay(config: Config, comm: Communicator, resources: Resources) ->
         batch_size=config.replay.batch_size,
         rng=rng,
         device=resources.device,
+        before_truncating=resources.saver.wait,
     )
 
 

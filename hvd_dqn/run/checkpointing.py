@@ -28,7 +28,6 @@ class Checkpoints:
         self._resources = resources
         self._components = components
         self._saver = resources.saver
-        components.replay.before_rewriting = self._saver.settle
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
         """Start a checkpoint if a period, or the run, ended within the last `env_steps`, and
@@ -48,7 +47,7 @@ class Checkpoints:
             self._begin()
         if last:
             self._finish()
-        self._saver.make_room(config.vector_steps_per_iteration)
+        self._saver.wait_before_overwriting(config.vector_steps_per_iteration)
 
     def give_up(self) -> None:
         """Complete the checkpoint that is being written, which is still valid when a run fails on

@@ -14,7 +14,7 @@ from hvd_dqn.acting.evaluation import CLOSING, PERIODIC, EvaluationResult
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.errors import StoppedError, UserError
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.state import SplitState
+from hvd_dqn.common.state import DistributedState
 from hvd_dqn.common.structs import Episode, Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -30,7 +30,7 @@ from hvd_dqn.reporting.metrics import (
     EventKind,
     Meter,
     Metrics,
-    ReplayFacts,
+    ReplayStatistics,
 )
 from hvd_dqn.run.resources import Resources
 from hvd_dqn.run.start import Start
@@ -119,7 +119,7 @@ class Observer:
             for period in (config.logging.period_env_steps, config.evaluation.period_env_steps)
         )
         if logs or evaluates:
-            self._learner.settle()  # so that the record includes the last update
+            self._learner.synchronize()  # so that the record includes the last update
         if logs:
             self._log()
         self._clock.lap("records")
@@ -152,18 +152,18 @@ class Observer:
         self._write_evaluation("closing", score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
-    def state_dict(self) -> SplitState:
+    def state_dict(self) -> DistributedState:
         """Return the best network so far, whether an evaluation is due, and the current period."""
         shared = {
             "best": None if self._best is None else self._best._asdict(),
             "last_mean": self._last_mean,
             "evaluation_is_due": self._evaluation_is_due,
         }
-        return SplitState(shared, own={"meter": self._meter.state_dict()})
+        return DistributedState(shared, per_rank={"meter": self._meter.state_dict()})
 
-    def load_state_dict(self, state: SplitState, *, mine: bool) -> None:
-        """Restore a `state_dict`. `mine`: `state.own` was saved by this rank."""
-        self._meter.load_state_dict(state.own["meter"], mine=mine)
+    def load_state_dict(self, state: DistributedState, *, mine: bool) -> None:
+        """Restore a `state_dict`. `mine`: `state.per_rank` was saved by this rank."""
+        self._meter.load_state_dict(state.per_rank["meter"], mine=mine)
         self._last_mean = state.shared["last_mean"]
         self._evaluation_is_due = state.shared["evaluation_is_due"]
         best = state.shared["best"]
@@ -183,7 +183,7 @@ class Observer:
             self._learner.statistics,
             epsilon=self._mean_epsilon(),
             learning_rate=self._learner.learning_rate,
-            replay=ReplayFacts(
+            replay=ReplayStatistics(
                 int(self._replay.ring.filled.sum()),
                 self._replay.age,
                 self._config.replay.batch_size,
@@ -231,7 +231,7 @@ class Observer:
             self._show()
         if self._config.logging.video:
             self._comm.gather(None)  # so that no rank counts the root's video as training time
-        self._meter.leave_out(time.perf_counter() - began)
+        self._meter.exclude(time.perf_counter() - began)
         self._clock.restart()
         return True
 
@@ -276,7 +276,7 @@ class Observer:
                     dict(metrics),
                     self._comm.rank,
                     self._comm.world_size,
-                    self._resources.stop.ask,
+                    self._resources.stop.request,
                 )
             )
 

@@ -179,7 +179,7 @@ def require_shared(store: Store, comm: Communicator) -> None:
     with agreement(comm):
         deadline = time.monotonic() + _SECONDS_TO_APPEAR
         while not (found := _contains(store, token)) and time.monotonic() < deadline:
-            store.look_anew()
+            store.refresh()
             time.sleep(0.2)
         if not found:
             raise UserError(

@@ -83,7 +83,11 @@ def acquire(
         threads = _threads(config, comm, useful)
         torch.set_num_threads(threads)
         saver = Saver(
-            start.store, comm, config.flat(), keep=config.checkpoint.keep, touch=watchdog.touch
+            start.store,
+            comm,
+            config.flat(),
+            keep=config.checkpoint.keep,
+            on_progress=watchdog.touch,
         )
         stack.callback(saver.close)
         outputs = Outputs()

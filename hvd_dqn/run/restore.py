@@ -9,15 +9,15 @@ from collections.abc import Callable
 import numpy as np
 
 from hvd_dqn.checkpoint import DamageError, Saver, Store
-from hvd_dqn.checkpoint.finder import fitting, load_state
+from hvd_dqn.checkpoint.finder import load_state, restore_or_raise
 from hvd_dqn.checkpoint.manifest import Manifest
 from hvd_dqn.checkpoint.segments import load_ring, read_rows
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.state import SplitState, State, size
+from hvd_dqn.common.state import DistributedState, State, state_bytes
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
-from hvd_dqn.replay.redistribution import OldEnvironment, Rows, share_out
+from hvd_dqn.replay.redistribution import RowData, SavedEnvironment, redistribute
 from hvd_dqn.run.assembly import Components
 from hvd_dqn.run.start import Start
 
@@ -48,7 +48,7 @@ def restore(
             if _has_state_of(config, comm, manifest):
                 lost = source.restore(comm.rank)
             else:
-                source.share_out(config, comm)
+                source.redistribute(config, comm)
                 lost = config.env.num_envs
         except (DamageError, OSError) as error:
             raise UserError(f"{source} cannot be used: {error}") from error
@@ -75,7 +75,7 @@ class _Source:
         self._store = store
         self._manifest = manifest
         self._components = components
-        self._shared_bytes, self._own_bytes = map(size, components.state_dict())
+        self._shared_bytes, self._own_bytes = map(state_bytes, components.state_dict())
 
     def __str__(self) -> str:
         return f"{self._store}/{self._manifest.directory}"
@@ -87,14 +87,14 @@ class _Source:
 
         def put_back() -> int:
             ring = self._components.replay.ring
-            ring.load_state_dict(state.own["replay"]["ring"])
+            ring.load_state_dict(state.per_rank["replay"]["ring"])
             load_ring(self._store, segments, ring, self._touch)
             return self._components.load_state_dict(state)
 
-        lost: int = fitting(put_back, str(self))
+        lost: int = restore_or_raise(put_back, str(self))
         return lost
 
-    def share_out(self, config: Config, comm: Communicator) -> None:
+    def redistribute(self, config: Config, comm: Communicator) -> None:
         """Load everything except unfinished episodes into another number of ranks, and
         redistribute the transitions of all ranks.
         """
@@ -105,19 +105,19 @@ class _Source:
             state = self._state(comm.rank % ranks)
             self._components.load_all_but_experience(state, mine=mine)
             if mine:
-                self._components.replay.load_random_stream(state.own["replay"])
-                self._components.actor.load_random_streams(state.own["actor"])
+                self._components.replay.load_random_stream(state.per_rank["replay"])
+                self._components.actor.load_random_streams(state.per_rank["actor"])
             del state
             self._fill(config, comm)
 
-        fitting(put_back, str(self))
+        restore_or_raise(put_back, str(self))
 
     def _fill(self, config: Config, comm: Communicator) -> None:
         replay = self._components.replay
         replays = [_OldReplay(self._own(rank)) for rank in range(len(self._manifest.ranks))]
-        slots, priorities = share_out(
+        slots, priorities = redistribute(
             [
-                OldEnvironment(old.rows(column), self._frames(rank, column, old.oldest[column]))
+                SavedEnvironment(old.rows(column), self._frames(rank, column, old.oldest[column]))
                 for rank, old in enumerate(replays)
                 for column in range(old.num_envs)
             ],
@@ -127,7 +127,7 @@ class _Source:
             frame_stack=config.env.frame_stack,
         )
         self._components.actor.begin_episodes(1 + max(old.episode_number for old in replays))
-        replay.adopt(slots, priorities, max(old.highest_priority for old in replays))
+        replay.load_priorities(slots, priorities, max(old.highest_priority for old in replays))
 
     def _frames(self, rank: int, column: int, oldest: int) -> Callable[[int, int], np.ndarray]:
         """Return a function that reads an old environment's frames, counted from its oldest row."""
@@ -143,9 +143,9 @@ class _Source:
 
         return read
 
-    def _state(self, rank: int) -> SplitState:
+    def _state(self, rank: int) -> DistributedState:
         shared = load_state(self._store, self._manifest.shared, like=self._shared_bytes)
-        return SplitState(shared, self._own(rank))
+        return DistributedState(shared, self._own(rank))
 
     def _own(self, rank: int) -> State:
         self._touch()
@@ -172,11 +172,11 @@ class _OldReplay:
             else leaves.numpy().reshape(self._kinds.shape)
         )
 
-    def rows(self, column: int) -> Rows:
+    def rows(self, column: int) -> RowData:
         """Return the rows of one environment, oldest first; the last is the one at the cursor."""
         numbers = np.arange(self.oldest[column], self._moved[column] + 1) % self._capacity
         kinds, actions, rewards, priorities = (
             values[column, numbers]
             for values in (self._kinds, self._actions, self._rewards, self._priorities)
         )
-        return Rows(kinds, actions, rewards, priorities)
+        return RowData(kinds, actions, rewards, priorities)

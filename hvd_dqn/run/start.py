@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint import Store, open_store
-from hvd_dqn.checkpoint.finder import find, readable, require_config
+from hvd_dqn.checkpoint.finder import find, report_read_errors, require_config
 from hvd_dqn.checkpoint.manifest import Manifest, list_complete
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
@@ -116,7 +116,7 @@ def _require_possible(
     """Raise `UserError` if the directories or options do not allow this start."""
     if not continues:
         run_dir.require_new()
-    with readable(store):
+    with report_read_errors(store):
         taken = bool(list_complete(store))
     if taken and (resume == "never" or str(source) != str(store)):
         raise UserError(

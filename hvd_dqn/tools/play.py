@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import room_for
+from hvd_dqn.common.files import require_writable
 from hvd_dqn.reporting.videos import Gif, Screen
 
 
@@ -106,6 +106,6 @@ def open_screen(video: Path | None, title: str, fps: float) -> Screen:
     kinds: dict[str, Any] = {".mp4": Mp4, ".gif": Gif}
     if video.suffix not in kinds:
         raise UserError(f"--video {video}", "name it .mp4 or .gif")
-    room_for(video)
+    require_writable(video)
     screen: Screen = kinds[video.suffix](video, fps)
     return screen

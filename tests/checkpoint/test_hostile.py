@@ -86,7 +86,7 @@ def test_any_flipped_bit_and_any_missing_end_is_noticed(finished, data):
         file.write_bytes(good)
 
 
-def test_damage_is_passed_over_and_told(run_dir, capsys):
+def test_a_damaged_checkpoint_is_passed_over_and_reported(run_dir, capsys):
     (newest(run_dir) / "shared.safetensors").write_bytes(b"")
     summary = go_on(run_dir)
     assert summary.progress.env_steps >= 3000
@@ -97,7 +97,7 @@ def test_damage_is_passed_over_and_told(run_dir, capsys):
     assert len(facts["resumed"][0]["from"]["passed_over"]) == 1
 
 
-def test_where_all_are_damaged_nothing_is_begun_anew(run_dir):
+def test_if_all_checkpoints_are_damaged_nothing_is_restarted(run_dir):
     for manifest in run_dir.glob("checkpoints/step-*/manifest.json"):
         manifest.write_text("{}")
     before = (run_dir / "metrics.jsonl").read_bytes()
@@ -120,7 +120,7 @@ def test_where_all_are_damaged_nothing_is_begun_anew(run_dir):
         b'{"checksum": 1, "body": {"ranks": 1e999}}',
     ],
 )
-def test_json_that_is_no_manifest(run_dir, text):
+def test_json_that_is_not_a_manifest(run_dir, text):
     (newest(run_dir) / "manifest.json").write_bytes(text)
     found = find(LocalStore(run_dir / "checkpoints"), LocalCommunicator())
     assert len(found.passed_over) == 1
@@ -146,13 +146,13 @@ def test_json_that_is_no_manifest(run_dir, text):
         {"surprise": 1},
     ],
 )
-def test_a_manifest_whose_checksum_is_right_and_contents_are_not(run_dir, change):
+def test_a_manifest_with_a_valid_checksum_and_invalid_contents(run_dir, change):
     rewrite(newest(run_dir) / "manifest.json", **change)
     found = find(LocalStore(run_dir / "checkpoints"), LocalCommunicator())
     assert len(found.passed_over) == 1
 
 
-def test_a_sparse_giant_is_refused_without_reading_it(run_dir):
+def test_a_huge_sparse_file_is_rejected_without_reading_it(run_dir):
     file = newest(run_dir) / "shared.safetensors"
     with file.open("r+b") as giant:
         giant.truncate(2**42)
@@ -164,7 +164,7 @@ def test_a_sparse_giant_is_refused_without_reading_it(run_dir):
     assert grown < 100_000, "KiB"
 
 
-def test_a_state_of_another_form_is_refused_in_one_line(run_dir):
+def test_a_state_of_another_form_is_rejected_in_one_line(run_dir):
     directory = newest(run_dir)
     manifest = directory / "manifest.json"
     states = {
@@ -172,7 +172,7 @@ def test_a_state_of_another_form_is_refused_in_one_line(run_dir):
                                  "observer": {}, "t": torch.zeros(3)}),
         "no state": b"x" * 100,
         "a header larger than the file": (2**40).to_bytes(8, "little") + b"{}",
-        "json that is no object": pack({}).replace(b"{}", b"[]"),
+        "JSON that is not an object": pack({}).replace(b"{}", b"[]"),
     }  # fmt: skip
     import hashlib
 
@@ -188,7 +188,7 @@ def test_a_state_of_another_form_is_refused_in_one_line(run_dir):
 
 def test_a_damaged_state_is_a_value_error():
     for data in (b"", b"x", b"\0" * 8, pack({"a": torch.zeros(2)})[:-1]):
-        with pytest.raises(ValueError, match="no saved state"):
+        with pytest.raises(ValueError, match="not a saved state"):
             unpack(data)
     whole = {"a": {"b": torch.arange(3), "c": [1, None, "x"]}, "d": 0.5}
     back = unpack(pack(whole))
@@ -197,7 +197,7 @@ def test_a_damaged_state_is_a_value_error():
     assert back["d"] == 0.5
 
 
-def test_another_config_is_refused_unless_it_is_told(run_dir):
+def test_another_config_is_rejected_unless_allowed(run_dir):
     config = CONFIG.changed({"optimizer.learning_rate": 0.5, "env.num_envs": 8})
     with pytest.raises(UserError) as told:
         train(config, LocalCommunicator(), RunDirectory(run_dir))
@@ -209,15 +209,15 @@ def test_another_config_is_refused_unless_it_is_told(run_dir):
         train(CONFIG, LocalCommunicator(), RunDirectory(run_dir), resume="never")
 
 
-def test_one_checkpoint_can_be_named_and_a_new_run_begun_from_it(run_dir, tmp_path):
+def test_a_new_run_can_start_from_a_named_checkpoint(run_dir, tmp_path):
     oldest = min(run_dir.glob("checkpoints/step-*"))
     other = RunDirectory(tmp_path / "other")
     train(CONFIG, LocalCommunicator(), other, resume=str(oldest))
     ours = json.loads((newest(run_dir) / "manifest.json").read_text())["body"]
     theirs = json.loads((newest(other.path) / "manifest.json").read_text())["body"]
     assert ours["env_steps"] == theirs["env_steps"]
-    assert ours["shared"][2] == theirs["shared"][2], "and it came to the same, bit for bit"
-    with pytest.raises(UserError, match="it was not finished"):
+    assert ours["shared"][2] == theirs["shared"][2], "the result is the same bit for bit"
+    with pytest.raises(UserError, match="it has no manifest"):
         train(CONFIG, LocalCommunicator(), RunDirectory(tmp_path / "third"),
               resume=str(run_dir / "checkpoints/step-000000000007"))  # fmt: skip
 
@@ -230,9 +230,9 @@ def test_two_runs_do_not_share_a_directory(run_dir):
     go_on(run_dir)
 
 
-def test_a_setting_of_a_later_version_is_no_change():
+def test_an_option_of_a_later_version_is_not_a_change():
     now = Config().flat()
     older = {name: value for name, value in now.items() if name != "env.overlap_updates"}
     assert require_config(older, now, free=(), allowed=set()) == {}
-    with pytest.raises(UserError, match=r"has env\.overlap_updates = False, and this one True"):
+    with pytest.raises(UserError, match=r"with env\.overlap_updates = False, not True"):
         require_config(older, now | {"env.overlap_updates": True}, free=(), allowed=set())

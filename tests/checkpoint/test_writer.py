@@ -1,4 +1,4 @@
-"""The writing thread beside the training, and what is left when something goes wrong."""
+"""The writing thread, and the checkpoints that remain after an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(path, config=CONFIG, **options):
     return train(config, LocalCommunicator(), RunDirectory(Path(path)), **options)
 
 
-def test_no_row_is_taken_from_under_a_slow_disk(tmp_path, monkeypatch):
+def test_no_row_is_overwritten_while_a_slow_disk_reads_it(tmp_path, monkeypatch):
     """A ring of 25 rows an environment, 60 steps between checkpoints: each one holds it all."""
     config = CONFIG.changed(
         {"replay.capacity": 100, "logging.period_env_steps": 1200, "checkpoint.keep": 5}
@@ -47,13 +47,13 @@ def test_no_row_is_taken_from_under_a_slow_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LocalStore, "write", slowly)
     run(tmp_path / "slow", config)
-    for back in range(5):  # after the newest there was no training
+    for back in range(5):  # counted back from the newest
         fast, slow = (everything(tmp_path / n / "checkpoints", back) for n in ("fast", "slow"))
         assert_equal(fast, slow)
 
 
 def failing(monkeypatch, name, when):
-    """This method of the store fails where `when` says so of its arguments."""
+    """Let this method of the store fail if `when` is true of its first argument."""
     method = getattr(LocalStore, name)
 
     def call(self, first, *rest):
@@ -109,10 +109,10 @@ def test_poisoned_experience_is_not_saved(tmp_path, capsys, fault, what):
         run(tmp_path / "run", config)
     assert f"the replay holds {what} that is not finite" in capsys.readouterr().out
     saved = [int(p.name[5:]) for p in (tmp_path / "run/checkpoints").glob("step-*")]
-    assert max(saved) <= 600, "the newest is of the time before"
+    assert max(saved) <= 600, "the newest is older than the fault"
 
 
-def test_what_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+def test_an_unreadable_checkpoint_is_not_passed_over(tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         run(tmp_path / "run", stop=StopAfter(80))
     before = sorted((tmp_path / "run").rglob("*"))
@@ -122,7 +122,9 @@ def test_what_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_naming_a_checkpoint_of_ones_own_by_another_path_takes_nothing_away(tmp_path, monkeypatch):
+def test_resuming_from_the_runs_own_checkpoint_by_another_path_removes_nothing(
+    tmp_path, monkeypatch
+):
     run(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     checkpoints = sorted((tmp_path / "run/checkpoints").glob("step-*"))
@@ -134,7 +136,7 @@ def test_naming_a_checkpoint_of_ones_own_by_another_path_takes_nothing_away(tmp_
         run(tmp_path / "other", resume=str(checkpoints[-1]))
 
 
-def test_the_best_network_is_there_after_a_resume_in_a_new_place(tmp_path):
+def test_the_best_network_exists_after_a_resume_in_another_directory(tmp_path):
     store = {"checkpoint.directory": str(tmp_path / "store")}
     for name, looks in (("one", 1000), ("two", 10)):  # the second ends before it evaluates
         with pytest.raises(StoppedError):
@@ -143,22 +145,22 @@ def test_the_best_network_is_there_after_a_resume_in_a_new_place(tmp_path):
     assert ours[1:] == theirs[1:], "the env steps, updates and mean of what was judged before"
 
 
-def test_a_directory_that_a_host_remembers_as_missing_is_looked_for_anew(tmp_path, monkeypatch):
-    remembered, look_anew = [True], LocalStore.look_anew
+def test_a_directory_cached_as_missing_is_looked_up_again(tmp_path, monkeypatch):
+    remembered, refresh = [True], LocalStore.refresh
 
-    def looked_anew(store):
-        look_anew(store)
+    def refreshed(store):
+        refresh(store)
         remembered.clear()
 
-    monkeypatch.setattr(LocalStore, "look_anew", looked_anew)
+    monkeypatch.setattr(LocalStore, "refresh", refreshed)
     failing(monkeypatch, "open", lambda name: name == "sign.txt" and remembered)
     run(tmp_path / "run")
     assert not remembered
-    LocalStore(tmp_path / "a" / "b").look_anew()
-    assert (tmp_path / "a" / "b").is_dir(), "to try to make it is what NFS listens to"
+    LocalStore(tmp_path / "a" / "b").refresh()
+    assert (tmp_path / "a" / "b").is_dir(), "trying to create it refreshes NFS"
 
 
-def test_a_store_that_ranks_do_not_share_is_told(tmp_path, monkeypatch):
+def test_a_store_that_ranks_do_not_share_is_reported(tmp_path, monkeypatch):
     failing(monkeypatch, "open", lambda name: name == "sign.txt")
     with pytest.raises(UserError, match="all ranks share"):
         run(tmp_path / "run")

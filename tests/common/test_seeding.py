@@ -2,7 +2,13 @@ import itertools
 
 import torch
 
-from hvd_dqn.common.seeding import Stream, derived_seed, generator, network_initialisation, restore
+from hvd_dqn.common.seeding import (
+    Stream,
+    derived_seed,
+    generator,
+    network_initialisation,
+    restore_generator,
+)
 
 
 def test_streams_differ_between_ranks_and_uses_and_repeat():
@@ -19,12 +25,12 @@ def test_neighbouring_seeds_and_ranks_do_not_collide():
     )
 
 
-def test_a_stream_goes_on_from_what_was_saved_of_it():
+def test_a_stream_continues_from_its_saved_state():
     stream, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    restore(other, stream.get_state())
+    restore_generator(other, stream.get_state())
     assert torch.equal(torch.rand(3, generator=stream), torch.rand(3, generator=other))
     of_a_gpu = torch.zeros(16, dtype=torch.uint8)
-    restore(other, of_a_gpu)
+    restore_generator(other, of_a_gpu)
     assert torch.equal(torch.rand(3, generator=stream), torch.rand(3, generator=other))
 
 

@@ -192,7 +192,7 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     for batch in batches(options["updates"], size * comm.world_size):
         learner.start(part(batch, comm.rank, size)._replace(share=share))
         learner.finish()
-    learner.settle()
+    learner.synchronize()
     with learner.shared_parameters():
         shared = learner.online_parameters.values.tolist()
     return {
@@ -222,7 +222,7 @@ def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             digests.append(sha256(learner.online_parameters.values))
             learner.start(batch)
             learner.finish()
-        learner.settle()
+        learner.synchronize()
     except NonFiniteError as error:
         said = str(error)
     at_the_end = sha256(learner.online_parameters.values)

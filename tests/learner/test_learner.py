@@ -1,4 +1,4 @@
-"""One rank's update against torch's own, written out plainly."""
+"""One rank's update compared with plain torch code."""
 
 import copy
 from itertools import pairwise
@@ -35,7 +35,7 @@ def test_the_flat_update_is_torchs_adam_with_clipping():
         optimizer.step()
         if number % 7 == 0:
             target.load_state_dict(online.state_dict())
-    assert clipped > 3, "clipping must have been at work"
+    assert clipped > 3, "clipping was active"
     for ours, theirs in zip(learner.online.parameters(), online.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     last_copy = learner.target_parameters.values
@@ -73,10 +73,10 @@ def test_a_delayed_gradient_is_that_of_the_update_before():
     ):
         theirs = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
         torch.testing.assert_close(flat, theirs, rtol=1e-4, atol=1e-6)
-    assert learner.statistics.agreed == 29, "the last one is still on its way"
+    assert learner.statistics.agreed == 29, "the last sum is still in progress"
 
 
-def test_target_network_changes_at_its_period_alone():
+def test_the_target_network_changes_only_at_its_period():
     learner = workers.make_learner(LocalCommunicator(), seed=0, target_period=5)
     before = learner.target_parameters.values.clone()
     changes = []
@@ -142,7 +142,7 @@ class RootIsElsewhere(LocalCommunicator):
         self.overlaps.add(overlap)
 
     def finish_sum(self):
-        self.tensor.mul_(2)  # the other rank has the very same numbers, so digests agree
+        self.tensor.mul_(2)  # the other rank has the same numbers, so digests agree
 
     def broadcast(self, tensor, name):
         self.broadcasts.append(name)
@@ -152,8 +152,8 @@ class RootIsElsewhere(LocalCommunicator):
 def test_every_target_update_brings_the_roots_network_and_reports_the_drift():
     comm = RootIsElsewhere()
     learner = workers.make_learner(comm, seed=0, target_period=5)
-    assert comm.broadcasts == ["online"], "parameters are the root's from the start"
-    assert learner.statistics.drift == 0, "what ranks drew before they met is no drift"
+    assert comm.broadcasts == ["online"], "all ranks start with the root's parameters"
+    assert learner.statistics.drift == 0, "different initial weights are not drift"
     for number, batch in enumerate(workers.batches(15, 8), start=1):
         learner.start(batch)
         learner.finish()
@@ -167,7 +167,7 @@ def test_every_target_update_brings_the_roots_network_and_reports_the_drift():
 @pytest.mark.parametrize(
     ("average", "overlap"), [("gradients", False), ("delayed_gradients", True)]
 )
-def test_a_sum_is_made_meanwhile_where_it_is_applied_late(average, overlap):
+def test_a_sum_overlaps_if_it_is_applied_late(average, overlap):
     comm = RootIsElsewhere()
     learner = workers.make_learner(comm, seed=0, distributed={"average": average})
     for batch in workers.batches(3, 8):
@@ -203,7 +203,7 @@ def changes():
 
 
 def test_the_norm_of_prioritised_sums_does_not_overflow():
-    """They are a million transitions' priorities large until they are divided."""
+    """Until divided, they are as large as a million priorities."""
     values = torch.zeros(5)
     buffer = SumBuffer(values, 5, rank=0, world_size=2, shares=True)
     buffer.payload.fill_(3e25)
@@ -244,7 +244,7 @@ def test_the_digest_notices(change):
         (OptimizerConfig(name="radam"), lambda p: torch.optim.RAdam(p, lr=0.01)),
     ],
 )
-def test_a_flat_optimizer_is_that_of_the_layers_apart(config, reference):
+def test_a_flat_optimizer_equals_one_with_a_parameter_per_layer(config, reference):
     torch.manual_seed(0)
     apart = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     flat = FlatParameters(copy.deepcopy(apart))
@@ -282,7 +282,7 @@ def test_soft_targets_are_broadcast_as_often_as_a_copy_would_be():
     assert comm.broadcasts == ["online", *["online", "target"] * 2]
 
 
-def test_local_steps_stop_at_a_bad_number_and_say_so_at_the_average():
+def test_local_steps_stop_at_a_bad_number_and_report_it_at_the_average():
     learner = workers.make_learner(
         LocalCommunicator(), seed=0, distributed={"average": "parameters"}
     )
@@ -343,10 +343,10 @@ def test_every_update_draws_noise_for_both_networks_and_follows_the_kernels():
             assert len(mine) == 2 + 12, "two noisy layers, twelve convolutions of blocks"
             assert all(not torch.equal(a, b) for a, b in zip(mine, then, strict=True))
     online, target = seen[-1]
-    assert not torch.equal(online[0], target[0]), "noise of its own"
+    assert not torch.equal(online[0], target[0]), "each network has its own noise"
     dropouts = [m for m in learner.online.modules() if isinstance(m, Dropout)]
     assert dropouts
-    assert all(m._generator is not None for m in dropouts), "features are dropped in updates"
+    assert all(m._generator is not None for m in dropouts), "dropout is active in updates"
 
 
 def test_a_copied_target_computes_what_the_online_network_does():

@@ -1,4 +1,4 @@
-"""The compiled passes against the eager ones, and where they are refused."""
+"""The compiled passes compared with the eager ones, and when they are rejected."""
 
 import os
 import time
@@ -53,7 +53,7 @@ def make_learner(network, objective, space, **options):
 def batches(space, count, size=16):
     rng = np.random.default_rng(0)
     for number in range(count):
-        # Observations of a replay lie among others: this is what strides may look like.
+        # Observations of a replay may be strided like this.
         both = rng.integers(0, 2, (size, 2, *space.shape)).astype(space.dtype)
         weight = rng.random(size, dtype=np.float32)
         yield Batch(
@@ -114,20 +114,20 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
         {"network": NetworkConfig(dropout=0.1)},
     ],
 )
-def test_what_draws_random_numbers_is_not_fixed(draws, option):
+def test_randomness_inside_the_passes_is_rejected(draws, option):
     with pytest.raises(ConfigError, match=rf"optimizer\.{option} = True: .* set it to False"):
         Config(optimizer=OptimizerConfig(**{option: True}), **draws)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_missing_gpu_is_said_before_anything_begins(tmp_path):
+def test_a_missing_gpu_is_reported_before_the_run_starts(tmp_path):
     config = small_config().changed({"optimizer.cuda_graph": True})
     with pytest.raises(UserError, match="needs a GPU, and rank 0 has none"):
         train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_reported_before_the_run_starts(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     config = small_config().changed({"optimizer.compile": True})
     with pytest.raises(UserError, match="no-such-compiler"):
@@ -135,7 +135,7 @@ def test_a_missing_compiler_is_said_before_anything_begins(monkeypatch, tmp_path
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_what_triton_needs_is_said(monkeypatch):
+def test_missing_needs_of_triton_are_reported(monkeypatch):
     there = {"g++": "/usr/bin/g++"}
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
@@ -151,7 +151,7 @@ def test_what_triton_needs_is_said(monkeypatch):
     monkeypatch.undo()
 
 
-def test_compiling_takes_this_ranks_share_of_the_cores(monkeypatch):
+def test_compiling_uses_this_ranks_share_of_the_cores(monkeypatch):
     from hvd_dqn.learner import compiled
 
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
@@ -171,7 +171,7 @@ def test_compiling_takes_this_ranks_share_of_the_cores(monkeypatch):
     assert compiled.inductor.compile_threads == before
 
 
-def test_a_rank_alone_does_not_wait_for_its_passes():
+def test_a_single_rank_does_not_wait_for_its_passes():
     class Passes:
         def record(self):
             pass
@@ -180,7 +180,7 @@ def test_a_rank_alone_does_not_wait_for_its_passes():
             raise AssertionError("it has waited")
 
     learner = workers.make_learner(LocalCommunicator(), seed=0)
-    learner._have_passed = Passes()
+    learner._passes_done = Passes()
     (batch,) = workers.batches(1, 8)
     learner.start(batch)
     learner.finish()

@@ -28,7 +28,7 @@ DISTRIBUTED = {
 
 
 def learners(**options):
-    """One by one, and recorded."""
+    """An eager and a recorded learner."""
     plain = workers.make_learner(LocalCommunicator(), seed=0, **options)
     optimizer = options.pop("optimizer", {}) | {"cuda_graph": True}
     with workers.recording_without_a_gpu(optimizer.get("name", "adam")) as record:
@@ -49,7 +49,7 @@ def learners(**options):
     ],
     ids=str,
 )
-def test_recorded_updates_are_those_one_by_one(optimizer, distributed):
+def test_recorded_updates_equal_eager_ones(optimizer, distributed):
     plain, recorded, record = learners(optimizer=optimizer, distributed=distributed)
     before = recorded.online_parameters.values.clone()
     recorded.warm_up(workers.batches(1, 16)[0])
@@ -62,8 +62,8 @@ def test_recorded_updates_are_those_one_by_one(optimizer, distributed):
         assert recorded.updates == plain.updates
         assert recorded.learning_rate == plain.learning_rate
         norms.append(plain.statistics.grad_norm)
-    recorded.settle()
-    assert record.call_count == 2, "the passes, and the step"
+    recorded.synchronize()
+    assert record.call_count == 2, "passes and step"
     if optimizer.get("max_grad_norm"):
         clipped = np.diff(norms) > optimizer["max_grad_norm"]
         assert 5 < clipped.sum() < 55
@@ -89,7 +89,7 @@ def test_a_replays_share_divides_a_recorded_sum_too():
 
 @pytest.mark.parametrize("where", ["reward alone", "reward and observation"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("told_by", ["the next update", "settling", "saving"])
+@pytest.mark.parametrize("told_by", ["the next update", "synchronize", "saving"])
 def test_a_bad_number_takes_no_recorded_step(bad, where, told_by):
     """Huber's gradient of an infinite reward is finite, its loss is not."""
     _, learner, _ = learners()
@@ -107,7 +107,7 @@ def test_a_bad_number_takes_no_recorded_step(bad, where, told_by):
         learner.start(next_one)
     tell = {
         "the next update": learner.finish,
-        "settling": learner.settle,
+        "synchronize": learner.synchronize,
         "saving": learner.state_dict,
     }[told_by]
     with pytest.raises(NonFiniteError, match="on rank 0 at update 1 "):
@@ -116,20 +116,20 @@ def test_a_bad_number_takes_no_recorded_step(bad, where, told_by):
     assert learner.updates == 1
 
 
-def test_a_wish_to_stop_is_known_when_an_update_is_settled():
+def test_a_stop_request_is_known_after_synchronizing():
     _, learner, _ = learners()
-    learner._wants_stop = lambda: True
+    learner._stop_requested = lambda: True
     (batch,) = workers.batches(1, 8)
     learner.start(batch)
     learner.finish()
     assert not learner.stop_agreed
-    learner.settle()
+    learner.synchronize()
     assert learner.stop_agreed
 
 
 @pytest.mark.parametrize("distributed", DISTRIBUTED.values(), ids=DISTRIBUTED)
-def test_a_state_is_of_what_was_recorded_before_it(distributed):
-    """Saved between two updates and loaded by a learner that has recorded its own: the same."""
+def test_a_state_includes_the_last_recorded_update(distributed):
+    """It is saved between two updates and loaded by a learner with recordings of its own."""
     _, one, _ = learners(distributed=distributed)
     _, other, _ = learners(distributed=distributed)
     first, later = workers.batches(40, 16)[:20], workers.batches(40, 16)[20:]
@@ -149,7 +149,7 @@ def test_a_state_is_of_what_was_recorded_before_it(distributed):
 
 
 def test_warming_up_leaves_no_bad_number_behind():
-    """A torso of somebody's own may divide by the standard deviation of a batch of zeros."""
+    """A custom torso may divide by the standard deviation of a batch of zeros."""
     _, learner, _ = learners(distributed=DISTRIBUTED["parameters"])
     good = workers.batches(10, 8)
     blank = workers.batches(1, 8)[0]
@@ -173,8 +173,8 @@ def records(run_dir):
 
 
 @pytest.mark.parametrize("average", ["gradients", "delayed_gradients"])
-def test_a_recorded_run_tells_what_one_by_one_tells(recording, average, tmp_path):
-    """Every record, at its time, with all updates in it."""
+def test_a_recorded_run_writes_the_same_records(recording, average, tmp_path):
+    """Each record includes all updates so far."""
     told = {}
     for recorded in (False, True):
         config = workers.small_config().changed(
@@ -190,8 +190,8 @@ def test_a_recorded_run_tells_what_one_by_one_tells(recording, average, tmp_path
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-def test_a_bad_number_before_an_evaluation_is_told_before_it(recording, monkeypatch, tmp_path):
-    """Not behind it, when what was found good has been written down."""
+def test_a_bad_number_is_reported_before_the_next_evaluation(recording, monkeypatch, tmp_path):
+    """Otherwise the evaluation would be recorded first."""
     sample = ReplayBuffer.batches
 
     def spoilt(self, count, exponent):
@@ -213,8 +213,8 @@ def test_a_bad_number_before_an_evaluation_is_told_before_it(recording, monkeypa
     assert max(line["updates"] for line in records(run_dir)) == 56, "the iteration before"
 
 
-def test_a_late_policy_copies_what_layers_know_too():
-    """Spectral norms, which an image's convolutions are divided by."""
+def test_a_late_policy_copies_buffers_too():
+    """Such as spectral norms, by which convolutions are divided."""
     network = make_network(
         NetworkConfig(torso="impala", spectral_norm=True, hidden_sizes=(16,)),
         ObjectiveConfig(),
@@ -238,8 +238,8 @@ def test_a_late_policy_copies_what_layers_know_too():
         assert not np.allclose(policy.values(obs), before)
 
 
-def test_a_run_may_go_on_with_acting_by_an_older_network_and_without(tmp_path):
-    """From a checkpoint that has none, and from one that has."""
+def test_a_run_may_resume_with_and_without_overlap_acting(tmp_path):
+    """From a checkpoint without a late policy, and from one with it."""
     config = workers.small_config().changed({"env.overlap_updates": True, "total_env_steps": 400})
     run_dir = RunDirectory(tmp_path / "run")
     train(config, LocalCommunicator(), run_dir)

@@ -1,4 +1,4 @@
-"""A log that keeps every episode apart and knows nothing of rows: the ring's oracle."""
+"""A log of whole episodes, without rows: the ring's oracle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Transition(NamedTuple):
 
 
 class Episode:
-    """What one environment really saw: frames, actions, rewards, and how it ended."""
+    """An episode: its frames, actions, rewards and end."""
 
     def __init__(self, first: float) -> None:
         self.frames = [first]
@@ -62,7 +62,7 @@ class Episode:
 
 
 class World:
-    """Environments whose every frame is a number seen once, feeding a replay and a log."""
+    """Environments with a unique number for every frame, which fill a replay and a log."""
 
     def __init__(
         self,
@@ -149,14 +149,14 @@ class World:
         )
 
     def cut(self, env: int) -> None:
-        """The environment is lost: its episode ends where it is and another begins."""
+        """The environment broke: truncate its episode and start another."""
         episode = self.episodes[env][-1]
         if episode.actions:
             episode.ended = True
             self.episodes[env].append(Episode(self.fresh()))
         else:
             self.episodes[env][-1] = Episode(self.fresh())
-        self.replay.cut(np.array([env]), self.stacks()[[env]])
+        self.replay.truncate(np.array([env]), self.stacks()[[env]])
 
     def walk(self, steps: int, *, end_probability: float, seed: int = 0) -> None:
         """Random steps; environment i ends (i + 1) times as often as the first."""

@@ -1,13 +1,13 @@
 """Frames read by torch's operations, as on a GPU, against the host's compiled loop; and the memory
-that a GPU takes samples from.
+that a GPU copies samples from.
 """
 
 import numpy as np
 import pytest
 import torch
 
+from hvd_dqn.replay.batch_memory import BatchMemory
 from hvd_dqn.replay.frame_store import FrameStore
-from hvd_dqn.replay.samples import SampleMemory
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -42,25 +42,25 @@ def test_stretches_on_a_gpu_are_those_on_the_host(monkeypatch, size, count, befo
     assert torch.equal(as_on_a_gpu, on_host)
 
 
-def test_memory_is_written_again_when_a_gpu_has_taken_it():
-    class Taken:
-        """A GPU's event, by what is asked of it."""
+def test_memory_is_reused_only_after_a_gpu_has_copied_it():
+    class Copied:
+        """A CUDA event that lists its calls."""
 
         def __init__(self):
             self.asked = []
 
         def record(self):
-            """What was sent before is on its way."""
+            """Copies before this call are enqueued."""
             self.asked.append("record")
 
         def synchronize(self):
-            """That has come."""
+            """Those copies are done."""
             self.asked.append("synchronize")
 
-    taken, host = Taken(), torch.device("cpu")
+    copied, host = Copied(), torch.device("cpu")
     images = [torch.zeros(4, frames, 1, 6) for frames in (3, 3, 5)]
     numbers = torch.zeros(4, dtype=torch.int64), torch.zeros(3, 4)
-    memory = SampleMemory(*images, *numbers, device=host, taken=taken)
+    memory = BatchMemory(*images, *numbers, device=host, copied=copied)
     for count in (2, 4, 2):
         part = memory.first(count)
         part.wait()
@@ -68,4 +68,4 @@ def test_memory_is_written_again_when_a_gpu_has_taken_it():
         assert part.tensors(False).weight.tolist() == [count] * count
         assert part.tensors(True).obs.shape == (count, 3, 6)
         assert part._scalars.is_contiguous(), "what is not would go by way of pageable memory"
-    assert taken.asked == ["synchronize", "record", "record"] * 2 + ["synchronize"]
+    assert copied.asked == ["synchronize", "record", "record"] * 2 + ["synchronize"]

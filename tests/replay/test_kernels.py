@@ -1,4 +1,4 @@
-"""What the compiled loops refuse, before they have touched anything. What they compute is tested
+"""Arguments that the compiled loops reject before changing anything. What they compute is tested
 where it is used, against plain logs and arrays.
 """
 
@@ -61,14 +61,14 @@ def steps_of(slot, *, rows=5, length=None, count=None, powers=np.ones(2)):  # no
         (np.zeros(3, dtype=np.int32), np.ones(1), ValueError),
     ],
 )
-def test_leaves_that_are_not_there(index, value, error):
+def test_invalid_leaves_are_rejected(index, value, error):
     tree = np.zeros(8)
     with pytest.raises(error):
         kernels.set_leaves(tree, index, value)
     assert not tree.any()
 
 
-def test_nothing_can_be_found_in_a_tree_of_zeros():
+def test_trees_without_leaves_to_draw_are_rejected():
     with pytest.raises(ValueError, match="no binary tree"):
         kernels.draw_leaves(np.ones(6), np.zeros(1), slots(0), np.zeros(1))
     with pytest.raises(ValueError, match="no binary tree"):
@@ -106,27 +106,27 @@ def test_weights_and_values_of_priorities(exponent):
 @pytest.mark.parametrize("exponent", [0.0, 0.6])
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_a_priority_that_is_no_number(wrong, place, exponent):
+def test_a_priority_that_is_not_finite(wrong, place, exponent):
     priority = np.ones(3, dtype=np.float32)
     priority[place] = wrong
     assert np.isnan(kernels.value_priorities(priority, 0.0, exponent, np.empty(3)))
 
 
 @pytest.mark.parametrize("slot", [-1, 10])
-def test_slots_that_are_not_there(slot):
+def test_invalid_slots_are_rejected(slot):
     with pytest.raises(IndexError):
         windows_of(slots(0, slot))
     with pytest.raises(IndexError):
         steps_of(slots(0, slot))
 
 
-def test_cursors_that_are_in_no_ring():
+def test_invalid_cursors_are_rejected():
     for wrong in ({"cursor": (2, 5)}, {"cursor": (-1, 2)}, {"filled": (10**12, 2)}):
         with pytest.raises(IndexError):
             windows_of(slots(0, 1), **wrong)
 
 
-def test_arrays_that_do_not_fit():
+def test_arrays_of_other_sizes_are_rejected():
     for wrong in ({"rows": 4}, {"rows": 0}, {"cursor": (2,)}, {"count": 3}):
         with pytest.raises(ValueError, match="fit"):
             windows_of(slots(0, 1), **wrong)
@@ -202,7 +202,7 @@ def drawn(place, *, most=2, **changed):
         ),
     ],
 )
-def test_rows_that_are_not_filled(place, changed, error):
+def test_invalid_places_are_rejected(place, changed, error):
     with pytest.raises(error):
         drawn(place, **changed)
 
@@ -248,7 +248,7 @@ def test_every_valid_row_is_found_once_and_in_order(data, rows, num_envs):
         (slots(0, 1), slots(0, 0), 2, 9, ValueError),  # nine bytes are no two rows
     ],
 )
-def test_stretches_that_are_not_there(slot, steps, again, size, error):
+def test_invalid_stretches_are_rejected(slot, steps, again, size, error):
     out = np.zeros(size, dtype=np.uint8)
     frames = np.ones((2, 5 + 2, 3), dtype=np.uint8)
     with pytest.raises(error):
@@ -321,7 +321,7 @@ def test_large_batches_are_copied_whole(size, offset):
 def test_a_batch_of_nothing():
     tree = np.arange(8.0)
     kernels.set_leaves(tree, NO_SLOTS, np.zeros(0))
-    assert tree.tolist() == list(range(8)), "no sum is made anew"
+    assert tree.tolist() == list(range(8)), "no sum is recomputed"
     kernels.draw_leaves(np.ones(8), np.zeros(0), NO_SLOTS, np.zeros(0))
     windows_of(NO_SLOTS)
     steps_of(NO_SLOTS)
@@ -347,7 +347,7 @@ def test_a_batch_of_nothing():
         ({"truncated": np.zeros(3, dtype=np.bool_)}, ValueError),
     ],
 )
-def test_steps_of_no_such_ring(changed, error):
+def test_invalid_steps_are_rejected(changed, error):
     arrays = {
         "actions": np.zeros((2, 5), dtype=np.int32),
         "rewards": np.zeros((2, 5), dtype=np.float32),
@@ -378,7 +378,7 @@ def test_steps_of_no_such_ring(changed, error):
         (slots(0, 0), slots(0, 0), 4, ValueError),  # the frames are no whole number of fours
     ],
 )
-def test_frames_of_no_such_rows(column, row, unit, error):
+def test_invalid_rows_are_rejected(column, row, unit, error):
     frames = np.zeros((2, 5 + 2, 3), dtype=np.uint8)
     with pytest.raises(error):
         kernels.write_frames(frames, 5, 2, column, row, np.ones((2, 5), dtype=np.uint8), unit)

@@ -1,4 +1,4 @@
-"""Prioritised draws against Schaul et al., on one rank and over ranks of unlike replays."""
+"""Prioritised sampling compared with Schaul et al., on one rank and over ranks that differ."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def set_all_priorities(world: World, priority_of) -> dict[float, float]:
     return stored
 
 
-def test_frequencies_and_weights_are_the_papers():
+def test_frequencies_and_weights_match_the_paper():
     world = prioritized_world(batch_size=100)
     stored = set_all_priorities(world, lambda frame: frame % 7 / 3)
     assert set(stored) == set(world.valid())
@@ -48,7 +48,7 @@ def test_frequencies_and_weights_are_the_papers():
     found, counts = np.unique(np.concatenate(frames), return_counts=True)
     chances = np.array([stored[frame] / total for frame in found])
     rare = sum(p for frame, p in stored.items() if frame not in set(found.tolist())) / total
-    assert rare < 1e-3, "only what is hardly ever drawn may be missing"
+    assert rare < 1e-3, "only starts that are hardly ever drawn may be missing"
     expected = chances / chances.sum() * counts.sum()
     assert stats.chisquare(counts, expected).pvalue > 1e-4
 
@@ -86,7 +86,9 @@ def test_new_transitions_enter_with_the_highest_priority():
     stack=st.integers(1, 4),
     rows=st.integers(7, 15),
 )
-def test_what_can_be_drawn_is_what_is_valid_after_every_step(data, num_envs, n_step, stack, rows):
+def test_exactly_the_valid_starts_can_be_drawn_after_every_step(
+    data, num_envs, n_step, stack, rows
+):
     world = World(
         capacity=rows * num_envs, num_envs=num_envs, n_step=n_step, stack=stack, prioritized=True
     )
@@ -99,7 +101,7 @@ def test_what_can_be_drawn_is_what_is_valid_after_every_step(data, num_envs, n_s
         assert sorted(frames.tolist()) == sorted(world.valid())
 
 
-def test_priorities_that_are_no_numbers_change_nothing():
+def test_priorities_that_are_not_finite_change_nothing():
     world = prioritized_world()
     before = world.sampler._tree.leaves.copy()
     batch = world.replay.sample()
@@ -110,7 +112,7 @@ def test_priorities_that_are_no_numbers_change_nothing():
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
+def test_weighted_gradients_over_ranks_equal_those_of_one_replay(world_size):
     """Σ over ranks of mass · E[mean(weight · g)] / floor, times the least floor over the mass of
     all, is Σ over all transitions of P · w · g over the largest w: the expectation of one replay
     that holds them all, for batches in which the transition of the largest weight is.
@@ -119,7 +121,7 @@ def test_ranks_weighted_gradients_are_those_of_one_replay(world_size):
     worlds = [prioritized_world(seed=rank) for rank in range(world_size)]
     stored, expectations, shares = [], [], []
     for rank, world in enumerate(worlds):
-        # ranks of very unlike priorities
+        # ranks whose priorities differ widely
         mine = set_all_priorities(world, lambda f, rank=rank: (f % 11 + 1) * 10.0 ** (2 * rank))
         stored += [(frame + 1000 * rank, p) for frame, p in mine.items()]
         slots = np.flatnonzero(world.sampler._tree.leaves > 0)

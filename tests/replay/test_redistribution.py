@@ -1,4 +1,4 @@
-"""Replays of some ranks shared out over others, against the episodes' log."""
+"""Replays redistributed over other ranks, compared with the log of episodes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.replay.redistribution import OldEnvironment, Rows, share_out
+from hvd_dqn.replay.redistribution import RowData, SavedEnvironment, redistribute
 from tests.replay.log import GAMMA, World
 
 
-def old_environment(world: World, column: int) -> OldEnvironment:
+def old_environment(world: World, column: int) -> SavedEnvironment:
     ring = world.ring
     oldest, moved = int(ring.oldest[column]), int(ring.moved[column])
     numbers = np.arange(oldest, moved + 1) % ring.rows
@@ -20,11 +20,13 @@ def old_environment(world: World, column: int) -> OldEnvironment:
     leaves = world.sampler.state_dict()["priorities"].numpy().reshape(state["kinds"].shape)
     frames = np.concatenate(list(ring.frames(column, oldest, moved + 1)))
     values = (state["kinds"], state["actions"], state["rewards"], leaves)
-    return OldEnvironment(Rows(*(v[column, numbers] for v in values)), lambda a, b: frames[a:b])
+    return SavedEnvironment(
+        RowData(*(v[column, numbers] for v in values)), lambda a, b: frames[a:b]
+    )
 
 
-def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> list[World]:
-    """New worlds without a log, filled from the old ones."""
+def redistribute_over(old: list[World], ranks: int, num_envs: int, rows: int) -> list[World]:
+    """New worlds, filled from the old ones; their own logs are empty."""
     environments = [old_environment(w, column) for w in old for column in range(w.num_envs)]
     news = []
     for rank in range(ranks):
@@ -36,7 +38,7 @@ def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> li
             prioritized=True,
             first_frame=100_000,
         )
-        slots, priorities = share_out(
+        slots, priorities = redistribute(
             environments,
             new.ring,
             first=rank * num_envs,
@@ -44,23 +46,23 @@ def share_out_over(old: list[World], ranks: int, num_envs: int, rows: int) -> li
             frame_stack=new.stack,
         )
         new.replay.start(new.stacks())
-        new.replay.adopt(slots, priorities, 7.0)
+        new.replay.load_priorities(slots, priorities, 7.0)
         news.append(new)
     return news
 
 
 def starts(world: World) -> dict[float, float]:
-    """By newest frame, the priority of everything that can be drawn."""
+    """The priority of every valid start, by its newest frame."""
     slots = np.arange(world.ring.num_slots)
     slots = slots[world.ring.windows(slots)[0]]
     newest = world.newest_frames(slots).tolist()
     leaves = world.sampler.state_dict()["priorities"].numpy()
-    assert (leaves > 0).sum() == len(slots), "what can be drawn has a priority, and nothing else"
+    assert (leaves > 0).sum() == len(slots), "exactly the valid starts have a priority"
     return dict(zip(newest, leaves[slots].tolist(), strict=True))
 
 
 def expect_log(new: World, old: list[World]) -> None:
-    """Every sample is a transition of the log, of n steps or of fewer."""
+    """Assert that every sample is a transition of the log, of n steps or fewer."""
     batch = new.replay.sample()
     episodes = {
         frame: (episode, place)
@@ -95,7 +97,7 @@ def expect_log(new: World, old: list[World]) -> None:
     end_probability=st.sampled_from([0.0, 0.02, 0.2]),
     seed=st.integers(0, 99),
 )
-def test_no_transition_is_lost_where_there_is_room(
+def test_no_transition_is_lost_if_all_fit(
     ranks, num_envs, n_step, stack, steps, end_probability, seed
 ):
     old = [
@@ -116,30 +118,32 @@ def test_no_transition_is_lost_where_there_is_room(
         batch = world.replay.sample()
         world.replay.update_priorities(batch.slot, batch.reward.abs())
     before = {frame: leaf for world in old for frame, leaf in starts(world).items()}
-    news = share_out_over(old, ranks[1], num_envs[1], rows=100 + 80 * sum(w.num_envs for w in old))
+    news = redistribute_over(
+        old, ranks[1], num_envs[1], rows=100 + 80 * sum(w.num_envs for w in old)
+    )
     after = {frame: leaf for world in news for frame, leaf in starts(world).items()}
     assert after.keys() >= before.keys()
-    assert all(after[frame] == leaf for frame, leaf in before.items()), "priorities go along"
+    assert all(after[frame] == leaf for frame, leaf in before.items()), "priorities are kept"
     if n_step == 1:
         assert after.keys() == before.keys()
     assert {after[frame] for frame in after.keys() - before.keys()} <= {7.0}
-    assert sum(len(starts(world)) for world in news) == len(after), "none is there twice"
+    assert sum(len(starts(world)) for world in news) == len(after), "none is duplicated"
     for world in news:
         expect_log(world, old)
-    for world in news:  # and it goes on as any other, when all of that is gone
+    for world in news:  # and it works as any other once these rows are overwritten
         for _ in range(world.rows):
             world.step([None] * world.num_envs)
         assert world.replay.sample().discount.numpy() == pytest.approx(GAMMA**n_step)
 
 
-def test_where_not_all_fit_the_oldest_are_left_out():
+def test_if_not_all_fit_the_oldest_are_dropped():
     old = [
         World(capacity=200, num_envs=2, prioritized=True, first_frame=1 + 10_000 * r)
         for r in range(2)
     ]
     for world in old:
         world.walk(99, end_probability=0.0)
-    (new,) = share_out_over(old, 1, 2, rows=100)
+    (new,) = redistribute_over(old, 1, 2, rows=100)
     kept = starts(new)
     assert 180 <= len(kept) <= 200
     for world in old:
@@ -147,8 +151,8 @@ def test_where_not_all_fit_the_oldest_are_left_out():
         assert all(frame - world.num_envs in kept for frame in newest)
 
 
-def test_too_few_steps_for_so_many_ranks_are_refused():
+def test_too_few_steps_for_the_ranks_are_rejected():
     world = World(capacity=40, num_envs=1, prioritized=True)
     world.walk(10, end_probability=0.0)
     with pytest.raises(UserError, match="too few for 6 environments"):
-        share_out_over([world], 3, 2, rows=40)
+        redistribute_over([world], 3, 2, rows=40)

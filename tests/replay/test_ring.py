@@ -1,4 +1,4 @@
-"""What is drawn from the replay, against a log of episodes."""
+"""Samples of the replay, compared with a log of episodes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def expect_transitions(world: World, batch) -> set[float]:
     seen = set()
     for i in range(len(batch.action)):
         start = batch.obs[i, -1].item()
-        assert start in expected, "a start that the log does not allow"
+        assert start in expected, "an invalid start"
         transition = expected[start]
         assert batch.obs[i].tolist() == transition.obs
         assert batch.action[i].item() == transition.action
         assert batch.reward[i].item() == pytest.approx(transition.reward, rel=1e-5, abs=1e-6)
         assert batch.discount[i].item() == pytest.approx(transition.discount, rel=1e-6)
-        if transition.discount:  # else nothing is bootstrapped from what comes after
+        if transition.discount:  # otherwise next_obs is arbitrary
             assert batch.next_obs[i].tolist() == transition.next_obs
         assert batch.next_obs[i].isfinite().all()
         seen.add(start)
@@ -103,10 +103,10 @@ def test_a_truncated_episode_bootstraps_from_its_true_last_observation():
     assert last.any()
     assert set(batch.next_obs[last].flatten().tolist()) == {3.0}
     torch.testing.assert_close(batch.discount[last], torch.full((int(last.sum()),), GAMMA))
-    assert 3.0 not in batch.obs, "the step into the reset is no transition"
+    assert 3.0 not in batch.obs, "the step into the reset is not a transition"
 
 
-def test_a_lost_life_stops_the_bootstrap_and_not_the_stack():
+def test_a_lost_life_stops_the_bootstrap_but_not_the_stack():
     world = World(capacity=30, num_envs=1, n_step=2, stack=3)
     for end in [None, "life lost", None, None]:
         world.step([end])
@@ -120,7 +120,7 @@ def test_a_lost_life_stops_the_bootstrap_and_not_the_stack():
     assert by_start[3.0] == ([1.0, 2.0, 3.0], pytest.approx(GAMMA**2))
 
 
-def test_gamma_is_applied_once_an_n_step_window():
+def test_gamma_is_applied_once_per_n_step_window():
     world = World(capacity=30, num_envs=1, n_step=3)
     for _ in range(5):
         world.step([None])
@@ -128,7 +128,7 @@ def test_gamma_is_applied_once_an_n_step_window():
     torch.testing.assert_close(batch.discount, torch.full_like(batch.discount, GAMMA**3))
 
 
-def test_the_newest_transition_is_there_at_once():
+def test_the_newest_transition_can_be_sampled_at_once():
     world = World(capacity=30, num_envs=2)
     with pytest.raises(ValueError, match="no complete transition"):
         world.replay.sample()
@@ -137,7 +137,7 @@ def test_the_newest_transition_is_there_at_once():
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_a_restored_replay_goes_on_exactly(monkeypatch, prioritized):
+def test_a_restored_replay_continues_exactly(monkeypatch, prioritized):
     settings_ = {"capacity": 60, "num_envs": 3, "n_step": 3, "stack": 2}
     world = World(**settings_, prioritized=prioritized)
     world.walk(45, end_probability=0.05)
@@ -149,7 +149,7 @@ def test_a_restored_replay_goes_on_exactly(monkeypatch, prioritized):
     for column, (oldest, moved) in enumerate(zip(ring.oldest, ring.moved, strict=True)):
         frames = np.concatenate(list(ring.frames(column, oldest, moved + 1)))
         with monkeypatch.context() as as_on_a_gpu:
-            as_on_a_gpu.setattr(ring._frames, "most_in_a_stretch", 2)
+            as_on_a_gpu.setattr(ring._frames, "max_contiguous_rows", 2)
             pieces = list(ring.frames(column, oldest, moved + 1))
         assert max(len(piece) for piece in pieces) == 2
         assert np.array_equal(np.concatenate(pieces), frames)
@@ -189,7 +189,7 @@ def image_replay(capacity: int, stack: int, **options) -> ReplayBuffer:
     )
 
 
-def test_images_are_kept_as_bytes_and_only_once():
+def test_images_are_stored_once_as_bytes():
     replay = image_replay(1000, stack=2)
     frames = np.arange(24, dtype=np.uint8).reshape(2, 1, 3, 4)
     replay.start(np.concatenate((np.zeros_like(frames), frames), axis=1))
@@ -202,7 +202,7 @@ def test_images_are_kept_as_bytes_and_only_once():
     batch = replay.sample()
     assert batch.obs.dtype == torch.uint8
     assert batch.obs.shape == (8, 2, 3, 4)
-    assert not batch.obs[:, 0].any(), "before the first frame is nothing"
+    assert not batch.obs[:, 0].any(), "zeros before the first frame"
     assert torch.equal(batch.next_obs[:, 0], batch.obs[:, 1])
     assert torch.equal(batch.next_obs[:, 1], batch.obs[:, 1] + 24)
 
@@ -215,16 +215,14 @@ def test_a_million_atari_transitions_fit_in_seven_gigabytes():
     frames = small._frames._frames  # the state has all the rest
     held = frames.nbytes + sum(v.nbytes for v in small.state_dict().values())
     stated = Ring.bytes_needed(capacity=3200, frame_stack=4, n_step=3, **settings_)
-    assert held == stated + 32 * 8, "all but the cursors is counted"
+    assert held == stated + 32 * 8, "everything but the cursors is counted"
 
 
 @pytest.mark.parametrize(
     ("batch_size", "prioritized", "draws"),
     [(16, False, 1), (16, True, 5), (40_000, False, 5)],  # the last: more than a core's cache holds
 )
-def test_small_batches_that_do_not_depend_on_each_other_are_drawn_together(
-    batch_size, prioritized, draws
-):
+def test_independent_small_batches_are_sampled_together(batch_size, prioritized, draws):
     world = World(
         capacity=400, num_envs=2, n_step=2, batch_size=batch_size, prioritized=prioritized
     )

@@ -1,4 +1,4 @@
-"""The tree against an array that is summed and searched in the plain way."""
+"""The sum tree compared with an array that is summed and searched naively."""
 
 import bisect
 import itertools
@@ -32,7 +32,7 @@ def test_changes_and_draws_agree(data, size):
     index = st.integers(0, size - 1)
     for _ in range(data.draw(st.integers(1, 5))):
         places = data.draw(st.lists(index, min_size=1, max_size=30))
-        # eighths are exact in binary: every sum of them is, in whatever order
+        # sums of eighths are exact in any order
         values = data.draw(
             st.lists(
                 st.integers(0, 64).map(lambda v: v / 8), min_size=len(places), max_size=len(places)
@@ -59,7 +59,7 @@ def test_a_million_changes_leave_no_drift():
     assert tree.total == 0.0
 
 
-def test_zero_leaves_are_not_found():
+def test_leaves_of_zero_are_never_drawn():
     tree = SumTree(100_000)
     some = np.arange(0, 100_000, 7)
     tree.set(some, np.random.default_rng(0).random(len(some)) + 1e-3)

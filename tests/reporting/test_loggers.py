@@ -1,5 +1,5 @@
-"""What TensorBoard, Weights & Biases and MLflow hold of a run, read back from their own files, and
-that a run that goes on is one run there.
+"""What TensorBoard, Weights & Biases and MLflow store of a run, read back from their own files: a
+resumed run stays one run there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 def go(path, loggers, *, looks=None, **more):
-    """Begin a run, or go on; stopped after so many looks at whether it should."""
+    """Start or resume a run; stop it after `looks` checks for a request to stop."""
     options = {name.replace("__", "."): value for name, value in more.items()}
     config = small_config().changed(SETTINGS | {"logging.loggers": loggers} | options)
     stop = StopRequest()
@@ -66,7 +66,7 @@ def records(run_dir):
 
 
 def of(name, run_dir):
-    """Env steps and values of a metric in `metrics.jsonl`."""
+    """Return env steps and values of a metric in `metrics.jsonl`."""
     return [(r["env_steps"], r[name]) for r in records(run_dir) if r.get(name) is not None]
 
 
@@ -112,7 +112,7 @@ def test_tensorboard(tmp_path):
     assert b"optimizer.learning_rate" in settings.plugin_data.content
 
 
-def test_what_a_killed_start_had_written_is_left_out_of_tensorboard(tmp_path):
+def test_tensorboard_ignores_records_after_the_checkpoint_of_a_killed_start(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from hvd_dqn.reporting.loggers import LoggedRun, open_loggers
@@ -165,14 +165,14 @@ def offline(monkeypatch):
     return pytest.importorskip("wandb")
 
 
-def test_weights_and_biases_is_one_run(tmp_path, offline):
+def test_weights_and_biases_has_one_run(tmp_path, offline):
     options = {"logging__histograms": True, "logging__video": True}
     run_dir = go(tmp_path / "run", ("wandb",), looks=70, **options)
     go(tmp_path / "run", ("wandb",), **options)
     files = sorted((run_dir.path / "wandb").glob("offline-run-*/*.wandb"))
     files.sort(key=lambda path: path.stat().st_mtime_ns)
     assert {path.name for path in files} == {f"run-{run_id(run_dir)}.wandb"}, "one id"
-    assert len(files) == 2, "one file a start"
+    assert len(files) == 2, "one file per start"
     rows = [row for path in files for row in wandb_history(path)]
     assert all(row["_step"] == row["env_steps"] for row in rows)
     for name in ("loss/td_huber", "evaluation/return_mean", "closing/return_mean"):
@@ -191,7 +191,7 @@ def test_weights_and_biases_is_one_run(tmp_path, offline):
     assert run.run_group.endswith("CartPole-v1")
     ends = [r for path in files for r in wandb_records(path)]
     kinds = [r.WhichOneof("record_type") for r in ends]
-    assert kinds.count("preempting") == 1, "the first start may go on"
+    assert kinds.count("preempting") == 1, "the first start may be resumed"
     assert [r.exit.exit_code for r in ends if r.WhichOneof("record_type") == "exit"] == [1, 0]
 
 
@@ -205,12 +205,12 @@ def tracked(monkeypatch, tmp_path):
     return mlflow.MlflowClient()
 
 
-def test_mlflow_is_one_run(tmp_path, tracked):
+def test_mlflow_has_one_run(tmp_path, tracked):
     run_dir = go(tmp_path / "run", ("mlflow",), looks=70, logging__video=True)
     experiment = tracked.get_experiment_by_name("hvd_dqn").experiment_id
     (run,) = tracked.search_runs([experiment])
     assert run.info.status == "KILLED"
-    # a start that was killed after its checkpoint had already sent this
+    # sent by a start that was killed after its checkpoint
     tracked.log_metric(run.info.run_id, "exploration/epsilon", 0.5, step=450)
     go(tmp_path / "run", ("mlflow",), logging__video=True)
     (run,) = tracked.search_runs([experiment])
@@ -226,7 +226,7 @@ def test_mlflow_is_one_run(tmp_path, tracked):
     assert videos == {f"videos/{step}.gif" for step in (200, 400, 600)}
 
 
-def test_an_experiment_that_another_job_has_just_made_is_taken(tmp_path, tracked, monkeypatch):
+def test_an_experiment_that_another_job_just_created_is_used(tmp_path, tracked, monkeypatch):
     import mlflow
 
     theirs = tracked.create_experiment("hvd_dqn")
@@ -254,7 +254,7 @@ class Lines:
         if env_steps > 200:
             raise SystemExit("the pen\\nis empty")
         self.file.write(f"{env_steps} {len(metrics)}\\n")
-        self.database.execute("select 1")  # of the thread that made it
+        self.database.execute("select 1")  # works only on the thread that opened it
     def histograms(self, env_steps, values):
         pass
     def video(self, env_steps, path):
@@ -268,7 +268,7 @@ class Refuses:
 """
 
 
-def test_a_logger_of_ones_own_and_what_it_raises(tmp_path, monkeypatch, capsys):
+def test_a_logger_from_outside_the_package_and_its_errors(tmp_path, monkeypatch, capsys):
     (tmp_path / "own_lines.py").write_text(OWN)
     (tmp_path / "own_broken.py").write_text("raise RuntimeError('not today')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -278,20 +278,20 @@ def test_a_logger_of_ones_own_and_what_it_raises(tmp_path, monkeypatch, capsys):
     assert lines[0] == f"begin {run_id(run_dir)} run 0 {small_config().seed}"
     assert [int(line.split()[0]) for line in lines[1:-1]] == [40, 80, 120, 160, 200, 200]
     said = [line for line in capsys.readouterr().err.splitlines() if "own_lines" in line]
-    assert said == ["hvd-dqn: nothing more for own_lines:Lines: SystemExit: the pen is empty"]
+    assert said == ["hvd-dqn: no more records for own_lines:Lines: SystemExit: the pen is empty"]
     assert lines[-1] == "stopped", "it was closed"
-    assert of("closing/return_mean", run_dir), "the run went on"
-    with pytest.raises(UserError, match=r"own_lines:Refuses cannot begin: .* nobody answers"):
+    assert of("closing/return_mean", run_dir), "the run continued"
+    with pytest.raises(UserError, match=r"own_lines:Refuses cannot be opened: .* nobody answers"):
         go(tmp_path / "other", ("own_lines:Refuses",))
     for name, said in (
-        ("own_lines:Lime", "the module has no 'Lime'"),
+        ("own_lines:Lime", "module 'own_lines' has no class 'Lime'"),
         ("own_broken:A", "cannot be imported: RuntimeError: not today"),
     ):
         with pytest.raises(UserError, match=said):
             go(tmp_path / "other", (name,))
 
 
-def test_a_run_goes_on_without_a_logger_that_cannot_begin_again(tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_continues_without_a_logger_that_fails_to_open(tmp_path, monkeypatch, capsys):
     (tmp_path / "own_moody.py").write_text(
         "from own_lines import *\nimport os\n"
         "class Moody(Lines):\n    def __init__(self, run):\n"
@@ -302,12 +302,12 @@ def test_a_run_goes_on_without_a_logger_that_cannot_begin_again(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     run_dir = go(tmp_path / "run", ("own_moody:Moody",), looks=70)
     go(tmp_path / "run", ("own_moody:Moody",))
-    assert "going on without own_moody:Moody: ConnectionError: the" in capsys.readouterr().err
+    assert "continuing without own_moody:Moody: ConnectionError: the" in capsys.readouterr().err
     assert of("closing/return_mean", run_dir)
 
 
 class Shy(gym.Env):
-    """Says that it can be drawn."""
+    """Declares a render mode, and fails to render."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
     observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
@@ -327,7 +327,7 @@ class Shy(gym.Env):
 
 
 class Unseen(Shy):
-    """Does not say so."""
+    """Declares no render mode."""
 
     metadata: ClassVar = {"render_modes": []}
 
@@ -336,7 +336,7 @@ gym.register("Shy-v0", Shy, max_episode_steps=20)
 gym.register("Unseen-v0", Unseen, max_episode_steps=20)
 
 
-def test_what_breaks_in_drawing_costs_the_picture_alone(tmp_path, capsys):
+def test_an_error_while_rendering_costs_only_the_video(tmp_path, capsys):
     run_dir = go(tmp_path / "run", (), logging__video=True, env__id="Shy-v0")
     assert of("closing/return_mean", run_dir)
     said = [line for line in capsys.readouterr().out.splitlines() if "videos" in line]
@@ -349,7 +349,7 @@ def test_what_breaks_in_drawing_costs_the_picture_alone(tmp_path, capsys):
 
 
 class Slow:
-    """A logger that waits for a sign."""
+    """A logger that waits for an event."""
 
     def __init__(self):
         self.go, self.told = threading.Event(), []
@@ -365,9 +365,9 @@ class Slow:
         self.told.append(outcome)
 
 
-def test_a_slow_logger_holds_up_nobody(monkeypatch, capsys):
-    monkeypatch.setattr(opening, "_SECONDS_TO_END", {"finished": 0.2, "stopped": 0.2})
-    monkeypatch.setattr(opening, "_MOST_WAITING", 8)
+def test_a_slow_logger_delays_only_other_loggers(monkeypatch, capsys):
+    monkeypatch.setattr(opening, "_CLOSE_SECONDS", {"finished": 0.2, "stopped": 0.2})
+    monkeypatch.setattr(opening, "_MAX_PENDING", 8)
     slow, quick = Slow(), Slow()
     quick.go.set()
     loggers = Loggers({"slow": lambda: slow, "quick": lambda: quick})
@@ -376,21 +376,45 @@ def test_a_slow_logger_holds_up_nobody(monkeypatch, capsys):
         loggers.scalars(step, {"closing/return_mean": 1.0})
     loggers.close()
     assert time.monotonic() - began < 5
-    assert quick.told == [0, 1, 2, 3, 4, "finished"]
-    assert slow.told == []
-    assert "nothing more for slow: it has not ended after 0 s" in capsys.readouterr().err
+    assert slow.told == quick.told == []
+    assert "slow is not closed after 0 s" in capsys.readouterr().err
     slow.go.set()
+    loggers._thread.join(30)
+    assert slow.told == quick.told == [0, 1, 2, 3, 4, "finished"]
     stuck = Slow()
     loggers = Loggers({"stuck": lambda: stuck})
     for step in range(20):
         loggers.scalars(step, {})
-    assert "nothing more for stuck: 8 records wait for it" in capsys.readouterr().err
-    loggers.close()
+    assert capsys.readouterr().err.count("stuck is 8 records behind") == 1
     stuck.go.set()
+    loggers.close()
+    assert len(stuck.told) in (9, 10), "eight that waited, one under way, and the outcome"
 
 
-def test_behind_a_slow_logger_what_takes_memory_is_left_out(monkeypatch):
-    monkeypatch.setattr(opening, "_MOST_WAITING_FOR_MORE", 3)
+def test_a_logger_has_a_time_limit_to_open(monkeypatch, capsys):
+    monkeypatch.setattr(opening, "_OPEN_SECONDS", 0.2)
+    monkeypatch.setattr(opening, "_CLOSE_SECONDS", {"finished": 30, "stopped": 0.2})
+    may_open, slow, quick = threading.Event(), Slow(), Slow()
+    slow.go.set()
+    quick.go.set()
+
+    def late():
+        may_open.wait(30)
+        return slow
+
+    with pytest.raises(UserError, match="late cannot be opened: TimeoutError: not open after 0 s"):
+        Loggers({"late": late})
+    loggers = Loggers({"late": late, "quick": lambda: quick}, required=False)
+    assert "continuing without late: TimeoutError" in capsys.readouterr().err
+    loggers.scalars(10, {"closing/return_mean": 1.0})
+    may_open.set()
+    loggers.close()
+    assert quick.told == [10, "finished"]
+    assert slow.told[-2:] == [10, "finished"], "it gets all records once it is open"
+
+
+def test_arrays_are_dropped_if_a_logger_is_behind(monkeypatch):
+    monkeypatch.setattr(opening, "_MAX_PENDING_ARRAYS", 3)
     slow = Slow()
     loggers = Loggers({"slow": lambda: slow})
     for step in range(1, 11):
@@ -416,8 +440,8 @@ class Hears:
 """
 
 
-def test_gradients_are_those_of_this_start(tmp_path, monkeypatch):
-    """A run that goes on with an evaluation that a stop had left has made none yet."""
+def test_gradient_histograms_are_those_of_this_start(tmp_path, monkeypatch):
+    """A run resumed with an evaluation that a stop left undone has no gradients yet."""
     (tmp_path / "own_hears.py").write_text(HEARS)
     monkeypatch.syspath_prepend(tmp_path)
     config = small_config().changed(
@@ -438,10 +462,10 @@ def test_gradients_are_those_of_this_start(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("mlflow", "mlflow")])
-def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, name, module):
+def test_a_missing_package_is_reported_with_its_extra(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"hvd_dqn.reporting.loggers.{name}", raising=False)
-    with pytest.raises(UserError, match=rf"pip install 'hvd_dqn\[{name}\]', or leave it out"):
+    with pytest.raises(UserError, match=rf"pip install 'hvd_dqn\[{name}\]', or run without"):
         go(tmp_path / "run", (name,))
     assert not (tmp_path / "run").exists(), "nothing was written"
 
@@ -453,7 +477,7 @@ def test_names_are_checked():
 
 
 @pytest.mark.multirank
-def test_two_ranks_are_one_run(tmp_path, offline):
+def test_two_ranks_log_one_run(tmp_path, offline):
     done = hvd_dqn(
         *("train", "cartpole", "--run-dir", str(tmp_path / "run"), "--total_env_steps=1200"),
         *("--learning_starts_env_steps=600", "--logging.loggers", "wandb", "tensorboard"),
@@ -467,12 +491,12 @@ def test_two_ranks_are_one_run(tmp_path, offline):
 
 
 @pytest.mark.multirank
-def test_what_the_roots_film_takes_is_no_ranks_waiting(tmp_path):
+def test_filming_on_the_root_is_not_counted_as_waiting(tmp_path):
     settings = SETTINGS | {
         "env.id": "tests.envs.toy:ToyPainted-v0",
         "env.num_envs": 2,
         "evaluation.max_episode_steps": 1000,
-        "checkpoint.period_env_steps": 10_000,  # ranks meet for it, too
+        "checkpoint.period_env_steps": 10_000,  # it would synchronise ranks too
         "logging.video": True,
         "logging.loggers": (),
     }
@@ -482,7 +506,7 @@ def test_what_the_roots_film_takes_is_no_ranks_waiting(tmp_path):
     assert done.code == 0, done.output
     run_dir = RunDirectory(tmp_path / "run")
     assert len(list(run_dir.videos.iterdir())) == 3
-    # 4 s of film, and periods that take less than a tenth of that
+    # filming takes 4 s, a period less than a tenth of that
     filmed = [waited for step, waited in of("rank/waiting/1", run_dir) if step in (240, 440)]
     assert len(filmed) == 2
     assert max(filmed) < 0.7

@@ -8,7 +8,7 @@ from hvd_dqn.common.structs import Episode, Progress
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import LearnerStatistics
 from hvd_dqn.reporting.loggers import Loggers
-from hvd_dqn.reporting.metrics import Meter, ReplayFacts, episode_metrics
+from hvd_dqn.reporting.metrics import Meter, ReplayStatistics, episode_metrics
 from hvd_dqn.reporting.sinks import FileSink
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
@@ -16,7 +16,7 @@ from tests.distributed.workers import small_config
 
 
 class TwoRanks(LocalCommunicator):
-    """The other rank's part of every gather is given."""
+    """Gathers a given value from the other rank."""
 
     world_size = 2
 
@@ -46,7 +46,7 @@ def test_episode_metrics_are_over_all_ranks():
         statistics,
         epsilon=0.0,
         learning_rate=0.1,
-        replay=ReplayFacts(100, 10.0, 8, 2),
+        replay=ReplayStatistics(100, 10.0, 8, 2),
     )
     assert metrics["replay/transitions"] == 400
     assert metrics["replay/ratio"] == 4 * 16 / 100
@@ -63,8 +63,8 @@ def test_episode_metrics_are_over_all_ranks():
     assert metrics["q/taken_mean"] == 10.0
     assert metrics["exploration/epsilon"] == 0.0
     assert metrics["speed/env_steps_per_second"] > 0
-    assert metrics["time/averaging"] == 0.5, "the mean of both ranks' shares"
-    assert metrics["distributed/transfer_share"] == 0, "one of them did not wait"
+    assert metrics["time/averaging"] == 0.5, "the mean over both ranks"
+    assert metrics["distributed/transfer_share"] == 0, "one rank did not wait"
     assert metrics["distributed/hidden_share"] == 0.25
     assert metrics["time/envs"] == 0
 
@@ -77,19 +77,19 @@ def test_every_second_of_a_period_is_in_one_of_its_stages(tmp_path):
     shares = [
         {stage: line[f"time/{stage}"] for stage in STAGES} for line in lines if "time/envs" in line
     ]
-    for share in shares[2:]:  # the first have the evaluation's start, and no updates
+    for share in shares[2:]:  # the first periods include the evaluation's start, and no updates
         assert sum(share.values()) == pytest.approx(1)
         assert all(share[stage] > 0 for stage in STAGES)
         assert share["gradients"] > share["acting"], "many updates, few steps"
 
 
-def test_a_period_without_episode_or_update_says_nothing_of_them():
+def test_a_period_without_episodes_or_updates_omits_their_metrics():
     metrics = Meter(LocalCommunicator(), StageClock(), loss_name="loss/td_huber").record(
         Progress(),
         LearnerStatistics(),
         epsilon=1.0,
         learning_rate=0.1,
-        replay=ReplayFacts(0, float("nan"), 8, 2),
+        replay=ReplayStatistics(0, float("nan"), 8, 2),
     )
     assert not [name for name in metrics if name.startswith(("episode/", "loss/", "q/"))]
 
@@ -108,7 +108,7 @@ def test_a_record_is_a_line(tmp_path):
     }
 
 
-def test_what_is_not_a_number_is_null(tmp_path):
+def test_nan_and_infinity_are_null(tmp_path):
     sink = FileSink(tmp_path, Loggers({}))
     sink.write(Progress(), 0.0, {"a": float("nan"), "b": float("inf"), "c": 1.0})
     sink.close()

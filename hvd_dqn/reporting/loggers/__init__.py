@@ -1,5 +1,5 @@
-"""Where a run is followed besides its own files: TensorBoard, Weights & Biases, MLflow, or a class
-of one's own. Only the root has loggers.
+"""Loggers send records to TensorBoard, Weights & Biases, MLflow or a class of your own, besides the
+files of the run. Only the root has loggers.
 """
 
 from hvd_dqn.reporting.loggers.logger import LoggedRun, Logger, Outcome

@@ -1,4 +1,4 @@
-"""What a logger is given and what it must take: the whole of the interface."""
+"""The interface of a logger."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 Outcome = Literal["finished", "stopped"]
-"""`stopped` is a run that may go on: asked to stop, or failed."""
+"""`stopped`: the run was asked to stop, or failed; it may be resumed."""
 
 
 class LoggedRun(NamedTuple):
-    """The run that a logger follows.
+    """The run that a logger records.
 
-    id: the same whenever the run goes on, and no other run's; name: its directory's; config: every
-    setting by its name, `section.field`; env_steps: where it goes on from, 0 at its beginning.
+    id: unique to the run and the same after every resume; name: the run directory's name; config:
+    every option by its name, `section.field`; env_steps: the env steps that the run is resumed
+    from, 0 for a new run.
     """
 
     id: str
@@ -27,31 +28,38 @@ class LoggedRun(NamedTuple):
 
     @property
     def group(self) -> str:
-        """What its seeds have in common."""
+        """A name for all runs that share preset and environment, such as the seeds of a study."""
         return f"{self.config['preset']} {self.config['env.id']}"
 
 
 class Logger(Protocol):
-    """Made with the `LoggedRun` at every start of it, on the root, and called in order, all on a
-    thread of its own; the x-axis is env steps.
+    """Sends the records of a run to a tracker. A logger is a class in a file of its own.
 
-    A run that goes on from a checkpoint gives the same values at the same env steps again. What a
-    logger raises when it is made ends a run before it begins; of one that goes on, and later, it
-    ends only the logger, with a line.
+    A class of your own needs no registration: `--logging.loggers module:Class`, with `module` on
+    Python's path. A logger in this package has one more line, its name and `module:Class` in
+    `config.running.LOGGERS`.
+
+    The root calls the class with the `LoggedRun` whenever a run starts or is resumed, then the
+    methods in order, all on one thread that loggers share. The x-axis is env steps. After a resume,
+    records since the last checkpoint are sent again, with the same values at the same env steps.
+
+    An error raised by the constructor ends a new run before it starts, as does a constructor that
+    takes more than two minutes. Any later error, and any error in a resumed run, costs only the
+    logger: a line on stderr names it, `close("stopped")` is called, and training continues.
     """
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Take a record; a number may be no number (NaN)."""
+        """Log a record: numbers by metric name, NaN and infinity included."""
         ...
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """Take arrays of any shape, by name."""
+        """Log the distributions of arrays of any shape, by name (with `--logging.histograms`)."""
         ...
 
     def video(self, env_steps: int, path: Path) -> None:
-        """Take an episode of the policy: a GIF."""
+        """Log an episode of the greedy policy, a GIF (with `--logging.video`)."""
         ...
 
     def close(self, outcome: Outcome) -> None:
-        """Write out what is held back."""
+        """Flush and close, within 60 s, or 10 s if the run did not finish."""
         ...

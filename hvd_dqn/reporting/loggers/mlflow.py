@@ -1,6 +1,7 @@
-"""MLflow: one run there, found again by its tag whenever the run goes on here.
+"""MLflow: one MLflow run per run, found by its tag `hvd_dqn.run_id` after a resume.
 
-Of its own variables these hold: MLFLOW_TRACKING_URI and what belongs to it, MLFLOW_EXPERIMENT_NAME.
+Reads MLflow's own environment variables: MLFLOW_TRACKING_URI and those that belong to it, and
+MLFLOW_EXPERIMENT_NAME (default: hvd_dqn).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _STATUS: dict[Outcome, str] = {"finished": "FINISHED", "stopped": "KILLED"}
 
 
 class MLflow:
-    """The loggers' thread waits for its server, where there is one."""
+    """Sends every record at once; the loggers' thread waits for the server."""
 
     def __init__(self, run: LoggedRun) -> None:
         self._client = MlflowClient()
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "hvd_dqn"))
         found = self._client.search_runs([experiment], f"tags.`{_TAG}` = '{run.id}'")
-        self._goes_on = bool(found)
+        self._is_resumed = bool(found)
         if found:
             self._id = found[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
@@ -43,7 +44,7 @@ class MLflow:
         self._newest: dict[str, int] = {}
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Metrics that it does not have of these env steps yet."""
+        """Log the finite metrics that the run does not have yet at these env steps."""
         now = int(1000 * time.time())
         new = [
             Metric(name, value, now, env_steps)
@@ -53,14 +54,14 @@ class MLflow:
         self._client.log_batch(self._id, metrics=new)
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """It has none."""
+        """Log nothing: MLflow has no histograms."""
 
     def video(self, env_steps: int, path: Path) -> None:
-        """An artifact."""
+        """Log the video as an artifact."""
         self._client.log_artifact(self._id, str(path), "videos")
 
     def close(self, outcome: Outcome) -> None:
-        """Send what is left."""
+        """Set the status: FINISHED, or KILLED if the run may be resumed."""
         self._client.set_terminated(self._id, _STATUS[outcome])
 
     def _experiment(self, name: str) -> str:
@@ -73,11 +74,13 @@ class MLflow:
             made = self._client.get_experiment_by_name(name)
             if made is None:
                 raise
-            return made.experiment_id  # another job made it at the same time
+            return made.experiment_id  # another job created it at the same time
 
     def _newest_of(self, name: str) -> int:
-        """The env steps of a metric's last value of the starts before; asked once a metric."""
-        if not self._goes_on:
+        """Env steps of a metric's last value before this start, −1 if it has none. Asks the server
+        once per metric.
+        """
+        if not self._is_resumed:
             return -1
         if name not in self._newest:
             history = self._client.get_metric_history(self._id, name)

@@ -1,4 +1,4 @@
-"""TensorBoard: `tensorboard/` in the run directory."""
+"""TensorBoard: event files in `tensorboard/` of the run directory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _COMPARED = ("evaluation/return_mean", "closing/return_mean")
 
 
 class TensorBoard:
-    """Events of every start of a run in one directory: what a start had written after the
-    checkpoint that the next one goes on from is left out.
+    """Writes all starts of a run to one directory; TensorBoard ignores what an earlier start logged
+    after the checkpoint that this start resumes from.
     """
 
     def __init__(self, run: LoggedRun) -> None:
@@ -36,17 +36,17 @@ class TensorBoard:
             self._events.add_summary(summary)
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Curves."""
+        """Log a curve per metric."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, env_steps)
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """Distributions."""
+        """Log a distribution per array."""
         for name, array in values.items():
             self._writer.add_histogram(name, array, env_steps)
 
     def video(self, env_steps: int, path: Path) -> None:
-        """An image that moves."""
+        """Log the GIF as an animated image."""
         with Image.open(path) as picture:
             width, height = picture.size
         image = Summary.Image(

@@ -1,7 +1,7 @@
-"""Weights & Biases: one run there, whenever the run goes on here.
+"""Weights & Biases: one W&B run per run, also after a resume.
 
-Of its own variables these hold: WANDB_PROJECT, WANDB_ENTITY, WANDB_NAME, WANDB_RUN_GROUP, and
-WANDB_MODE=offline where nodes have no network (`wandb sync` sends it later).
+Reads WANDB_PROJECT, WANDB_ENTITY, WANDB_NAME, WANDB_RUN_GROUP and WANDB_MODE. If nodes have no
+network, set WANDB_MODE=offline and send the run later with `wandb sync`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from hvd_dqn.reporting.loggers.logger import LoggedRun, Outcome
 
 
 class WeightsAndBiases:
-    """Its service keeps files in `wandb/` of the run directory and sends them in a process of its
-    own.
-    """
+    """Writes to `wandb/` in the run directory; a process of wandb's own uploads it."""
 
     def __init__(self, run: LoggedRun) -> None:
         self._run = wandb.init(
@@ -37,14 +35,14 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric="env_steps")
 
     def scalars(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """A row; the service leaves out one before the last it has, which a run that goes on from a
-        checkpoint repeats.
+        """Log a row of finite metrics. W&B ignores a row of an earlier step than its last, so
+        records repeated after a resume do no harm.
         """
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._run.log({"env_steps": env_steps, **finite}, step=env_steps)
 
     def histograms(self, env_steps: int, values: Mapping[str, np.ndarray]) -> None:
-        """64 bins each."""
+        """Log each array as a histogram of 64 bins."""
         every = {
             name: wandb.Histogram(np_histogram=np.histogram(array, bins=64))
             for name, array in values.items()
@@ -52,12 +50,12 @@ class WeightsAndBiases:
         self._run.log({"env_steps": env_steps, **every}, step=env_steps)
 
     def video(self, env_steps: int, path: Path) -> None:
-        """As it is."""
+        """Log the GIF as it is."""
         episode = wandb.Video(str(path), format="gif")
         self._run.log({"env_steps": env_steps, "video/episode": episode}, step=env_steps)
 
     def close(self, outcome: Outcome) -> None:
-        """Send what is left; a run that may go on is marked as preempted."""
+        """Upload the rest; mark a run that may be resumed as preempted."""
         if outcome == "stopped":
             self._run.mark_preempting()
         self._run.finish(exit_code=int(outcome == "stopped"))
