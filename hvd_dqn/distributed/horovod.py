@@ -13,9 +13,6 @@ from hvd_dqn.distributed.mpi import MpiCommunicator
 if TYPE_CHECKING:
     from torch import Tensor
 
-OVERLAPPED = "overlapped."
-"""With this in its name a sum is made while the learner computes: see `tools.horovod_naps`."""
-
 _REMEDY = "build it with hvd-dqn build-horovod, or choose --distributed.backend mpi"
 
 
@@ -50,10 +47,9 @@ class HorovodCommunicator(MpiCommunicator):
         self._settle()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
-        sent_as = OVERLAPPED + name if overlap else name
-        self._handle = self._hvd.allreduce_async_(host, name=sent_as, op=self._hvd.Sum)
+        self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
         if overlap or self.spare_core:
-            self._hvd.poll(self._handle)  # wakes its thread: see `tools.horovod_thread`
+            self._hvd.poll(self._handle)  # wakes Horovod's thread: patches/06-idle-cycle-time.patch
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
