@@ -45,7 +45,7 @@ class HorovodCommunicator(MpiCommunicator):
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
         self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
@@ -76,7 +76,7 @@ class HorovodCommunicator(MpiCommunicator):
 
     def close(self) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         self._comm.Barrier()
         self._hvd.shutdown()
         super().close()

@@ -42,7 +42,7 @@ class MpiCommunicator:
         self._staging: dict[str, Tensor] = {}
         self._node_sums: dict[int, NodeSum | None] = {}
         self._world_sum: WorldSum | None = None
-        self._under_way: NodeSum | WorldSum | None = None
+        self._running: NodeSum | WorldSum | None = None
         self._summed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -52,20 +52,20 @@ class MpiCommunicator:
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         host = self._stage(tensor, name)
         values = host.numpy().reshape(-1)
         if self.world_size > 1:
-            self._under_way = self._node_sum(values.size) or self._by_messages()
-            self._under_way.start(values, overlap=overlap)
+            self._running = self._get_node_sum(values.size) or self._get_world_sum()
+            self._running.start(values, overlap=overlap)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        if self._under_way is not None:
-            self._under_way.finish()
-            self._under_way = None  # frees its memory after `close`
+        if self._running is not None:
+            self._running.finish()
+            self._running = None  # a reference would keep its memory after `close`
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
@@ -93,7 +93,7 @@ class MpiCommunicator:
 
     def close(self) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         self._comm.Barrier()
         self._node_sums.clear()
         if self._world_sum is not None:
@@ -101,12 +101,12 @@ class MpiCommunicator:
         self._node.Free()
         self._comm.Free()
 
-    def _settle(self) -> None:
+    def _finish_abandoned(self) -> None:
         """Wait for a sum that was started and abandoned; its memory must not be freed before."""
         if self._summed is not None:
             self.finish_sum()
 
-    def _node_sum(self, size: int) -> NodeSum | None:
+    def _get_node_sum(self, size: int) -> NodeSum | None:
         """Return what sums `size` numbers through shared memory. Returns None if the ranks are on
         several nodes or cannot share memory. The first call for a size is collective.
         """
@@ -115,7 +115,7 @@ class MpiCommunicator:
             self._node_sums[size] = make_node_sum(self._node, size) if together else None
         return self._node_sums[size]
 
-    def _by_messages(self) -> WorldSum:
+    def _get_world_sum(self) -> WorldSum:
         """Return what sums over ranks on any nodes. The first call is collective."""
         if self._world_sum is None:
             self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)

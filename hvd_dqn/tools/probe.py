@@ -1,7 +1,5 @@
 """A test launch of two ranks that sum a tensor, for `doctor` and `build-horovod`.
 
-Each rank runs:
-
 horovodrun -np 2 python -m hvd_dqn.tools.probe
 """
 
