@@ -18,7 +18,7 @@ ARG RUN_BASE=debian:bookworm-slim
 FROM ${BUILD_BASE} AS build
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-    ca-certificates g++ make python3-dev python3-venv \
+    ca-certificates g++ make patch python3-dev python3-venv \
  && python3 -m venv /opt/hvd_dqn
 ENV PATH=/opt/hvd_dqn/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build

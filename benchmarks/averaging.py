@@ -68,7 +68,7 @@ WORK: dict[str, tuple[str, dict[str, Any]]] = {
 class ByMessages(MpiCommunicator):
     """The `mpi` backend as it is between nodes."""
 
-    def _node_sum(self, size: int) -> None:
+    def _get_node_sum(self, size: int) -> None:
         return None
 
 

@@ -12,15 +12,17 @@ from hvd_dqn.tools.horovod.build import build_horovod
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Build and install Horovod against this torch and this MPI; one that is there and works is
-    kept.
+    """Build Horovod for the installed torch and MPI, and install it.
+
+    An installed Horovod that works is kept, unless hvd-dqn built it from other patches, options or
+    versions.
     """
 
     force: bool = False
-    """Build it anew, whatever is there or in the cache."""
+    """Rebuild Horovod even if one is installed or cached."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Build."""
+    """Run the command."""
     build_horovod(force=parse(BuildOptions, arguments, program="hvd-dqn build-horovod").force)
     return EXIT_OK

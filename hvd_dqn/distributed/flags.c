@@ -1,5 +1,5 @@
-/* Numbers in memory that processes share: one writes, all may wait. NumPy orders no memory between
- * processors. What the functions do is said in flags.pyi. */
+/* Flags in memory that processes share: one process sets a flag, the others wait for it. NumPy gives
+ * no memory order between processors. flags.pyi documents the functions. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -7,32 +7,33 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Numbers from one flag to the next: a cache line, so that a writer disturbs no reader of others. */
+/* int64 numbers from one flag to the next: a cache line, so that writing a flag does not slow down
+ * readers of the others. */
 enum { STRIDE = 8 };
 
-/* Looks at a flag before the core is offered to others, and offers before the waiting sleeps: about
- * 50 microseconds, and some milliseconds. */
-enum { LOOKS = 2000, OFFERS = 8000 };
+/* Polls before waiting yields the core (about 50 microseconds), and yields before it sleeps between
+ * polls (some milliseconds). */
+enum { POLLS = 2000, YIELDS = 8000 };
 
 static void relax(int tried) {
-  if (tried < LOOKS) {
+  if (tried < POLLS) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
-  } else if (tried < LOOKS + OFFERS) {
+  } else if (tried < POLLS + YIELDS) {
     sched_yield();
   } else {
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
   }
 }
 
-/* How many flags `view` holds, or -1 with an error set. */
+/* The number of flags in `view`, or -1 with an exception set. */
 static Py_ssize_t flags_in(const Py_buffer *view) {
   const Py_ssize_t size = STRIDE * sizeof(int64_t);
   if (view->len > 0 && view->len % size == 0) return view->len / size;
-  PyErr_SetString(PyExc_ValueError, "this is no array of flags");
+  PyErr_SetString(PyExc_ValueError, "not an array of flags");
   return -1;
 }
 
@@ -43,7 +44,7 @@ static PyObject *raise_flag(PyObject *self, PyObject *args) {
   if (!PyArg_ParseTuple(args, "w*nL", &view, &which, &value)) return NULL;
   const Py_ssize_t count = flags_in(&view);
   if (count >= 0 && (which < 0 || which >= count))
-    PyErr_SetString(PyExc_IndexError, "no such flag");
+    PyErr_SetString(PyExc_IndexError, "flag index out of range");
   else if (count >= 0)
     __atomic_store_n((int64_t *)view.buf + which * STRIDE, value, __ATOMIC_RELEASE);
   PyBuffer_Release(&view);
@@ -61,7 +62,7 @@ static PyObject *wait_for_flags(PyObject *self, PyObject *args) {
     if (__atomic_load_n((int64_t *)view.buf + which * STRIDE, __ATOMIC_ACQUIRE) >= value)
       which++;
     else
-      relax(tried < LOOKS + OFFERS ? tried++ : tried);
+      relax(tried < POLLS + YIELDS ? tried++ : tried);
   Py_END_ALLOW_THREADS
   PyBuffer_Release(&view);
   if (PyErr_Occurred()) return NULL;

@@ -1,16 +1,17 @@
-"""Numbers in shared memory for which processes wait, compiled.
+"""Flags in shared memory on which processes wait (compiled).
 
-Flags are int64 [N, 8], C-contiguous: the first number of each row counts, the others fill its cache
-line. `ValueError` where they are no whole number of such lines, `IndexError` where there is no such
-flag.
+`flags` is int64 [N, 8], C-contiguous. The first number of a row is the flag; the others pad it to a
+cache line. The functions raise `ValueError` if `flags` does not consist of whole cache lines.
 """
 
 import numpy as np
 
 def raise_flag(flags: np.ndarray, which: int, value: int) -> None:
-    """Give one flag a value, which is seen after all that this thread wrote before."""
+    """Set flag `which` to `value`. A process that sees the value also sees everything that this
+    thread wrote before. Raises `IndexError` if `which` is out of range.
+    """
 
 def wait_for_flags(flags: np.ndarray, value: int) -> None:
-    """Return when all flags are at `value` or above; what their writers wrote before is seen then.
-    Busy at first; after some milliseconds it sleeps between looks.
+    """Wait until all flags are at least `value`. Everything that their writers wrote before is then
+    visible. Polls at first; after some milliseconds it sleeps between polls.
     """

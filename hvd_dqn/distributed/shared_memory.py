@@ -1,7 +1,7 @@
-"""Sums over ranks of one node, through memory that they share.
+"""Sums over the ranks of one node through shared memory.
 
-An MPI library carries a tensor from one process to another in fragments, each of them copied twice
-and acknowledged. Here each rank writes its tensor where the others read it.
+An MPI library moves a tensor between processes in fragments, each of which is copied twice and
+acknowledged. Here each rank writes its tensor to memory that the others read.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ from hvd_dqn.distributed.flags import raise_flag, wait_for_flags
 
 _LINE = 8
 """int64 numbers in a cache line."""
-
-
 _READ_BY_EACH = 2**20
-"""Bytes of others' tensors that each of more than two ranks reads at most: its caches hold them."""
+"""The most bytes of others' tensors that a rank reads for a `WholeSum` of more than two ranks: they
+fit its caches."""
 
 
 class NodeSum(Protocol):
-    """Sums of float32 [size] over the ranks of a node, with the same bits on all of them."""
+    """Sums float32 arrays [size] over the ranks of a node, with the same bits on all ranks."""
 
     def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
-        """Show this rank's values [size] to the others; they must not be touched until `finish`.
-        All else is done there, whatever `overlap` says.
+        """Show this rank's `values` [size] to the others; they must not be touched until `finish`,
+        which does the rest. `overlap` has no effect.
         """
         ...
 
     def finish(self) -> None:
-        """Wait for the others, and replace the values by the sum of all."""
+        """Wait for the other ranks and replace the values by the sum over all ranks."""
         ...
 
 
 def make_node_sum(comm: Any, size: int) -> NodeSum | None:
-    """Over the ranks of `comm`, an mpi4py communicator within one node; None on all of them where
-    the system does not let them share memory. Collective.
+    """Make a sum over the ranks of `comm`, an mpi4py communicator within one node. Returns None on
+    all ranks if the system does not let them share memory. Collective.
     """
     rank, ranks = comm.Get_rank(), comm.Get_size()
     kind = WholeSum if ranks == 2 or 4 * size * (ranks - 1) <= _READ_BY_EACH else PartedSum
@@ -51,11 +50,11 @@ def make_node_sum(comm: Any, size: int) -> NodeSum | None:
 
 
 class WholeSum:
-    """Each rank adds up all tensors.
+    """Each rank adds up the tensors of all ranks.
 
-    It waits only for ranks that have not begun: where it finishes a sum late, for nobody who is not
-    as late. Each rank has two places for its tensors, in turn: before it writes to one again it has
-    waited until all had begun the sum between, and so had read it.
+    `finish` waits only for ranks that have not called `start`. Each rank alternates between two
+    buffers. Before it writes to a buffer again, all ranks have started the sum in between, so they
+    have read that buffer.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
@@ -66,7 +65,7 @@ class WholeSum:
 
     @staticmethod
     def bytes_needed(ranks: int, size: int) -> int:
-        """Of shared memory, zeros."""
+        """Return the size of the shared memory, which must contain zeros."""
         return 8 * _LINE * ranks + 2 * 4 * ranks * size
 
     def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
@@ -86,12 +85,11 @@ class WholeSum:
 
 
 class PartedSum:
-    """Reduce-scatter and all-gather: each rank adds up one part of all tensors and the others copy
-    it.
+    """Reduce-scatter and all-gather: each rank adds up one part of all tensors, and the others copy
+    the result.
 
-    A rank shows the others' parts of its tensor, and they have read them when it has waited for
-    their sums; it writes its own part's sum, and they have read that when it has waited for their
-    next tensors. So the same memory serves every sum.
+    One buffer per rank serves all sums. When a rank has waited for the others' results, they have
+    read its tensor. When it has waited for their next tensors, they have read its result.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, ranks: int, size: int) -> None:
@@ -106,7 +104,7 @@ class PartedSum:
 
     @staticmethod
     def bytes_needed(ranks: int, size: int) -> int:
-        """Of shared memory, zeros."""
+        """Return the size of the shared memory, which must contain zeros."""
         return 8 * _LINE * ranks + 4 * ranks * size
 
     def start(self, values: NDArray[np.float32], *, overlap: bool = False) -> None:
@@ -139,9 +137,11 @@ def _flags_and_tensors(
 
 
 def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
-    """Zeros that all ranks of `comm` see, or None on all of them. The memory has no name, so that
-    nothing is left behind however the ranks end, and is not taken from what a container allows
-    /dev/shm; each page comes to lie near the rank that first writes to it.
+    """Make memory of zeros that all ranks of `comm` see, or return None on all ranks.
+
+    The memory has no name, so nothing is left behind however the ranks end. It does not count
+    towards a container's limit on /dev/shm. Each page is allocated near the rank that first writes
+    to it.
     """
     opened: list[int] = []
     memory = None
@@ -161,21 +161,23 @@ def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
 
 
 def _new_file(length: int, opened: list[int]) -> tuple[int, int, int, int]:
-    """The process that has it, its number there, its device and its number on that; zeros where it
-    is not to be had.
+    """Create a file in memory and append its descriptor to `opened`. Returns the process id, the
+    descriptor, the device and the inode; zeros if it cannot be created.
     """
     try:
         file = os.memfd_create("hvd_dqn")
         opened.append(file)
         os.ftruncate(file, length)
-    except (AttributeError, OSError):  # another system than Linux, or a limit
+    except (AttributeError, OSError):  # not Linux, or a limit is reached
         return 0, 0, 0, 0
     return os.getpid(), file, *_identity(os.fstat(file))
 
 
 def _map_file(place: NDArray[np.int64], length: int, opened: list[int]) -> mmap.mmap | None:
-    """None where the other process cannot be looked into, or is none of ours: containers of one
-    node may count processes anew, and a stranger's files are better not opened.
+    """Map the file that `_new_file` described as `place`, through /proc.
+
+    Returns None if the process is not visible from here, or if the file is another one: containers
+    number their processes separately, so the process id may belong to a stranger.
     """
     process, number, *identity = place.tolist()
     path = f"/proc/{process}/fd/{number}"

@@ -1,4 +1,4 @@
-"""What one rank of a launch sees; run by `doctor` and `build-horovod` under the real launcher.
+"""A test launch of two ranks that sum a tensor, for `doctor` and `build-horovod`.
 
 horovodrun -np 2 python -m hvd_dqn.tools.probe
 """
@@ -26,7 +26,7 @@ _TIMEOUT_SECONDS = 120
 
 
 class ProbeResult(NamedTuple):
-    """Two ranks met and summed: what they saw, alike on both."""
+    """What two ranks that summed a tensor reported; the same on both."""
 
     mpi_library: str
     libmpi: list[str]
@@ -35,7 +35,7 @@ class ProbeResult(NamedTuple):
 
 
 def probe_two_ranks() -> ProbeResult:
-    """Launch two ranks by horovodrun and sum a tensor. `UserError` says what went wrong."""
+    """Launch two ranks with horovodrun and sum a tensor. Raises `UserError` if that fails."""
     command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
     with environment_of_a_launch(command) as environment:
         code, output = _run(command, environment)
@@ -56,7 +56,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, s
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
-            cwd=Path(__file__).parents[2],  # where -m finds this package and no other
+            cwd=Path(__file__).parents[2],  # so that -m finds this package
             start_new_session=True,
         )
     except OSError as error:
@@ -73,7 +73,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, s
 
 
 def _reason(output: str) -> str:
-    """What a rank said of it, or else Python, or else the launcher."""
+    """The reason for a failure: a rank's own message, else a Python error, else the last line."""
     lines = [line for line in output.splitlines() if line.strip(" -")]
     for sign in (_PROBLEM, "Error"):
         for line in lines:
@@ -113,7 +113,9 @@ def _report() -> dict[str, object]:
 
 
 def mpi_library_version() -> str:
-    """mpi4py's MPI and its version, without starting it: a login node may not allow that."""
+    """Return the name and version of mpi4py's MPI. Does not start MPI, which a login node may not
+    allow. Raises `UserError` if mpi4py does not load.
+    """
     try:
         import mpi4py
 
@@ -126,7 +128,7 @@ def mpi_library_version() -> str:
 
 
 def loaded_mpi_libraries() -> list[str]:
-    """The files of every libmpi that this process has loaded; more than one is a fault."""
+    """Return the files of all libmpi that this process has loaded; more than one is an error."""
     try:
         maps = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Sums by MPI's messages, as they go between nodes."""
+"""Sums with MPI's messages, as they are used between nodes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PR_GET_TIMERSLACK = 30
 
 
 def rank() -> None:
-    """Sums, each with another collective of the same ranks before it is waited for."""
+    """Make sums, each with another collective of the same ranks between `start` and `finish`."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    # Hosts may differ in their cores, and all sums must come all the same.
+    # Hosts may differ in their number of cores; sums must work nevertheless.
     world_sum = WorldSum(comm, MPI, spare_core=comm.rank == 2)
     several_threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
     seen = []
@@ -30,7 +30,7 @@ def rank() -> None:
         values = np.full(size, comm.rank + 1.0, dtype=np.float32)
         world_sum.start(values, overlap=overlap)
         everyone = comm.allgather(comm.rank)
-        if several_threads and overlap:  # it comes without anybody asking for it
+        if several_threads and overlap:  # it completes without `finish`
             wait_until(lambda values=values: values[-1] == 6.0, "the sum", 30)
         else:
             time.sleep(0.2)
@@ -39,8 +39,8 @@ def rank() -> None:
         assert everyone == [0, 1, 2]
         assert values.min() == values.max() == 6.0
     used = waits_for_a_late_rank(comm, world_sum)
-    slack = None
-    if world_sum._thread is not None:  # of what it sleeps in nanoseconds
+    slack = None  # timer slack of the thread in ns
+    if world_sum._thread is not None:
         ask = ctypes.CDLL(None).prctl
         slack = world_sum._thread.submit(ask, PR_GET_TIMERSLACK, 0, 0, 0, 0).result()
     world_sum.close()
@@ -49,7 +49,7 @@ def rank() -> None:
 
 
 def waits_for_a_late_rank(comm: Any, world_sum: WorldSum) -> float:
-    """Of a core, what a hidden sum takes from a rank while the last one has not begun it."""
+    """Return the share of a core that a hidden sum takes while the last rank has not started it."""
     values = np.ones(1000, dtype=np.float32)
     comm.Barrier()
     if comm.rank == 2:
@@ -64,54 +64,54 @@ def waits_for_a_late_rank(comm: Any, world_sum: WorldSum) -> float:
 
 
 @pytest.mark.parametrize("level", ["multiple", "serialized"])
-def test_a_sum_goes_on_while_ranks_compute_where_mpi_has_threads(level):
+def test_a_sum_progresses_during_computation_if_mpi_supports_threads(level):
     finished = launch(["-m", __name__], ranks=3, MPI4PY_RC_THREAD_LEVEL=level)
     assert finished.code == 0, finished.output
     (line,) = finished.lines("seen")
     threads, early, used, slack = json.loads(line.partition("seen")[2])
     assert threads == (level == "multiple")
     assert (early[0] and early[1]) or not threads
-    assert not early[2], "who waits makes it"
+    assert not early[2], "the waiting thread computes it"
     print("used", used)
-    assert used < 0.5, "the core is the learner's"
-    assert slack == (1 if threads else None), "it wakes on time"
+    assert used < 0.5, "polling leaves the core to the learner"
+    assert slack == (1 if threads else None), "naps end on time"
 
 
 class Scripted:
-    """A communicator, its module and its sums, which are done at the third look."""
+    """A communicator, its module and its requests, which are done at every third poll."""
 
     THREAD_MULTIPLE, IN_PLACE = 3, None
 
     def __init__(self):
-        self.waits = self.looks = 0
+        self.waits = self.polls = 0
         self.Query_thread = lambda: self.THREAD_MULTIPLE
         self.Dup = lambda: self
         self.Iallreduce = lambda place, values: self
-        self.Test = self.look
+        self.Test = self.poll
         self.Wait = self.wait
 
-    def look(self):
-        self.looks += 1
-        return self.looks % 3 == 0
+    def poll(self):
+        self.polls += 1
+        return self.polls % 3 == 0
 
     def wait(self):
         self.waits += 1
 
 
-def test_looks_are_as_seldom_as_nobody_waits():
+def test_polls_are_rarer_if_nobody_waits():
     peer = Scripted()
     world_sum = WorldSum(peer, peer, spare_core=False)
     values, naps = np.ones(1, dtype=np.float32), [LONGEST_NAP]
 
     def one_sum():
-        world_sum._sum_asleep(values)
+        world_sum._sum_polling(values)
         naps.append(world_sum._nap)
 
     one_sum()
     world_sum._is_waited_for.set()
     for waited in range(1, 5):
         one_sum()
-        peer.looks = 0
+        peer.polls = 0
         assert peer.waits == waited
     world_sum._is_waited_for.clear()
     one_sum()
@@ -120,7 +120,7 @@ def test_looks_are_as_seldom_as_nobody_waits():
 
 
 def alone() -> None:
-    """Whether a rank that has all cores of this machine takes one of them for its sums."""
+    """Check that a rank that has all cores of this machine uses one of them for its sums."""
     from hvd_dqn.distributed.connect import connect
     from hvd_dqn.distributed.launcher import cpu_quota, usable_cores
 
@@ -130,7 +130,7 @@ def alone() -> None:
     print("seen")
 
 
-def test_a_rank_with_several_cores_has_one_for_its_sums():
+def test_a_rank_with_several_cores_uses_one_for_its_sums():
     done = launch(["-c", f"from {__name__} import alone; alone()"], ranks=1, launcher="mpirun")
     assert done.code == 0, done.output
     assert done.lines("seen")

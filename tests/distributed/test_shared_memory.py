@@ -1,4 +1,4 @@
-"""Sums through shared memory, on threads that share it as processes do."""
+"""Sums through shared memory, tested with threads in place of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SUMS = 200
 
 
 def run_on_all_ranks(work, arguments):
-    """What `work` gives for each of them, at the same time; threads that hang are left behind."""
+    """Return `work(argument)` for each argument, run at the same time in threads; None for a thread
+    that hangs.
+    """
     results = {}
 
     def put(number, argument):
@@ -41,7 +43,7 @@ def test_all_ranks_have_the_same_sums(kind, ranks, size):
     memory = mmap.mmap(-1, kind.bytes_needed(ranks, size))
 
     def work(rank):
-        """Every sum of one rank, which is now behind the others and now before them."""
+        """All sums of one rank, which is sometimes behind the others and sometimes ahead."""
         clock = random.Random(rank)
         node_sum = kind(memory, rank, ranks, size)
         sums = given[:, rank].copy()
@@ -57,17 +59,17 @@ def test_all_ranks_have_the_same_sums(kind, ranks, size):
     np.testing.assert_allclose(results[0], given.sum(axis=1, dtype=np.float64), atol=1e-5)
 
 
-def test_a_rank_that_finishes_late_waits_for_nobody_who_has_begun():
+def test_finish_waits_only_for_ranks_that_have_not_started():
     memory = mmap.mmap(-1, WholeSum.bytes_needed(2, 3))
     first, second, again, last = (np.full(3, n, dtype=np.float32) for n in (1, 2, 8, 9))
 
     def work(_):
-        """Both ranks, by one thread: whoever waited for the other would wait forever."""
+        """Both ranks in one thread: a rank that waited for the other would wait forever."""
         ahead, behind = (WholeSum(memory, rank, 2, 3) for rank in range(2))
         ahead.start(first)
         behind.start(second)
         ahead.finish()
-        ahead.start(again)  # the other has not read the first
+        ahead.start(again)  # the other rank has not read the first tensor
         behind.finish()
         behind.start(last)
         behind.finish()
@@ -79,17 +81,17 @@ def test_a_rank_that_finishes_late_waits_for_nobody_who_has_begun():
     assert again.tolist() == last.tolist() == [17, 17, 17]
 
 
-def test_a_rank_that_waits_long_leaves_its_core():
+def test_a_long_wait_leaves_the_core():
     flags = np.zeros((2, 8), dtype=np.int64)
 
     def wait():
-        """Processor time of the waiting."""
+        """Return the processor time of waiting."""
         began = time.thread_time()
         wait_for_flags(flags, 3)
         return time.thread_time() - began
 
     def lead():
-        """Raise one flag at once and the other late."""
+        """Set one flag at once and the other late."""
         raise_flag(flags, 0, 7)
         time.sleep(1.0)
         raise_flag(flags, 1, 3)
@@ -100,10 +102,10 @@ def test_a_rank_that_waits_long_leaves_its_core():
     assert time.monotonic() - began > 1.0
 
 
-def test_what_holds_no_such_flags_is_refused():
-    with pytest.raises(IndexError, match="no such flag"):
+def test_invalid_flags_are_rejected():
+    with pytest.raises(IndexError, match="out of range"):
         raise_flag(np.zeros((2, 8), dtype=np.int64), 2, 1)
-    with pytest.raises(ValueError, match="no array of flags"):
+    with pytest.raises(ValueError, match="not an array of flags"):
         raise_flag(np.zeros(7, dtype=np.int64), 0, 1)
-    with pytest.raises(ValueError, match="no array of flags"):
+    with pytest.raises(ValueError, match="not an array of flags"):
         wait_for_flags(np.zeros(0, dtype=np.int64), 1)

@@ -1,1 +1,1 @@
-"""Building Horovod against this torch and this MPI, with our changes."""
+"""Build Horovod against the installed torch and MPI, with our patches."""
