@@ -21,6 +21,7 @@ from hvd_dqn.checkpoint.manifest import (
 )
 from hvd_dqn.checkpoint.segments import Stretch, still_needed
 from hvd_dqn.checkpoint.store import CHUNK, DamageError, FileRecord, Store
+from hvd_dqn.common.errors import one_line
 from hvd_dqn.common.state import SplitState, pack, snapshot
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed import Communicator
@@ -132,13 +133,13 @@ class Saver:
         try:
             mine = job.written.result()
         except (OSError, DamageError) as error:
-            problem = _told(error)
+            problem = one_line(error)
         files = self._agree(job, problem, mine)
         if self._comm.is_root:
             try:
                 self._publish(job, files[0][0], [RankFiles(*rank) for _, rank in files])
             except (OSError, DamageError) as error:
-                problem = _told(error)
+                problem = one_line(error)
         self._agree(job, problem, None)
         self._segments = mine[1].segments
         self.newest = job.env_steps
@@ -200,10 +201,6 @@ class Saver:
         """What cannot be removed stays: it is in nobody's way."""
         with contextlib.suppress(OSError, DamageError):
             self._store.remove(name)
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _env_steps(segment: str) -> int:

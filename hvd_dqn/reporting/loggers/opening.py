@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.reporting.loggers.logger import LoggedRun, Logger, Outcome
 
 _KNOWN = {
@@ -133,11 +133,11 @@ class _LoggerThread:
             try:
                 call(logger)
             except BaseException as error:  # a curve is not worth a run
-                self.leave_out(_in_one_line(error))
+                self.leave_out(typed_line(error))
         try:
             logger.close("stopped" if self._is_left_out else self._outcome)
         except BaseException as error:
-            self.leave_out(_in_one_line(error))
+            self.leave_out(typed_line(error))
 
 
 def open_loggers(names: Sequence[str], run: LoggedRun) -> Loggers:
@@ -149,10 +149,10 @@ def open_loggers(names: Sequence[str], run: LoggedRun) -> Loggers:
         if run.env_steps == 0:
             loggers.close()
             raise UserError(
-                f"logging.loggers: {name} cannot begin: {_in_one_line(error)}",
+                f"logging.loggers: {name} cannot begin: {typed_line(error)}",
                 "mend that, or leave it out",
             ) from error
-        told = f"hvd-dqn: going on without {name}: {_in_one_line(error)}"
+        told = f"hvd-dqn: going on without {name}: {typed_line(error)}"
         print(told, file=sys.stderr, flush=True)
     return loggers
 
@@ -174,12 +174,8 @@ def _class_of(name: str) -> Callable[[LoggedRun], Logger]:
             f"{told} needs the module {error.name!r}, which is not here", f"{extra}leave it out"
         ) from error
     except Exception as error:  # another's code may raise anything
-        raise UserError(f"{told} cannot be imported: {_in_one_line(error)}") from error
+        raise UserError(f"{told} cannot be imported: {typed_line(error)}") from error
     if not hasattr(module, kind):
         raise UserError(f"{told}: the module has no {kind!r}")
     made: Callable[[LoggedRun], Logger] = getattr(module, kind)
     return made
-
-
-def _in_one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
