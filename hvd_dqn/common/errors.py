@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -40,6 +43,15 @@ class LostContactError(Exception):
 
 class RunError(Exception):
     """The run failed on every rank at the same update; the message names the first cause."""
+
+
+def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """Return the remedy for an unknown name: the closest choice, or `otherwise`, or all choices."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return otherwise or f"choose one of {', '.join(choices)}"
 
 
 def one_line(error: BaseException | str) -> str:

@@ -91,9 +91,8 @@ def make_vector_env(
             raise error
         left -= 1
         print(
-            f"hvd-dqn: an environment on {hostname()} broke ({type(error).__name__}: "
-            f"{one_line(error)}); all {num_envs} of its rank are made anew, {left} more times at "
-            "most",
+            f"hvd-dqn: an environment on {hostname()} broke ({typed_line(error)}); all {num_envs} "
+            f"of its rank are made anew, {left} more times at most",
             file=sys.stderr,
             flush=True,
         )

@@ -280,7 +280,7 @@ def test_the_doctor_of_all_ranks(slurm, tmp_path):
     }
     said = (tmp_path / "out").read_text()
     assert "/tmp/own is not the same on node2" in said
-    assert "hvd-dqn: not well: directory" in said
+    assert "hvd-dqn: checks failed: directory" in said
 
 
 def test_scaling_over_two_nodes(slurm, tmp_path):

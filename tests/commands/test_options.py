@@ -66,7 +66,7 @@ def test_odd_values_survive_their_file(tmp_path):
         (["cartpole", "--optimizer.learning_rate"], ["learning-rate"]),
         (
             ["cartpole", "--optimizer.learning_rate", "-1"],
-            ["optimizer.learning_rate = -1.0", "greater than 0"],
+            ["optimizer.learning-rate = -1.0", "greater than 0"],
         ),
         (["cartpole", "--device", "tpu"], ["'tpu'", "cuda"]),
         (["cartpole", "--objective.double", "perhaps"], ["perhaps", "True"]),
