@@ -60,7 +60,7 @@ def test_odd_values_survive_their_file(tmp_path):
         (["cartpole", "extra"], ["extra"]),
         (
             ["cartpole", "--optimizer.learning_rat", "1"],
-            ["learning_rat", "perhaps --optimizer.learning-rate"],
+            ["learning_rat", "did you mean --optimizer.learning-rate?"],
         ),
         (["cartpole", "--optimizer.learning_rate", "fast"], ["learning-rate", "'fast'"]),
         (["cartpole", "--optimizer.learning_rate"], ["learning-rate"]),

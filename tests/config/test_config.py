@@ -1,6 +1,5 @@
-"""Validation at birth, with the fix in the message; and no field that nobody reads."""
+"""Settings are validated when they are made, with the fix in the message, and all are read."""
 
-import ast
 import dataclasses
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hvd_dqn.config import (
     OptimizerConfig,
     ReplayConfig,
 )
+from tests.config.field_reads import field_reads
 
 
 @pytest.mark.parametrize(
@@ -142,25 +142,55 @@ def test_sections_are_frozen():
         Config().seed = 3
 
 
-def test_every_field_is_read_by_some_module():
-    """By `config.section.field`, or by a section passed on under its own name or as `config`, and
-    kept as `_config`.
-    """
+def unread_fields(config):
+    """Return the settings, as section.field, that no module reads."""
     package = Path(hvd_dqn.__file__).parent
-    sources = [p.read_text() for p in package.rglob("*.py") if "presets" not in p.parts]
-    reads = set()
-    for node in (node for text in sources for node in ast.walk(ast.parse(text))):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            owner = node.value
-            owners = {getattr(owner, "attr", None), getattr(owner, "id", None)}
-            reads |= {(name, node.attr) for name in owners if name}
+    reads = field_reads(p.read_text() for p in package.rglob("*.py") if "presets" not in p.parts)
     unread = []
-    for name in Config().flat():
+    for name in config.flat():
         section, _, field = name.rpartition(".")
-        # a section's own methods read `self.field`; a function given one section calls it config
-        if not {(owner, field) for owner in (section, "config", "_config", "self", "env")} & reads:
+        owner = getattr(config, section) if section else config
+        if (type(owner).__name__, field) not in reads:
             unread.append(name)
-    assert unread == []
+    return unread
+
+
+def test_every_field_is_read_by_some_module():
+    assert unread_fields(Config()) == []
+
+
+def test_a_field_that_nobody_reads_is_found():
+    """Even if other objects, such as paths and specs, have attributes of that name."""
+    fields = [("spare", int, 0), ("name", str, ""), ("path", str, "")]
+    larger = dataclasses.make_dataclass(
+        "EnvConfig", fields, bases=(EnvConfig,), frozen=True, kw_only=True
+    )
+    assert unread_fields(Config(env=larger())) == ["env.spare", "env.name", "env.path"]
+
+
+def test_reads_are_resolved_by_annotations():
+    source = """
+class EnvConfig:
+    checked: int
+    def __post_init__(self): assert self.checked
+    def own(self): return self.in_method
+class Config:
+    env: EnvConfig
+class Simulator:
+    def __init__(self, config: "EnvConfig | None", other):
+        self.config, self.spare = config, other.spare
+class Player(Simulator):
+    def step(self): return self.config.in_subclass + self.spare
+def load() -> Config: ...
+def run(config: Config, spare, other):
+    env = load().env
+    return config.env.in_chain, env.in_local, getattr(env, "by_name"), other.spare
+def rebound(env: EnvConfig, other):
+    env = other
+    return env.spare
+"""
+    reads = {field for owner, field in field_reads([source]) if owner == "EnvConfig"}
+    assert reads == {"in_method", "in_subclass", "in_chain", "in_local", "by_name"}
 
 
 @pytest.mark.parametrize(
