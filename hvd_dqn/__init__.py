@@ -1,4 +1,4 @@
-"""Distributed Deep Q-Network training on MPI clusters, with Horovod."""
+"""Distributed deep Q-network training on MPI clusters, with Horovod."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers is imported when it is asked for: `hvd-dqn --help` needs no torch."""
+    """Import public names on first use, so that `hvd-dqn --help` does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'hvd_dqn' has no attribute {name!r}")
     from importlib import import_module

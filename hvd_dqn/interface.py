@@ -1,4 +1,4 @@
-"""Training from Python: a script under any launcher, or a notebook.
+"""Training from Python: in a script, under any launcher, or in a notebook.
 
 import hvd_dqn
 run = hvd_dqn.train("cartpole", {"seed": 1}, callbacks=[print])
@@ -8,7 +8,6 @@ run.policy().act(obs)
 from __future__ import annotations
 
 import atexit
-import difflib
 import functools
 import sys
 import traceback
@@ -25,6 +24,7 @@ from hvd_dqn.common.errors import (
     RunError,
     StoppedError,
     UserError,
+    did_you_mean,
 )
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.config import Config
@@ -32,17 +32,18 @@ from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.policy import Policy, load_policy
-from hvd_dqn.presets import PRESETS
+from hvd_dqn.presets import preset
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.directory import RunDirectory, default_path
 from hvd_dqn.run.observer import Summary
 
 
 class TrainedRun(NamedTuple):
-    """Where a run is, and how it ended; no summary where it was stopped before its end."""
+    """How a run ended. A run that was stopped early has no `summary`; `stopped` says why."""
 
     run_dir: Path
     summary: Summary | None
+    stopped: str = ""
 
     def policy(self, network: str | int = "best") -> Policy:
         """See `load_policy`."""
@@ -58,15 +59,19 @@ def train(
     resume_changes: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
 ) -> TrainedRun:
-    """Train a preset, or a config, with some of its fields (`section.field`) changed; a run
-    directory that holds a run of it goes on. Collective: every rank of a launch calls it, with the
-    same arguments.
+    """Train a preset or a config, with `changes` to its settings (keys are `section.field`).
+    Collective: every rank of a launch calls it with the same arguments.
 
+    An existing run in `run_dir` is resumed, from its newest checkpoint if `resume` is "auto".
+    `resume_changes` names the settings that may differ from those of the run to resume.
     `callbacks` are called with an `Event` at every record and evaluation, on every rank at the same
-    update. Where a rank is asked to stop, by a signal, Ctrl-C or a callback, all stop with a
-    checkpoint and the run has no summary; the same call goes on from there. Raises `UserError` for
-    what is wrong in the arguments and `NonFiniteError` where the numbers go wrong, on all ranks
-    alike; what a single rank raises ends the others.
+    update.
+
+    If one rank is asked to stop, by a signal, Ctrl-C or a callback, all ranks save a checkpoint and
+    return a run without a summary; the same call resumes it.
+
+    Raises `UserError` for invalid arguments and `NonFiniteError` if the loss or a parameter is not
+    finite, on all ranks. Any other exception on one rank aborts the other ranks.
     """
     problem: UserError | None = None
     chosen = Config()
@@ -75,53 +80,98 @@ def train(
     except UserError as error:
         problem = error
     comm = _connected(chosen.distributed.backend, problem)
-    require_same(comm, "the config", chosen.flat())
-    require_same(comm, "how it resumes", {"resume": resume, "changes": sorted(resume_changes)})
-    path = Path(comm.gather(str(run_dir or default_path(chosen.preset)))[0])
     with StopRequest() as stop:
         stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
         try:
-            summary = training.train(
-                chosen,
+            return train_together(
                 comm,
-                RunDirectory(path),
+                chosen,
+                run_dir=run_dir,
                 resume=resume,
-                changes=set(resume_changes),
+                resume_changes=resume_changes,
                 stop=stop,
                 callbacks=callbacks,
             )
-        except StoppedError:
-            return TrainedRun(path, None)
         except (AgreedError, RunError):
             raise
         except LostContactError:
             comm.abort(EXIT_FAILED)
             raise
         except BaseException:
-            _end_the_others(comm)
+            _abort_others(comm)
             raise
+
+
+def train_together(
+    comm: Communicator,
+    config: Config,
+    *,
+    run_dir: str | Path | None,
+    resume: str,
+    resume_changes: Sequence[str],
+    stop: StopRequest,
+    callbacks: Sequence[Callback] = (),
+) -> TrainedRun:
+    """Train after checking that all ranks have the same settings and agree on the run directory,
+    which is the root's. Both `train` and the command `hvd-dqn train` call this. Collective.
+
+    Raises what `training.train` raises, except `StoppedError`. An exception that is raised on this
+    rank alone has a note that names the file with its traceback.
+    """
+    changes = {_field(name) for name in resume_changes}
+    require_same(comm, "the config", config.flat())
+    how = {"resume": resume, "resume-changes": sorted(changes)}
+    require_same(comm, "how to resume", how)
+    path = Path(comm.gather(str(run_dir or default_path(config.preset)))[0])
+    directory = RunDirectory(path)
+    try:
+        summary = training.train(
+            config, comm, directory, resume=resume, changes=changes, stop=stop, callbacks=callbacks
+        )
+    except StoppedError as error:
+        return TrainedRun(path, None, str(error))
+    except (UserError, RunError, LostContactError):
+        raise
+    except Exception as error:
+        _write_traceback(error, directory, comm.rank)
+        raise
     return TrainedRun(path, summary)
+
+
+def _write_traceback(error: Exception, run_dir: RunDirectory, rank: int) -> None:
+    """Write the traceback to the rank's crash file, if the run directory exists, and note where."""
+    file = run_dir.crash_file(rank)
+    try:
+        file.write_text("".join(traceback.format_exception(error)))
+        # What add_note does, which Python 3.10 does not have.
+        vars(error).setdefault("__notes__", []).append(f"traceback in {file}")
+    except OSError:
+        pass  # the caller prints the traceback
 
 
 def _config(config: Config | str, changes: Mapping[str, Any]) -> Config:
     if isinstance(config, str):
-        if config not in PRESETS:
-            raise UserError(f"unknown preset {config!r}", f"take one of {', '.join(PRESETS)}")
-        config = PRESETS[config]()
+        config = preset(config)
+    known = config.flat()
+    changes = {_field(name): value for name, value in changes.items()}
     for name in changes:
-        if name not in config.flat():
-            close = difflib.get_close_matches(name, config.flat(), n=1)
-            meant = f"did you mean {close[0]!r}?" if close else "hvd-dqn presets NAME lists all"
-            raise UserError(f"there is no setting {name!r}", meant)
+        if name not in known:
+            remedy = did_you_mean(name, known, "hvd-dqn presets NAME lists all settings")
+            raise UserError(f"unknown setting {name!r}", remedy)
     return config.changed(changes)
 
 
+def _field(option: str) -> str:
+    """Return the field of an option, which errors and help write with hyphens."""
+    return option.replace("-", "_")
+
+
 _met: dict[str, Communicator] = {}
-"""Ranks meet once in a process, by each backend, and part when it ends."""
+"""Communicators by backend: ranks connect once per process, and disconnect when it exits."""
 
 
 def _connected(backend: str, problem: UserError | None) -> Communicator:
-    """Collective; a `problem` of one rank is told to all."""
+    """Return the communicator of `backend`. Collective; every rank raises a `problem` of one."""
     for comm in list(_met.values())[:1]:
         with agreement(comm):
             if problem is not None:
@@ -129,24 +179,24 @@ def _connected(backend: str, problem: UserError | None) -> Communicator:
     if backend not in _met:
         _met[backend] = comm = connect(backend, problem)
         if comm.world_size > 1:
-            _end_the_others_if_this_one_breaks(comm)
+            _abort_others_on_exception(comm)
             atexit.register(comm.close)
     return _met[backend]
 
 
-def _end_the_others_if_this_one_breaks(comm: Communicator) -> None:
-    """They would wait for it where ranks part."""
-    said = sys.excepthook
+def _abort_others_on_exception(comm: Communicator) -> None:
+    """Abort the other ranks if this one exits with an exception; they would wait for it forever."""
+    print_exception = sys.excepthook
 
-    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        said(kind, error, trace)
+    def abort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        print_exception(kind, error, trace)
         comm.abort(EXIT_FAILED)
 
-    sys.excepthook = end
+    sys.excepthook = abort
 
 
-def _end_the_others(comm: Communicator) -> None:
-    """They may be waiting for this rank."""
+def _abort_others(comm: Communicator) -> None:
+    """Print the current exception and abort the other ranks, which may be waiting for this one."""
     if comm.world_size > 1:
         traceback.print_exc()
         comm.abort(EXIT_FAILED)

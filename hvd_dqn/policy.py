@@ -1,4 +1,4 @@
-"""A trained policy for whoever wants to use it: torch and NumPy, without MPI, Horovod or a replay.
+"""A trained policy, for use outside training. Needs neither MPI nor Horovod.
 
 policy = hvd_dqn.load_policy("runs/cartpole-…")
 action = policy.act(obs)
@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.common.files import read_bounded
 from hvd_dqn.config import Config
 from hvd_dqn.config.loading import load_config
@@ -27,12 +27,12 @@ _LIMIT = 16 << 20
 
 
 class Policy:
-    """A run's network and what stands before it: an episode's newest frames, stacked and scaled.
+    """A run's network with its frame stack and scaling.
 
-    Observations are the environment's own, of one environment [*shape] or of N, [N, *shape]. Where
-    frames are stacked, a policy remembers them: each call is the next step of the same
-    environments, but for those where an episode `begins`, [N] bool or one for all; at the first
-    call all do.
+    Observations are those of the environment: [*shape] of one environment or [N, *shape] of N. With
+    a frame stack, the policy keeps the last frames, so every call must be the next step of the same
+    environments. `begins`, [N] bool or one bool, marks the environments that start an episode; at
+    the first call all do.
     """
 
     def __init__(
@@ -47,16 +47,18 @@ class Policy:
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """Of an observation."""
+        """The shape of an observation of one environment."""
         return self._frames.raw_space.shape
 
     def q_values(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
-        """Action values [N, A], or [A] for one environment. `ValueError` for another shape."""
+        """Return action values [N, A], or [A] for one environment. Raises `ValueError` if `obs` has
+        another shape.
+        """
         raw = np.asarray(obs)
         single = raw.shape == self.raw_shape
         if not single and raw.shape[1:] != self.raw_shape:
             raise ValueError(
-                f"observations of shape {raw.shape} are neither {self.raw_shape} nor a batch of it"
+                f"observations have shape {raw.shape}: must be {self.raw_shape} or (N, *that)"
             )
         stacked = self._stacked(raw[None] if single else raw, begins)
         values = self.values_of(stacked)
@@ -65,19 +67,19 @@ class Policy:
 
     @torch.no_grad()
     def values_of(self, stacked: np.ndarray) -> np.ndarray:
-        """Action values [N, A] of observations that are stacked already, [N, K·C, …]; nothing is
-        remembered.
+        """Return action values [N, A] of stacked observations [N, K·C, …], without using the frames
+        of earlier calls.
         """
         obs = torch.from_numpy(stacked).to(self._device)
         values: np.ndarray = self.network(obs).cpu().numpy()
         return values
 
     def act(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
-        """The actions of the highest value, [N] int64, or one of shape []."""
+        """Return the greedy actions, [N] int64, or [] for one environment."""
         return np.asarray(self.q_values(obs, begins=begins).argmax(axis=-1))
 
     def _stacked(self, raw: np.ndarray, begins: np.ndarray | bool) -> np.ndarray:
-        """What the network is given: [N, K·C, …]."""
+        """Return the stacked observations, [N, K·C, …]."""
         first = self._frames.first(raw)
         if self._frames.length == 1:
             return first
@@ -96,8 +98,8 @@ def load_policy(
     network: str | int = "best",
     device: str | torch.device = "cpu",
 ) -> Policy:
-    """The policy of a run: its `best` network by evaluation, its `newest`, or that of so many env
-    steps. Raises `UserError` with reason and remedy where the directory holds none.
+    """Load the policy of a run: its `best` network by evaluation, its `newest`, or the one saved at
+    this number of env steps. Raises `UserError` if the run directory does not contain it.
     """
     place = RunDirectory(Path(run_dir))
     place.require_run()
@@ -118,8 +120,8 @@ def load_policy(
 
 
 def read_spaces(run_dir: RunDirectory) -> tuple[gym.spaces.Box, int]:
-    """What the run's environments observe, before frames are stacked, and how many actions they
-    take. `UserError` where its facts do not say so.
+    """Return the observation space of a run's environments, before frame stacking, and their number
+    of actions. Raises `UserError` if run.json does not contain them.
     """
     try:
         facts = json.loads(read_bounded(run_dir.facts_file, _LIMIT))
@@ -137,7 +139,6 @@ def read_spaces(run_dir: RunDirectory) -> tuple[gym.spaces.Box, int]:
         RecursionError,
     ) as error:
         raise UserError(
-            f"{run_dir.facts_file} does not say what the run's environments observe "
-            f"({type(error).__name__}: {error})",
-            "it is damaged, or the run was made before hvd_dqn wrote it: train it anew",
+            f"{run_dir.facts_file} does not contain the run's spaces ({typed_line(error)})",
+            "the file is damaged, or an older version of hvd_dqn wrote it; train again",
         ) from error

@@ -133,8 +133,11 @@ def test_no_mpi_no_horovod_no_replay(runs):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda place: (place / "run.json").write_text("{}"), "does not say what"),
-        (lambda place: (place / "run.json").write_text("[" * 100_000), "does not say what"),
+        (lambda place: (place / "run.json").write_text("{}"), "does not contain the run's spaces"),
+        (
+            lambda place: (place / "run.json").write_text("[" * 100_000),
+            "does not contain the run's spaces",
+        ),
         (
             lambda place: (place / "config.json").unlink(),
             "no run directory: it has no config.json: name",

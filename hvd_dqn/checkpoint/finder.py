@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hvd_dqn.checkpoint.manifest import Manifest, list_complete, load_manifest
 from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, read, verify
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.common.state import State, unpack
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -96,10 +96,7 @@ def restore_or_raise(restore: Callable[[], Any], source: str) -> Any:
     try:
         return restore()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            f"{source} does not match this run: {type(error).__name__}: {text}"
-        ) from error
+        raise UserError(f"{source} does not match this run: {typed_line(error)}") from error
 
 
 def require_config(

@@ -23,6 +23,7 @@ from hvd_dqn.checkpoint.manifest import (
 )
 from hvd_dqn.checkpoint.segments import PendingSegment, still_needed
 from hvd_dqn.checkpoint.store import CHUNK, DamageError, FileRecord, Store
+from hvd_dqn.common.errors import one_line
 from hvd_dqn.common.state import DistributedState, pack, snapshot
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed import Communicator
@@ -139,13 +140,13 @@ class Saver:
         try:
             mine = pending.written.result()
         except (OSError, DamageError) as error:
-            problem = _one_line(error)
+            problem = one_line(error)
         files = self._gather_or_raise(pending, problem, mine)
         if self._comm.is_root:
             try:
                 self._publish(pending, files[0][0], [RankFiles(*rank) for _, rank in files])
             except (OSError, DamageError) as error:
-                problem = _one_line(error)
+                problem = one_line(error)
         self._gather_or_raise(pending, problem, None)
         self._segments = mine[1].segments
         self.newest = pending.env_steps
@@ -213,10 +214,6 @@ class Saver:
         """Remove it, and ignore errors: a file that stays does no harm."""
         with contextlib.suppress(OSError, DamageError):
             self._store.remove(name)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _env_steps(segment: str) -> int:

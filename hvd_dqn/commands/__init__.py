@@ -1,1 +1,1 @@
-"""The commands of `hvd-dqn`, a module each, with `run(arguments)` that returns an exit code."""
+"""The commands of `hvd-dqn`. Each is a module whose `run(arguments)` returns the exit code."""

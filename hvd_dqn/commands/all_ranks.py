@@ -1,4 +1,4 @@
-"""What every rank of a launch runs, and how it ends where one of them breaks."""
+"""Run a command's work on every rank, and end all ranks if one of them fails."""
 
 from __future__ import annotations
 
@@ -15,25 +15,18 @@ from hvd_dqn.common.errors import (
     LostContactError,
     RunError,
     StoppedError,
+    typed_line,
 )
 from hvd_dqn.distributed.communicator import Communicator, hostname
-from hvd_dqn.run.directory import RunDirectory
 
 _CODES: dict[type[Exception], int] = {AgreedError: EXIT_BAD_INPUT, StoppedError: EXIT_STOPPED}
 
 
-class LoneError(Exception):
-    """Something broke on this rank alone, within a run."""
-
-    def __init__(self, run_dir: RunDirectory, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.run_dir = run_dir
-        self.cause = cause
-
-
 def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
-    """Run what every rank runs. What all raise alike, the root says; a rank that breaks alone says
-    so and ends the others, which may be waiting for it.
+    """Call `work` and return the exit code. Every rank calls this.
+
+    If all ranks raise the same error, the root prints it. A rank that fails alone prints its error
+    and aborts the others, which may be waiting for it.
     """
     try:
         work()
@@ -41,38 +34,34 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
     except (AgreedError, RunError, StoppedError) as error:
         code = _CODES.get(type(error), EXIT_FAILED)
         if comm.is_root:
-            print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
+            _tell(str(error))
     except KeyboardInterrupt:
         if comm.is_root:
-            print("hvd-dqn: interrupted", file=sys.stderr, flush=True)
+            _tell("interrupted")
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     except LostContactError as error:
         if error.told is not None:
-            print(f"hvd-dqn: {error.told}", file=sys.stderr, flush=True)
+            _tell(error.told)
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     except BaseException as error:
-        cause = error.cause if isinstance(error, LoneError) else error
-        where = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
-        text = " ".join(f"{type(cause).__name__}: {cause}".split())
-        log = _keep_traceback(error, comm.rank)
-        print(f"hvd-dqn: {where}{text} ({log})", file=sys.stderr, flush=True)
+        rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
+        _tell(f"{rank}{typed_line(error)} ({_traceback_place(error)})")
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     comm.close()
     return code
 
 
-def _keep_traceback(error: BaseException, rank: int) -> str:
-    """Write the traceback beside the run, or print it where no run has begun; which of the two."""
-    cause = error.cause if isinstance(error, LoneError) else error
-    if isinstance(error, LoneError) and error.run_dir.path.is_dir():
-        path = error.run_dir.crash_file(rank)
-        try:
-            path.write_text("".join(traceback.format_exception(cause)))
-            return f"traceback in {path}"
-        except OSError:
-            pass  # the traceback goes to standard error instead
-    traceback.print_exception(cause)
+def _tell(text: str) -> None:
+    print(f"hvd-dqn: {text}", file=sys.stderr, flush=True)
+
+
+def _traceback_place(error: BaseException) -> str:
+    """Return where the traceback is: in the file named by a note, or else printed here."""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith("traceback in "):
+            return str(note)
+    traceback.print_exception(error)
     return "traceback above"

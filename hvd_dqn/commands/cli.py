@@ -1,5 +1,5 @@
-"""The command `hvd-dqn`. Exit codes: 0 done, 1 the run failed, 2 bad input (one line, said by one
-rank), 75 stopped on request with a checkpoint saved.
+"""The command `hvd-dqn`. Exit codes: 0 success, 1 failure, 2 invalid input (one line, printed by
+one rank), 75 stopped on request after saving a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from hvd_dqn.common.errors import (
     AgreedError,
     RunError,
     UserError,
+    did_you_mean,
 )
 from hvd_dqn.distributed.launcher import detect_launch
 
 _COMMANDS = {
-    "train": "train a preset, on every rank of this launch",
-    "launch": "start ranks, again where they fail, and stop them gently",
-    "watch": "follow a run that goes on elsewhere",
-    "evaluate": "play whole games with a run's network, and their score",
+    "train": "train a preset on every rank of this launch",
+    "launch": "start ranks, restart them after failures, stop them with a checkpoint",
+    "watch": "follow a running job",
+    "evaluate": "play episodes with a run's network and print the score",
     "play": "watch a run's policy play, in a window or as a video",
-    "export": "write a run's policy as ONNX or as a torch program",
-    "report": "one HTML file about one or more runs",
-    "plot": "the report's figures as PNG, SVG or PDF",
-    "summary": "several runs in one table",
-    "presets": "list the presets, or one preset's settings",
-    "doctor": "check torch, MPI, Horovod and GPUs, and say what to do",
-    "bench": "measure how fast it is here",
-    "slurm": "write a batch script for Slurm, or hand it in",
-    "build-horovod": "build Horovod against this torch and this MPI",
+    "export": "export a run's policy to ONNX or as a torch program",
+    "report": "write an HTML report of one or more runs",
+    "plot": "write the report's figures as PNG, SVG or PDF",
+    "summary": "compare runs in a table",
+    "presets": "list the presets, or print the settings of one",
+    "doctor": "check torch, MPI, Horovod and GPUs, and suggest fixes",
+    "bench": "measure the speed of training and of its parts",
+    "slurm": "write a Slurm batch script, or submit it",
+    "build-horovod": "build Horovod for this torch and this MPI",
 }
 _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 
 
 def main() -> NoReturn:
     """Run one command and exit with its code."""
-    sys.path.append(str(Path.cwd()))  # for modules of the user's own, after all that is installed
+    sys.path.append(str(Path.cwd()))  # the user's modules; installed packages have precedence
     code = run(sys.argv[1:])
     if detect_launch() is not None:
         signals = import_module("hvd_dqn.common.signals")
@@ -52,7 +53,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return EXIT_OK if arguments else EXIT_BAD_INPUT
@@ -64,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_OK  # the root prints it
     try:
         if name not in _COMMANDS:
-            raise UserError(f"unknown command {name!r}: the commands are {', '.join(_COMMANDS)}")
+            raise UserError(f"unknown command {name!r}", did_you_mean(name, _COMMANDS))
         command = import_module(f"hvd_dqn.commands.{name.replace('-', '_')}")
         code: int = command.run(rest)
         return code
@@ -85,23 +86,23 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [
-        "usage: hvd-dqn COMMAND …",
-        "",
-        *(f"  {name:14} {text}" for name, text in _COMMANDS.items()),
-    ]
     return "\n".join(
         [
-            *lines,
+            "usage: hvd-dqn COMMAND …",
             "",
-            "hvd-dqn COMMAND --help says more; hvd-dqn train PRESET --help lists every option.",
+            "Train deep Q-networks on one machine or on many, and inspect the runs.",
+            "",
+            *(f"  {name:14} {text}" for name, text in _COMMANDS.items()),
+            "",
+            "hvd-dqn COMMAND --help explains a command; hvd-dqn train PRESET --help lists all "
+            "settings.",
         ]
     )
 
 
 def _let_root_speak_first() -> None:
-    """Ranks that could not even meet say nothing twice: the launcher ends the others when the root
-    has spoken and left.
+    """Give the root time to print the error of ranks that could not connect to each other. When the
+    root exits, the launcher ends the other ranks before they print it again.
     """
     if not _is_root():
         time.sleep(_SECONDS_FOR_ROOT_TO_SPEAK)

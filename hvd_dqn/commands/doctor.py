@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
-from hvd_dqn.commands.options import parse
+from hvd_dqn.commands.options import OptionalDirectory, parse
 from hvd_dqn.common.errors import EXIT_FAILED, EXIT_OK, RunError
+from hvd_dqn.config.section import Section, non_negative
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
@@ -25,28 +23,34 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
-    """Check torch, MPI, Horovod, whether they fit each other, GPUs and threads; each line with its
-    remedy. Within a launch: also what the ranks can only tell together.
+class DoctorOptions(Section):
+    """Check torch, MPI, Horovod and their compatibility, GPUs and threads. Every failed check
+    suggests a fix. Under a launcher, also check the ranks together.
     """
 
+    prefix = "--"
+
     json: bool = False
-    """Print one JSON object."""
+    """Print the result as JSON."""
     node: bool = False
-    """Within a launch, check this node alone, and say only what is wrong."""
-    gpus: int = 0
-    """With --node: how many GPUs it should have."""
+    """Under a launcher, check only this node, and print only failures."""
+    gpus: int = non_negative(0)
+    """With --node: the number of GPUs that the node should have."""
     backend: Literal["horovod", "mpi", "local"] = "horovod"
-    """What the job averages by; for mpi, Horovod may be missing, for local both."""
-    shared: Annotated[Path | None, tyro.conf.arg(metavar="DIRECTORY", help_behavior_hint="")] = None
-    """Within a launch: a directory that all ranks should see."""
+    """The backend to check: mpi does not need Horovod, and local needs neither Horovod nor MPI."""
+    shared: OptionalDirectory = None
+    """Under a launcher: a directory that all ranks should share."""
 
 
-_SPARED: dict[str, list[str]] = {"horovod": [], "mpi": ["Horovod"], "local": ["Horovod", "MPI"]}
+_NOT_NEEDED: dict[str, list[str]] = {
+    "horovod": [],
+    "mpi": ["Horovod"],
+    "local": ["Horovod", "MPI"],
+}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Check."""
+    """Run the checks of one process, of one node, or of all ranks of a launch."""
     options = parse(DoctorOptions, arguments, program="hvd-dqn doctor", examples=_EXAMPLES)
     if options.node:
         checks = [*_checks(options), enough_gpus(options.gpus)]
@@ -59,17 +63,18 @@ def run(arguments: Sequence[str]) -> int:
         checks = _checks(options)
         if options.backend == "horovod":
             checks.append(two_ranks(checks))
-        return _tell(checks, options)
+        return _print(checks, options)
     comm = connect("mpi" if options.backend == "mpi" else "auto")
     return run_on_all_ranks(comm, lambda: _examine(comm, options))
 
 
 def _checks(options: DoctorOptions) -> list[Check]:
-    """Of this machine, and of what the backend needs."""
-    return [check for check in diagnose() if check.name not in _SPARED[options.backend]]
+    """Return the checks of this process that matter for the backend."""
+    return [check for check in diagnose() if check.name not in _NOT_NEEDED[options.backend]]
 
 
-def _tell(checks: list[Check], options: DoctorOptions) -> int:
+def _print(checks: list[Check], options: DoctorOptions) -> int:
+    """Print the checks and return the exit code."""
     if options.json:
         print(json.dumps([check._asdict() for check in checks], indent=2))
     else:
@@ -78,8 +83,10 @@ def _tell(checks: list[Check], options: DoctorOptions) -> int:
 
 
 def _examine(comm: Communicator, options: DoctorOptions) -> None:
-    """The root's own checks, the worst of the others', and those of all together: each is printed
-    before the next one, which may hang, begins.
+    """Run the checks of each rank and those of all ranks together. Collective.
+
+    The root prints its own checks, the failures of the other ranks and the common checks, each
+    before the next one starts, because that may hang. Raises `RunError` if a check failed.
     """
     from hvd_dqn.tools.doctor.ranks import examine, find_places, print_places
 
@@ -106,4 +113,4 @@ def _examine(comm: Communicator, options: DoctorOptions) -> None:
     failed = [check.name for check in checks if check.state == "fail"]
     failed = comm.gather(failed)[0]
     if failed:
-        raise RunError(f"not well: {', '.join(failed)}")
+        raise RunError(f"checks failed: {', '.join(failed)}")

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import require_writable
+from hvd_dqn.config.section import Section, fraction, positive, ranged
 from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
+
+if TYPE_CHECKING:
+    from hvd_dqn.acting.evaluation import EvaluationResult
+    from hvd_dqn.networks.saved import SavedNetwork
+    from hvd_dqn.tools.evaluate import Play
 
 _EXAMPLES = (
     "hvd-dqn evaluate runs/a --episodes 100",
@@ -22,83 +29,95 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Play whole games with a network of a run: mean, standard deviation, median and interquartile
-    mean of the returns, with its bootstrap interval.
+class EvaluateOptions(Section):
+    """Play episodes with a network of a run. Prints the mean, standard deviation, median and
+    interquartile mean of the returns, with the bootstrap interval of the latter.
     """
 
+    prefix = "--"
+
     run_dir: RunDir
-    """The run's directory."""
+    """The run directory."""
     network: str = "best"
-    """best (by evaluation), newest, or the env steps of one of the networks kept."""
-    episodes: int = 100
-    """How many for each seed, over all ranks."""
-    seeds: tuple[int, ...] = (0,)
-    """Which episodes; none of them is one that the run was judged by."""
-    epsilon: float = 0.0
+    """`best` by evaluation, `newest`, or the env steps of a network that was kept."""
+    episodes: int = positive(100)
+    """Episodes for each seed, over all ranks."""
+    seeds: tuple[int, ...] = ranged(
+        (0,),
+        lambda seeds: bool(seeds) and min(seeds) >= 0,
+        "one or more integers, 0 or greater",
+    )
+    """Seeds of the episodes; these differ from all episodes of the run's own evaluations."""
+    epsilon: float = fraction(0.0)
     """Share of random actions; 0 is greedy."""
     atari_protocol: Literal["machado2018", "mnih2015"] | None = None
-    """Atari only: another protocol than the run's."""
+    """Atari only: use this protocol instead of the run's."""
     output: OptionalFile = None
-    """Write one JSON object with every return here."""
+    """Write the result, with every return, to this JSON file."""
     json: bool = False
-    """Print that object and nothing else."""
+    """Print the result as JSON, and nothing else."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Play episodes, shared by the ranks of this launch."""
-    options = parse(EvaluateOptions, arguments, program="hvd-dqn evaluate", examples=_EXAMPLES)
-    problem = None
-    if options.episodes < 1 or not options.seeds:
-        problem = UserError(
-            f"--episodes {options.episodes}", "must be 1 or more, of one seed or more"
-        )
-    if min(options.seeds, default=0) < 0:
-        problem = UserError(f"--seeds {min(options.seeds)}", "must be 0 or more")
-    if not 0 <= options.epsilon <= 1:
-        problem = UserError(f"--epsilon {options.epsilon}", "must be between 0 and 1")
+    """Play episodes, divided among the ranks of this launch."""
+    problem: UserError | None = None
+    options: EvaluateOptions | None = None
+    try:
+        options = parse(EvaluateOptions, arguments, program="hvd-dqn evaluate", examples=_EXAMPLES)
+    except UserError as error:
+        problem = error
     comm = connect("auto", problem)
+    assert options is not None, "connect raises the problem"
+    return run_on_all_ranks(comm, lambda: _evaluate(comm, options))
 
-    def work() -> None:
-        from hvd_dqn.tools.evaluate import Play, evaluate_run
-        from hvd_dqn.tools.scores import score
 
-        play = Play(
-            network=options.network,
-            episodes=options.episodes,
-            seeds=options.seeds,
-            epsilon=options.epsilon,
-            atari_protocol=options.atari_protocol,
+def _evaluate(comm: Communicator, options: EvaluateOptions) -> None:
+    from hvd_dqn.tools.evaluate import Play, evaluate_run
+
+    play = Play(
+        network=options.network,
+        episodes=options.episodes,
+        seeds=options.seeds,
+        epsilon=options.epsilon,
+        atari_protocol=options.atari_protocol,
+    )
+    with agreement(comm):
+        if comm.is_root:
+            require_writable(options.output)
+    saved, results = evaluate_run(options.run_dir, play, comm)
+    if comm.is_root:
+        _report(options, play, saved, results, comm.world_size)
+
+
+def _report(
+    options: EvaluateOptions,
+    play: Play,
+    saved: SavedNetwork,
+    results: list[EvaluationResult],
+    ranks: int,
+) -> None:
+    from hvd_dqn.tools.scores import score
+
+    returns = [value for result in results for value in result.returns]
+    total = score(returns)
+    report = {
+        "checkpoint": str(saved.path),
+        "env_steps": saved.env_steps,
+        **play._asdict(),
+        "ranks": ranks,
+        **total._asdict(),
+        "returns": returns,
+        "lengths": [value for result in results for value in result.lengths],
+    }
+    if options.output is not None:
+        options.output.write_text(json.dumps(report) + "\n")
+    if options.json:
+        print(json.dumps(report))
+        return
+    how = f"{options.epsilon:g}-greedy" if options.epsilon else "greedy"
+    print(f"return {total} · {len(returns)} {how} episodes · {saved.path}")
+    if len(options.seeds) > 1:
+        means = ", ".join(
+            f"{seed}: {r.mean:.1f}" for seed, r in zip(options.seeds, results, strict=True)
         )
-        with agreement(comm):
-            if comm.is_root:
-                require_writable(options.output)
-        saved, results = evaluate_run(options.run_dir, play, comm)
-        if not comm.is_root:
-            return
-        returns = [value for result in results for value in result.returns]
-        lengths = [value for result in results for value in result.lengths]
-        total = score(returns)
-        report = {
-            "checkpoint": str(saved.path),
-            "env_steps": saved.env_steps,
-            **play._asdict(),
-            "ranks": comm.world_size,
-            **total._asdict(),
-            "returns": returns,
-            "lengths": lengths,
-        }
-        if options.output is not None:
-            options.output.write_text(json.dumps(report) + "\n")
-        if options.json:
-            print(json.dumps(report))
-            return
-        how = f"{options.epsilon:g}-greedy" if options.epsilon else "greedy"
-        print(f"return {total} · {len(returns)} {how} episodes · {saved.path}")
-        if len(options.seeds) > 1:
-            means = ", ".join(
-                f"{seed}: {r.mean:.1f}" for seed, r in zip(options.seeds, results, strict=True)
-            )
-            print(f"means by seed · {means}")
-
-    return run_on_all_ranks(comm, work)
+        print(f"means by seed · {means}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from hvd_dqn.commands.options import parse, parse_train
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.config.section import Section, non_negative, positive
 from hvd_dqn.run.directory import default_path
 from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
 from hvd_dqn.tools.launching.restarts import launch, option
@@ -18,36 +22,38 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """Run what stands behind -- on several ranks, start it again where it fails, and stop it
-    gently.
+class LaunchOptions(Section):
+    """Run the command after -- on several ranks. After a failure, restart it from its newest
+    checkpoint. On Ctrl-C or SIGTERM, the ranks save a checkpoint and stop.
     """
 
-    np: int
-    """Ranks (short: -np)."""
-    hosts: str = ""
-    """Where, as a:4,b:4 (short: -H); by default on this host."""
+    prefix = "--"
+
+    np: int = positive()
+    """Number of ranks (short: -np)."""
+    hosts: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: this host)")] = ""
+    """Hosts and their slots, such as a:4,b:4 (short: -H)."""
     launcher: str = "horovodrun"
-    """What starts the ranks, with its options: horovodrun, or another that takes -np and -H. Hosts
-    are asked by plain ssh first: a port or a key is best named in ~/.ssh/config.
+    """The program that starts the ranks, with its options: horovodrun, or another that takes -np
+    and -H. Each host is first tested with plain ssh, so put ports and keys in ~/.ssh/config.
     """
-    max_restarts: int = 3
-    """Attempts after the first."""
-    min_np: int | None = None
-    """Go on with so few ranks where a host is gone; by default with no fewer than --np."""
+    max_restarts: int = non_negative(3)
+    """Maximum number of restarts."""
+    min_np: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: --np)")
+    ] = positive(None)
+    """Minimum number of ranks to continue with if a host fails."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Start ranks, again where they fail."""
+    """Start the ranks, and restart them after a failure."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
     flags = ["--np" if a == "-np" else "--hosts" if a == "-H" else a for a in arguments[:split]]
     options = parse(LaunchOptions, flags, program="hvd-dqn launch", examples=_EXAMPLES)
     command = list(arguments[split + 1 :])
     if command[:1] != ["train"]:
-        raise UserError("hvd-dqn launch: write what to run behind --, such as -- train cartpole")
-    parse_train(command[1:])  # what is wrong with it is said here, once
-    if options.np < 1 or options.max_restarts < 0:
-        raise UserError(f"--np {options.np} --max-restarts {options.max_restarts}", "too few")
+        raise UserError("launch: no command given", "put it after --, as in -- train cartpole")
+    parse_train(command[1:])  # so that an error is printed once, before any rank starts
     if not option(command, "run-dir"):
         command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
     launcher = MpirunLauncher(

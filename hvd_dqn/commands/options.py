@@ -1,10 +1,11 @@
-"""Typed command-line options, parsed by tyro; every error is one line."""
+"""Typed command-line options, parsed by tyro. Every error is one line."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,9 @@ from hvd_dqn.presets import PRESETS, preset
 
 T = TypeVar("T")
 OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
-"""An option that names a file; what happens without it is said in its help."""
+"""An optional file; the option's help says what happens without it."""
+OptionalDirectory = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+"""An optional directory, likewise."""
 RunDir = Annotated[
     tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")
 ]
@@ -32,21 +35,21 @@ RunDirs = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Train a Deep Q-Network on every rank of this launch, or in one process where there is no
-    launcher.
-    """
+    """Train a deep Q-network on every rank of this launch, or in one process without a launcher."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    run_dir: Path | None = None
-    """Where the run is kept: a new or empty directory, or one to go on in. By default a new one
-    under `runs/`.
+    run_dir: OptionalDirectory = None
+    """The run directory: a new or empty one, or that of a run to resume. Default: a new directory
+    in `runs/`.
     """
     resume: str = "auto"
-    """`auto`: go on from the newest whole checkpoint of the run directory, if there is one;
-    `never`; or a checkpoint's directory, `…/checkpoints/step-…`.
+    """`auto`: resume from the newest complete checkpoint in the run directory, if there is one;
+    `never`: do not resume; or the directory of a checkpoint, `…/checkpoints/step-…`.
     """
-    resume_changes: str = ""
-    """Options, separated by commas, whose values may differ from those of the run to go on with."""
+    resume_changes: Annotated[str, tyro.conf.arg(metavar="OPTION,…", help_behavior_hint="")] = ""
+    """Settings that may differ from those of the run to resume, separated by commas, such as
+    `env.num-envs`.
+    """
 
 
 def parse(
@@ -58,9 +61,10 @@ def parse(
     values: bool = False,
     examples: Sequence[str] = (),
 ) -> T:
-    """Parse typed options; help, with `examples` below it, goes to the terminal and exits 0.
-    Booleans are switches, or, with `values`, take True or False as every setting of a config takes
-    its value. Raises `UserError`, one line, for anything wrong.
+    """Parse the options `kind`. `--help` prints the help with `examples` below it and exits with 0.
+
+    Booleans are switches, or, with `values`, take True or False like the other settings of a
+    config. Raises a one-line `UserError` for invalid arguments.
     """
     said = io.StringIO()
     try:
@@ -79,7 +83,7 @@ def parse(
             return parsed
     except SystemExit as exit_request:
         if not exit_request.code:
-            print(said.getvalue().rstrip())
+            print(_without_empty_defaults(said.getvalue().rstrip()))
             if examples:
                 print("\nexamples", *examples, sep="\n  ")
             raise
@@ -87,48 +91,48 @@ def parse(
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
-    """`PRESET [--section.field VALUE …] [--run-dir DIR]`, or `--config FILE` in the place of a
-    preset.
+    """Parse `PRESET [--section.field VALUE …] [--run-dir DIR]`, or the same with `--config FILE`
+    instead of a preset.
     """
-    if arguments[:1] == ["--config"] and len(arguments) > 1:
-        default, rest, program = (
-            load_config(Path(arguments[1])),
-            arguments[2:],
-            "hvd-dqn train --config FILE",
-        )
+    if list(arguments[:1]) == ["--config"] and len(arguments) > 1:
+        config, rest = load_config(Path(arguments[1])), arguments[2:]
+        program = "hvd-dqn train --config FILE"
     elif arguments and not arguments[0].startswith("-"):
-        default, rest, program = (
-            preset(arguments[0]),
-            arguments[1:],
-            f"hvd-dqn train {arguments[0]}",
-        )
+        config, rest = preset(arguments[0]), arguments[1:]
+        program = f"hvd-dqn train {arguments[0]}"
     else:
         raise UserError(
-            f"hvd-dqn train: name a preset first ({', '.join(PRESETS)}), or --config FILE"
+            "train: no preset given",
+            f"name a preset first ({', '.join(PRESETS)}), or --config FILE",
         )
-    preset_options = TrainOptions(config=default)
-    return parse(TrainOptions, rest, program=program, default=preset_options, values=True)
+    default = TrainOptions(config=config)
+    return parse(TrainOptions, rest, program=program, default=default, values=True)
+
+
+def _without_empty_defaults(text: str) -> str:
+    """Blank out `(default: '')`, keeping the columns of the help."""
+    return re.sub(r"\(default:\s+''\)", lambda found: re.sub(r"\S", " ", found[0]), text)
 
 
 def _first_fact(text: str, program: str) -> str:
-    """What tyro's panel says first: the line after its title, without the frame."""
+    """Return the first message of tyro's error panel, without the frame and the title."""
     lines = [line.strip(" │╭╰╮╯─") for line in text.splitlines()]
     facts = [line for line in lines if line.strip("-")]
     fact = facts[1] if len(facts) > 1 else " ".join(facts)
-    if fact.endswith(":"):  # a list follows: its first entry is enough to go on with
+    if fact.endswith(":"):  # a list follows; one entry is enough
         fact = f"{fact} {facts[2]}"
     suggestion = next(
         (line for after, line in pairwise(facts) if after.startswith("Perhaps you meant")),
         "",
     )
     fact = fact.removesuffix(f" from {program}").replace(f" from {program}:", ":")
-    hint = f"; perhaps {suggestion.split()[0]}" if suggestion else ""
-    return f"{program}: {fact}{hint} (options: {program} --help)"
+    hint = f"; did you mean {suggestion.split()[0]}?" if suggestion else ""
+    return f"{program.removeprefix('hvd-dqn ')}: {fact}{hint} (see {program} --help)"
 
 
 @contextlib.contextmanager
 def _wide_output(arguments: Sequence[str]) -> Iterator[None]:
-    """Keep an error on one line, whatever the terminal's width; help keeps the terminal's."""
+    """Make the terminal wide for tyro, so that an error is one line; help keeps the real width."""
     if "--help" in arguments or "-h" in arguments:
         yield
         return

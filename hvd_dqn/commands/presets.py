@@ -20,18 +20,18 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class PresetsOptions:
-    """List the presets, or every setting of one."""
+    """List the presets, or print all settings of one as JSON."""
 
     name: Annotated[
         str | None,
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[PRESET]", help_behavior_hint=""),
     ] = None
-    """The one to show."""
+    """The preset to print."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print."""
+    """Print the list, or one preset."""
     options = parse(PresetsOptions, arguments, program="hvd-dqn presets", examples=_EXAMPLES)
     if options.name is None:
         for name, make in PRESETS.items():

@@ -26,23 +26,22 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmOptions:
-    """Write a batch script for Slurm (render), or hand it in as well (submit)."""
+    """Write a Slurm batch script (render), or write and submit it (submit)."""
 
     job: Annotated[Job, tyro.conf.arg(name="")]
     site: OptionalFile = None
-    """A YAML file with what is particular to the cluster."""
+    """A YAML file with the settings of the cluster: modules, account, network interface."""
     output: OptionalFile = None
-    """Where the script is written; by default `render` prints it and `submit` names it by the job.
-    """
+    """The script to write. Default: `render` prints it, `submit` names it after the job."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Render, or submit."""
+    """Render the script, and submit it if asked to."""
     if not arguments or arguments[0] not in ("render", "submit"):
         if arguments[:1] not in (["-h"], ["--help"]):
-            wanted = f" {arguments[0]}" if arguments else ""
+            wanted = f"unknown action {arguments[0]!r}" if arguments else "no action given"
             raise UserError(
-                f"hvd-dqn slurm{wanted}", "write hvd-dqn slurm render or hvd-dqn slurm submit"
+                f"slurm: {wanted}", "write hvd-dqn slurm render or hvd-dqn slurm submit"
             )
         parse(SlurmOptions, ["--help"], program="hvd-dqn slurm {render,submit}", examples=_EXAMPLES)
     action, rest = arguments[0], list(arguments[1:])
@@ -52,28 +51,32 @@ def run(arguments: Sequence[str]) -> int:
     )
     job, words = options.job, rest[split + 1 :]
     if words[:1] != ["train"]:
-        raise UserError("hvd-dqn slurm: write what to run behind --, such as -- train cartpole")
+        raise UserError("slurm: no command given", "put it after --, as in -- train cartpole")
     work = Work(words, parse_train(words[1:]).config, job)
     site = read_site(options.site) if options.site else Site()
     script = render(job, work, site, shlex.join(["hvd-dqn", "slurm", "render", *rest]))
     if action == "submit":
         if shutil.which("sbatch") is None:
-            raise UserError("there is no sbatch here", "submit from a login node, or render")
+            raise UserError(
+                "sbatch is not on PATH", "submit from a login node, or use hvd-dqn slurm render"
+            )
         path = options.output or Path(f"{work.name}.sh")
-        _write(path, script, anew=options.output is None)
+        _write(path, script, overwrite=options.output is not None)
         return _submit(job, path)
     if options.output is None:
         print(script, end="")
     else:
-        _write(options.output, script, anew=False)
+        _write(options.output, script, overwrite=True)
     return EXIT_OK
 
 
-def _write(path: Path, script: str, *, anew: bool) -> None:
-    """`anew`: another script of this name, which somebody may have changed, is not overwritten."""
+def _write(path: Path, script: str, *, overwrite: bool) -> None:
+    """Write the script. Raises `UserError` if that fails, or if a different file exists and may not
+    be overwritten.
+    """
     try:
-        if anew and path.exists() and path.read_text() != script:
-            raise UserError(f"{path} is there and differs", "name another with --output")
+        if not overwrite and path.exists() and path.read_text() != script:
+            raise UserError(f"{path} exists and differs", "choose another file with --output")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)
@@ -82,18 +85,18 @@ def _write(path: Path, script: str, *, anew: bool) -> None:
 
 
 def _submit(job: Job, path: Path) -> int:
-    """Let Slurm look at the script, say what it will do, and hand it in."""
+    """Let Slurm validate the script, submit it, and print the job."""
     tested = _sbatch("--test-only", str(path))
     if tested.returncode != 0:
-        raise UserError(f"Slurm would not take {path}: {_last_line(tested.stderr)}")
+        raise UserError(f"Slurm rejects {path}: {_last_line(tested.stderr)}")
     done = _sbatch("--parsable", str(path))
     if done.returncode != 0:
-        raise UserError(f"Slurm did not take {path}: {_last_line(done.stderr)}")
+        raise UserError(f"Slurm did not accept {path}: {_last_line(done.stderr)}")
     number = done.stdout.strip().partition(";")[0]
     total = job.nodes * job.ranks
     print(
-        f"job {number}: {total} ranks on {job.nodes} nodes, {job.time} at a time, at most "
-        f"{job.max_requeues + 1} times · {path} · squeue -j {number}"
+        f"job {number}: {total} ranks on {job.nodes} nodes, time limit {job.time}, up to "
+        f"{job.max_requeues} requeues · {path} · squeue -j {number}"
     )
     return EXIT_OK
 

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from hvd_dqn.commands.all_ranks import LoneError, run_on_all_ranks
+from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import TrainOptions, parse_train
-from hvd_dqn.common.errors import (
-    EXIT_FAILED,
-    EXIT_OK,
-    LostContactError,
-    RunError,
-    StoppedError,
-    UserError,
-)
+from hvd_dqn.common.errors import EXIT_FAILED, EXIT_OK, StoppedError, UserError, typed_line
 from hvd_dqn.common.signals import StopRequest
-from hvd_dqn.distributed.agreement import require_same
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.presets import PRESETS
 
 if TYPE_CHECKING:
-    from hvd_dqn.run.directory import RunDirectory
+    from pathlib import Path
+
     from hvd_dqn.run.observer import Summary
+
+_USAGE = """\
+usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]
+       hvd-dqn train --config FILE [--section.field VALUE …] [--run-dir DIR]
+
+Train a preset, or the config.json of another run, on every rank of this launch.
+
+presets
+{presets}
+
+hvd-dqn presets says what each preset is; hvd-dqn train PRESET --help lists all options."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train, on every rank of this launch."""
+    """Train on every rank of this launch."""
     if arguments in (["-h"], ["--help"]):
-        print(
-            "usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]\n       "
-            "hvd-dqn train --config FILE …"
-        )
-        print(
-            f"presets: {', '.join(PRESETS)}\nhvd-dqn train PRESET --help lists every option with "
-            "that preset's values."
-        )
+        presets = textwrap.fill("  ".join(PRESETS), 78, break_on_hyphens=False)
+        print(_USAGE.format(presets=textwrap.indent(presets, "  ")))
         return EXIT_OK
     problem: UserError | None = None
     options = TrainOptions(config=next(iter(PRESETS.values()))())
@@ -50,56 +48,53 @@ def run(arguments: Sequence[str]) -> int:
     with StopRequest() as stop:
         comm = connect(options.config.distributed.backend, problem)
         stop.on_second_interrupt = lambda: _end_at_once(comm)
-        code = run_on_all_ranks(comm, lambda: _train_together(comm, options, stop))
+        code = run_on_all_ranks(comm, lambda: _train(comm, options, stop))
         if code != EXIT_OK:
             stop.ignore_signals()
         return code
 
 
 def _end_at_once(comm: Communicator) -> NoReturn:
-    """A second Ctrl-C."""
+    """Abort all ranks, after a second Ctrl-C."""
     if comm.is_root:
         print("hvd-dqn: interrupted", file=sys.stderr, flush=True)
     comm.abort(EXIT_FAILED)
     os._exit(EXIT_FAILED)
 
 
-def _train_together(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
-    from hvd_dqn.run.directory import RunDirectory, default_path
-    from hvd_dqn.training import train
+def _train(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
+    from hvd_dqn.interface import train_together
 
-    require_same(comm, "the config", options.config.flat())
-    how = {"--resume": options.resume, "--resume-changes": options.resume_changes}
-    require_same(comm, "the command line", how)
-    path = comm.gather(str(options.run_dir or default_path(options.config.preset)))[0]
-    run_dir = RunDirectory(Path(path))
-    changes = {name for name in options.resume_changes.split(",") if name}
-    try:
-        summary = train(
-            options.config, comm, run_dir, resume=options.resume, changes=changes, stop=stop
-        )
-        if comm.is_root:
-            _report(options, summary, run_dir)
-    except StoppedError as error:
-        raise StoppedError(f"{error}; run it again with --run-dir {path} to go on") from None
-    except (UserError, RunError, LostContactError):
-        raise
-    except Exception as error:
-        raise LoneError(run_dir, error) from error
-
-
-def _report(options: TrainOptions, summary: Summary, run_dir: RunDirectory) -> None:
-    """The picture, and the closing line."""
-    from hvd_dqn.tools.plot import plot_runs
-
-    try:
-        plot_runs([run_dir.path])
-    except Exception as error:  # a picture is not worth a run
-        print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
-    progress, score = summary.progress, summary.score
-    print(
-        f"{options.config.preset}: return {score.mean:.1f} ± {score.std:.1f} over "
-        f"{len(score.returns)} greedy episodes · {progress.env_steps:,} env steps · "
-        f"{progress.updates:,} updates · {summary.seconds:.1f} s · {run_dir.path}",
-        flush=True,
+    run_dir, summary, stopped = train_together(
+        comm,
+        options.config,
+        run_dir=options.run_dir,
+        resume=options.resume,
+        resume_changes=[name for name in options.resume_changes.split(",") if name],
+        stop=stop,
     )
+    if summary is None:
+        raise StoppedError(f"{stopped}; run it again with --run-dir {run_dir} to resume")
+    if comm.is_root:
+        _report(options.config.preset, run_dir, summary)
+
+
+def _report(preset: str, run_dir: Path, summary: Summary) -> None:
+    """Draw the learning curve and print the score. The run is complete: no error here fails it."""
+    try:
+        from hvd_dqn.tools.plot import plot_runs
+
+        plot_runs([run_dir])
+    except Exception as error:
+        text = f"hvd-dqn: the learning curve was not drawn: {typed_line(error)}"
+        print(text, file=sys.stderr, flush=True)
+    progress, score = summary.progress, summary.score
+    try:
+        print(
+            f"{preset}: return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy "
+            f"episodes · {progress.env_steps:,} env steps · {progress.updates:,} updates · "
+            f"{summary.seconds:.1f} s · {run_dir}",
+            flush=True,
+        )
+    except OSError:  # a closed pipe: keep Python from failing on it again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,9 @@
-"""The ways a run can end badly, and the exit code of each."""
+"""Exceptions that end a run, their exit codes, and how they are written on one line."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -9,7 +12,7 @@ EXIT_STOPPED = 75
 
 
 class UserError(Exception):
-    """What the user gave cannot work: in one line, what was given or found, and what to do."""
+    """The user's input or environment is at fault. One line says what was found and what to do."""
 
     def __init__(self, found: str, remedy: str = "") -> None:
         super().__init__(f"{found}: {remedy}" if remedy else found)
@@ -18,16 +21,18 @@ class UserError(Exception):
 
 
 class AgreedError(UserError):
-    """A `UserError` that every rank raises alike: the root says it, and the others say nothing."""
+    """A `UserError` that every rank raises with the same text; only the root prints it."""
 
 
 class StoppedError(Exception):
-    """The run was asked to stop and has saved a checkpoint, on every rank at the same update."""
+    """The run was asked to stop and saved a checkpoint, on every rank at the same update."""
 
 
 class LostContactError(Exception):
-    """A collective broke, mostly as another rank is gone. `cause` is what the library says, `told`
-    what this rank should say of it, or nothing where another does.
+    """A collective failed, usually because another rank died.
+
+    `cause` is the library's message. `told` is what this rank prints, or `None` if another rank
+    reports the failure.
     """
 
     def __init__(self, cause: str, told: str | None = None) -> None:
@@ -38,3 +43,23 @@ class LostContactError(Exception):
 
 class RunError(Exception):
     """The run failed on every rank at the same update; the message names the first cause."""
+
+
+def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """Return the remedy for an unknown name: the closest choice, or `otherwise`, or all choices."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return otherwise or f"choose one of {', '.join(choices)}"
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return a message on one line: the text, or the exception's type if it has no text."""
+    text = " ".join(str(error).split())
+    return text or (type(error).__name__ if isinstance(error, BaseException) else "")
+
+
+def typed_line(error: BaseException) -> str:
+    """Return `Type: message` on one line."""
+    return one_line(f"{type(error).__name__}: {error}")

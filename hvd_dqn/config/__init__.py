@@ -1,8 +1,9 @@
-"""What a run is: frozen, validated dataclasses. A run is a function that returns a `Config` (see
-`presets`).
+"""The settings of a run: frozen, validated dataclasses. A preset is a function that returns a
+`Config` (see `presets`).
 
-Units stand in the names. `num_envs`, `batch_size` and `replay.capacity` are per rank; `*_env_steps`
-count decisions over all environments of all ranks; an update is one optimizer step.
+Names contain units. `num_envs`, `batch_size` and `replay.capacity` are per rank; `*_env_steps`
+count steps of single environments, over all environments of all ranks; an update is one optimizer
+step.
 """
 
 from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig

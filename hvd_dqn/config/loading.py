@@ -1,4 +1,4 @@
-"""A `Config` from JSON."""
+"""Read a `Config` from JSON."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _section(kind: type[Section], saved: Mapping[str, Any], prefix: str) -> Sect
 
 
 def _value(value: Any, kind: Any) -> Any:
-    """`value` with JSON's lists as tuples, and its whole numbers as floats if `kind` is one."""
+    """Convert a JSON list to a tuple, and an integer to a float if `kind` is a float."""
     if isinstance(value, list):
         return tuple(value)
     if is_a(value, int) and is_a(0.5, kind):

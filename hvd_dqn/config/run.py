@@ -1,4 +1,4 @@
-"""The whole of a run's settings."""
+"""`Config`: all settings of a run."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from hvd_dqn.config.section import ConfigError, Section, non_negative, positive,
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Section):
-    """One run. Every field is a command line option of the same name."""
+    """The settings of one run. Every field is a command-line option, written with hyphens:
+    `env.num_envs` is `--env.num-envs`.
+    """
 
     preset: str = "cartpole"
-    """The preset this run started from; a label only."""
+    """Name of the preset that the run started from; only a label."""
     seed: int = non_negative(0)
-    """Root of every random stream of the run."""
+    """Seed of every random stream of the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU of this local rank where there is one."""
+    """`auto`: the GPU of this local rank if there is one, otherwise the CPU."""
     total_env_steps: int = positive(50_000)
-    """Decisions over all environments and all ranks; the run's budget."""
+    """Training budget: env steps over all environments of all ranks."""
     learning_starts_env_steps: int = non_negative(1_000)
-    """Global env steps before the first update."""
+    """Env steps, over all ranks, before the first update."""
     vector_steps_per_iteration: int = positive(1)
-    """Steps of the vector environment between updates."""
+    """Vector-environment steps of each iteration, before its updates (train frequency)."""
     updates_per_iteration: int = positive(1)
-    """Updates after each collection."""
+    """Updates of each iteration (gradient steps)."""
     target_period_updates: int = positive(100)
-    """Updates between changes of the target network, synchronised over ranks."""
+    """Target network update period, in updates; synchronised across ranks."""
     target_step: float = ranged(1.0, lambda v: 0 < v <= 1, "greater than 0 and at most 1")
-    """Share of the way from the target to the online network that a change goes: 1 copies it
-    (Mnih et al. 2015), less moves it softly (Lillicrap et al. 2016).
+    """Polyak factor tau of a target network update: 1 copies the online network (Mnih et al. 2015),
+    less moves the target towards it (Lillicrap et al. 2016).
     """
     time_limit_minutes: float | None = positive(None)
-    """Stop with a checkpoint after this much time; `None`: no limit."""
+    """Save a checkpoint and stop after this many minutes; `None`: no limit."""
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -62,15 +64,15 @@ class Config(Section):
         needed = self.replay.n_step + self.env.frame_stack
         if rows <= needed:
             raise ConfigError(
-                f"replay.capacity = {self.replay.capacity} gives {rows} rows to each of "
-                f"env.num_envs = {self.env.num_envs}: n-step windows of {self.replay.n_step} on "
+                f"replay.capacity = {self.replay.capacity}: gives {rows} rows to each of "
+                f"{self.env.num_envs} environments, but n-step windows of {self.replay.n_step} on "
                 f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
             )
         if self.distributed.average == "parameters" and self.optimizer.world_size_scaling != "none":
             raise ConfigError(
-                f"optimizer.world_size_scaling = {self.optimizer.world_size_scaling!r}: with "
-                "distributed.average = 'parameters' each rank steps on a batch of its own; set it "
-                "to none"
+                f"optimizer.world-size-scaling = {self.optimizer.world_size_scaling!r}: with "
+                "distributed.average = 'parameters' each rank steps on its own batch; set it to "
+                "none"
             )
         drawn = {
             "objective.distribution": self.objective.distribution == "implicit_quantile",
@@ -79,35 +81,41 @@ class Config(Section):
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
         for name in (name for name, draws in drawn.items() if draws and fixed):
             raise ConfigError(
-                f"optimizer.{fixed[0]} = True: {name} = {self.flat()[name]!r} draws random numbers "
-                "within the passes, which a fixed program does not; set it to False"
+                f"optimizer.{fixed[0].replace('_', '-')} = True: {name} = {self.flat()[name]!r} "
+                "draws random numbers in every pass, which a compiled or recorded program cannot; "
+                "set it to False"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:
-            raise ConfigError(
-                f"target_period_updates = {self.target_period_updates} is no multiple of "
-                f"distributed.average_period_updates = {averaging}: the target network would be "
-                "one rank's own; make it a multiple"
+            self.refuse(
+                "target_period_updates",
+                self.target_period_updates,
+                f"must be a multiple of distributed.average-period-updates = {averaging}, or the "
+                "target networks of the ranks differ",
             )
         if self.learning_starts_env_steps >= self.total_env_steps:
-            raise ConfigError(
-                f"learning_starts_env_steps = {self.learning_starts_env_steps} is not below "
-                f"total_env_steps = {self.total_env_steps}: no update would run; raise the total"
+            self.refuse(
+                "learning_starts_env_steps",
+                self.learning_starts_env_steps,
+                f"must be less than total-env-steps = {self.total_env_steps}, or no update runs; "
+                "raise the total",
             )
 
     def env_steps_per_iteration(self, world_size: int) -> int:
-        """Global env steps of one collection."""
+        """Env steps of one iteration, over all ranks."""
         return self.env.num_envs * self.vector_steps_per_iteration * world_size
 
     def updates_start_env_steps(self, world_size: int) -> int:
-        """Global env steps after which every rank surely holds a complete n-step window."""
+        """Env steps, over all ranks, before the first update: at least as many as every rank needs
+        for a complete n-step window.
+        """
         steps = self.replay.n_step + self.env.overlap_updates
         first_windows = steps * self.env.num_envs * world_size
         return max(self.learning_starts_env_steps, first_windows)
 
     def planned_updates(self, world_size: int) -> int:
-        """Optimizer steps of the whole run: those of every iteration that ends at or after the
-        start of updates.
+        """Updates of the whole run: those of every iteration that ends at or after the env step
+        at which updates start.
         """
         step = self.env_steps_per_iteration(world_size)
         iterations = -(-self.total_env_steps // step)
@@ -116,12 +124,12 @@ class Config(Section):
 
     @property
     def checkpoint_period_env_steps(self) -> int:
-        """Global env steps between checkpoints."""
+        """Env steps, over all ranks, between checkpoints."""
         period = self.checkpoint.period_env_steps
         return -(-self.total_env_steps // 20) if period is None else period
 
     def changed(self, fields: Mapping[str, Any]) -> Config:
-        """This run with other values of some fields, by option name (`section.field`)."""
+        """Return a copy with these values; `fields` is keyed by `section.field`."""
         sections: dict[str, dict[str, Any]] = {}
         own: dict[str, Any] = {}
         for name, value in fields.items():
@@ -132,7 +140,7 @@ class Config(Section):
         return dataclasses.replace(self, **own)
 
     def flat(self) -> dict[str, Any]:
-        """Every field by its option name, `section.field`."""
+        """Return every field, keyed by `section.field`."""
         fields: dict[str, Any] = {}
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, dict):
@@ -142,5 +150,5 @@ class Config(Section):
         return fields
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
+        """Return the text of `config.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""How a run is carried out: ranks, evaluations, records."""
+"""Settings of how a run is executed: ranks, evaluations, checkpoints and logs."""
 
 from __future__ import annotations
 
@@ -17,92 +17,93 @@ LOGGERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedConfig(Section):
-    """How ranks meet and share their host."""
+    """How the ranks communicate, and what they average."""
 
     prefix = "distributed."
 
     backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
-    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone, and
-    sums through shared memory where all ranks are on the cores of one node.
+    """`auto`: Horovod under an MPI launcher, otherwise `local`. `local`: one process. `mpi`: mpi4py
+    only, with sums in shared memory if all ranks train on the CPU cores of one node.
     """
     hang_seconds: float = positive(60.0)
-    """The job is ended where a rank has not moved for so long."""
+    """Abort the job if a rank makes no progress for this many seconds."""
     threads_per_rank: int | None = positive(None)
-    """Compute threads of a rank; `None`: its share of its host's cores, as far as the network has
-    work for them.
+    """Compute threads per rank; `None`: the rank's share of its host's cores, but no more than the
+    network can use.
     """
     average: Literal["gradients", "delayed_gradients", "parameters"] = "gradients"
-    """What ranks average: every update's gradients, so that N ranks do what one rank does on N
-    times the batch; the same, each average applied one update late, which gives it an update's time
-    to arrive (Li et al. 2018); or, after every `average_period_updates` updates of its own on each
-    rank, the parameters (local SGD, Stich 2019).
+    """What the ranks average. `gradients`: the gradients of every update, so that N ranks compute
+    what one rank computes on N times the batch. `delayed_gradients`: the same, but each average is
+    applied one update late and can arrive during that update (Li et al. 2018). `parameters`: each
+    rank updates by itself, and all ranks average their parameters every `average-period-updates`
+    updates (local SGD, Stich 2019).
     """
     average_period_updates: int = positive(10)
-    """`parameters`: updates between averages (H)."""
+    """`average parameters`: updates between averages (H)."""
     average_optimizer_state: Literal["average", "keep", "reset"] = "average"
-    """`parameters`: what becomes of the optimizer's moments at an average: averaged with the
-    parameters, kept by each rank, or set to zero.
+    """`average parameters`: what happens to the optimizer's moments: they are averaged with the
+    parameters, kept by each rank, or reset to zero.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(Section):
-    """When and how the greedy policy is judged, and what is kept."""
+    """When and how the greedy policy is evaluated, and which networks are kept."""
 
     prefix = "evaluation."
 
     period_env_steps: int = positive(5_000)
-    """Global env steps between greedy evaluations; each one saves its network."""
+    """Env steps, over all ranks, between evaluations; each one saves its network."""
     episodes: int = positive(20)
-    """Episodes of a periodic evaluation, over all ranks."""
+    """Episodes of each evaluation, over all ranks."""
     final_episodes: int = positive(100)
-    """Episodes of the closing evaluation, over all ranks."""
+    """Episodes of the final evaluation of the best network, over all ranks."""
     max_episode_steps: int = positive(27_000)
-    """Steps after which an episode of an evaluation ends; an environment's own limit stays (Atari:
-    108,000 frames).
+    """Truncate evaluation episodes after this many steps; the environment's own limit still applies
+    (Atari: 108,000 frames).
     """
     keep_networks: int = positive(2)
-    """Newest networks kept besides the best one."""
+    """Number of newest networks to keep, besides the best one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Section):
-    """What is saved to go on from."""
+    """What is saved so that the run can be resumed."""
 
     prefix = "checkpoint."
 
     period_env_steps: int | None = positive(None)
-    """Global env steps between checkpoints; `None`: a twentieth of the run."""
+    """Env steps, over all ranks, between checkpoints; `None`: 1/20 of the run."""
     keep: int = positive(2)
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     directory: str | None = None
-    """Where they are kept: a path, or a URL that fsspec knows (s3://bucket/run); `None`: in the run
+    """Where checkpoints are saved: a path or an fsspec URL (s3://bucket/run); `None`: in the run
     directory.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig(Section):
-    """What is written down, and how often."""
+    """What is logged, and how often."""
 
     prefix = "logging."
 
     period_env_steps: int = positive(1_000)
-    """Global env steps between lines of `metrics.jsonl`."""
+    """Env steps, over all ranks, between records in `metrics.jsonl`."""
     loggers: tuple[str, ...] = ranged(
         ("tensorboard",),
         lambda names: (
             all(name in LOGGERS or all(name.partition(":")) for name in names)
             and len(set(names)) == len(names)
         ),
-        f"of {', '.join(LOGGERS)} or module:Class, each once",
+        f"any of {', '.join(LOGGERS)} and module:Class, each at most once",
     )
-    """Where records go besides `metrics.jsonl`: any of tensorboard, wandb, mlflow and classes of
-    your own, module:Class.
+    """Loggers that receive the records, besides `metrics.jsonl`: any of tensorboard, wandb, mlflow
+    and your own classes, as module:Class.
     """
     histograms: bool = False
-    """Give loggers the distributions of parameters and gradients at every evaluation."""
+    """Log histograms of parameters and gradients at every evaluation."""
     video: bool = False
-    """Draw an episode at every evaluation, its first 500 steps, for `videos/` and the loggers; the
-    other ranks wait while it is played.
+    """Record the first 500 steps of an episode at every evaluation, for `videos/` and the loggers.
+    The other ranks wait for the recording.
     """

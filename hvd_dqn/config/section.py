@@ -1,4 +1,4 @@
-"""How a section of the configuration checks its fields."""
+"""Checked settings: the base class of the configuration's sections and of command-line options."""
 
 from __future__ import annotations
 
@@ -13,32 +13,36 @@ from hvd_dqn.common.errors import UserError
 
 
 class ConfigError(UserError):
-    """A field holds a value it cannot have."""
+    """A setting or an option has an invalid value."""
 
 
 def ranged(default: Any, check: Callable[[Any], bool], text: str) -> Any:
-    """A field whose value must pass `check`, which `text` puts into words."""
+    """A field whose value must pass `check`; errors say "must be `text`".
+
+    The default `dataclasses.MISSING` makes the field required. `None` is never checked.
+    """
     return field(default=default, metadata={"check": check, "text": text})
 
 
-def positive(default: Any) -> Any:
+def positive(default: Any = dataclasses.MISSING) -> Any:
     """A field whose value must be greater than 0."""
     return ranged(default, lambda v: v > 0, "greater than 0")
 
 
-def non_negative(default: Any) -> Any:
+def non_negative(default: Any = dataclasses.MISSING) -> Any:
     """A field whose value must be 0 or greater."""
     return ranged(default, lambda v: v >= 0, "0 or greater")
 
 
-def fraction(default: Any) -> Any:
-    """A field whose value must lie between 0 and 1."""
+def fraction(default: Any = dataclasses.MISSING) -> Any:
+    """A field whose value must be between 0 and 1."""
     return ranged(default, lambda v: 0 <= v <= 1, "between 0 and 1")
 
 
 def is_a(value: Any, kind: Any) -> bool:
-    """Whether `value` has the annotated type `kind`; an int may stand for a float, a bool never for
-    a number.
+    """Return whether `value` has the annotated type `kind`.
+
+    An int is accepted for a float; a bool is never accepted for a number.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
@@ -57,11 +61,16 @@ def is_a(value: Any, kind: Any) -> bool:
 def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+    return f"of type {kind if typing.get_args(kind) else kind.__name__}"
 
 
 class Section:
-    """Checks every field's type and range when the section is made."""
+    """Base of a frozen dataclass that checks the type and range of its fields when it is made.
+
+    `prefix` stands before a field's name in errors: `env.` gives `env.num-envs = 0: must be greater
+    than 0`, and a command's options have `--`. Names are printed with hyphens, as options are
+    written.
+    """
 
     prefix = ""
 
@@ -78,5 +87,5 @@ class Section:
                 self.refuse(spec.name, value, f"must be {spec.metadata['text']}")
 
     def refuse(self, name: str, value: Any, reason: str) -> typing.NoReturn:
-        """Raise `ConfigError` for the field `name`."""
-        raise ConfigError(f"{self.prefix}{name} = {value!r}: {reason}")
+        """Raise `ConfigError` for the value of the field `name`."""
+        raise ConfigError(f"{self.prefix}{name.replace('_', '-')} = {value!r}: {reason}")

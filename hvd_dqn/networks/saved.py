@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.common.files import read_bounded, sync_directory, write_durably
 
 _MARGIN = 1 << 20
@@ -153,9 +153,8 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
     try:
         network.load_state_dict(safetensors.torch.load(data))
     except (RuntimeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{saved.path} does not fit the network of config.json: {reason}"
+            f"{saved.path} does not fit the network of config.json: {one_line(error)}"
         ) from error
 
 

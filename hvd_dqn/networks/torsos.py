@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hvd_dqn.common.errors import typed_line
 from hvd_dqn.config import ConfigError, NetworkConfig
 from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 
@@ -132,16 +133,15 @@ def _own_torso(config: NetworkConfig, obs_shape: tuple[int, ...]) -> tuple[nn.Mo
     except AttributeError as error:
         raise ConfigError(f"{told}: the module has no {function!r}") from error
     except (ImportError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{told} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{told} cannot be imported: {typed_line(error)}") from error
     try:
         torso = make(config, obs_shape)
         with torch.no_grad():
             features = torso(torch.zeros(2, *obs_shape))
     except Exception as error:  # another's code may raise anything
-        reason = " ".join(str(error).split())
         raise ConfigError(
             f"{told}: made for observations of shape {obs_shape} and called with two of them, it "
-            f"raises {type(error).__name__}: {reason}"
+            f"raises {typed_line(error)}"
         ) from error
     shape = tuple(getattr(features, "shape", ()))
     if not isinstance(torso, nn.Module) or len(shape) != 2 or shape[0] != 2:

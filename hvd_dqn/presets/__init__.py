@@ -1,12 +1,12 @@
-"""Ready-made runs: each preset is a function that returns a `Config`; `hvd-dqn presets NAME` prints
-one. Every setting is a command line option.
+"""Ready-made runs: each preset is a function that returns a `Config`. `hvd-dqn presets` lists them,
+and `hvd-dqn presets NAME` prints the settings of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, did_you_mean
 from hvd_dqn.config import Config
 from hvd_dqn.presets import atari, classic, driving, minatar
 
@@ -21,5 +21,5 @@ PRESETS: dict[str, Callable[[], Config]] = {
 def preset(name: str) -> Config:
     """Return the preset `name`. Raises `UserError` if there is none."""
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: the presets are {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}", did_you_mean(name, PRESETS))
     return PRESETS[name]()

@@ -1,29 +1,32 @@
 """Atari: the published agents, with the settings of their papers.
 
-Units: the papers count frames, four to an env step; here everything is in env steps and updates.
-Where paper and reference code differ, DeepMind's dqn_zoo and Google's Dopamine are followed.
+Units: the papers count frames, four per env step; here everything counts env steps and updates.
+If a paper and its reference code differ, the presets follow DeepMind's dqn_zoo and Google's
+Dopamine.
 
-What differs from all of them, and why:
+Differences from all of them, with reasons:
 
-- Eight environments a rank step together (BTR: 64, as published), so that a step of the network
-  serves all; the ratio of updates to env steps is the published one. N ranks take 1/N of the
+- Each rank steps eight environments together (BTR: 64, as published), so that one forward pass
+  serves all. The ratio of updates to env steps is the published one. N ranks take 1/N of the
   updates on N times the batch.
-- Two protocols by name (`env.atari_protocol`). Agents of the papers up to IQN were published under
-  the one of 2015 and have it here; M-IQN and BTR have sticky actions.
-- Evaluation is greedy; the papers keep ε at 0.05 to 0.001.
-- The budget is 10 million env steps, that of the field's libraries; the papers' is 50 million.
-- IQN values actions by evenly spread quantiles, not by drawn ones: the same expectation without
-  their noise.
-- `dqn`'s RMSProp adds its constant outside the root, as torch does, at the root of dqn_zoo's.
-- Prioritised draws have no share of uniform ones (dqn_zoo: one in a thousand): a priority is never
-  zero here.
-- Noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1).
-- ε falls from the first env step on; dqn_zoo's from the first update on.
-- `double-dqn` has a bias for each action in the last layer; the tuned one had one for all.
-- `rainbow`'s last layers have the biases that dqn_zoo's lack, and its priority is the paper's
-  Kullback-Leibler loss, where dqn_zoo takes the cross-entropy.
-- `btr`: β as in Rainbow; the Munchausen policy is the target network's, as in M-IQN; ε stays at
-  0.01 to the end, where BTR sets it to 0 half-way.
+- `env.atari-protocol` names the protocol. Papers up to IQN used that of 2015, and so do their
+  presets; M-IQN and BTR use sticky actions.
+- Evaluation is greedy; the papers use ε between 0.001 and 0.05.
+- The budget is 10 million env steps, as in common libraries; the papers used 50 million.
+- IQN computes action values from evenly spaced quantiles instead of random ones: the same
+  expectation without the noise.
+- RMSProp adds its constant outside the square root, as torch does, so the value is the square root
+  of dqn_zoo's.
+- Prioritised sampling has no uniform share (dqn_zoo: one in a thousand), because priorities are
+  never zero here.
+- The noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1).
+- ε is annealed from the first env step; in dqn_zoo from the first update.
+- The last layer of `double-dqn` has one bias per action; the tuned agent of the paper had a single
+  shared bias.
+- The last layers of `rainbow` have biases, unlike dqn_zoo's, and its priority is the
+  Kullback-Leibler loss of the paper; dqn_zoo uses the cross-entropy.
+- `btr`: β as in Rainbow; the Munchausen policy is that of the target network, as in M-IQN; ε stays
+  at 0.01, whereas BTR sets it to 0 half-way.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Classic control and Box2D.
 
-Measured against rl-baselines3-zoo's DQN at the zoo's number of env steps, on one rank and on two
-(README). The zoo's settings were the start. What differs was measured too: n-step returns; a
-learning rate that falls to a twentieth, so that the last network is good; √N scaling of the
-learning rate, since N ranks take 1/N of the updates on N times the batch; εz-greedy, without which
-MountainCar never came to the goal on two seeds of two; LayerNorm on CartPole, where one seed in ten
-missed 475 on two ranks without it, on LunarLander, where without it and εz-greedy one seed in five
-came to 65 at two ranks' sizes, and on Acrobot, where with a soft target it is worth ten steps (−75
-to −65 on a seed at one rank).
+The starting point was rl-baselines3-zoo's DQN settings, and the benchmarks compare with the zoo at
+its number of env steps, on one rank and on two (README). Measured reasons for the differences:
+
+- n-step returns learn faster.
+- The learning rate falls to 1/20, so that the last network is good.
+- The learning rate is scaled by √N, because N ranks take 1/N of the updates on N times the batch.
+- Without εz-greedy exploration, MountainCar never reached the goal on two seeds of two.
+- LayerNorm. CartPole on two ranks: one seed in ten missed 475 without it. LunarLander: one seed in
+  five scored 65 at two ranks' batch sizes without it and εz-greedy. Acrobot with a soft target: it
+  gains ten steps (−75 to −65 on a seed at one rank).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from hvd_dqn.config import (
 
 
 def cartpole() -> Config:
-    """CartPole-v1: balance a pole; solved at a mean return of 475, at most 500."""
+    """CartPole-v1: balance a pole; solved at a mean return of 475 (maximum 500)."""
     return Config(
         preset="cartpole",
         total_env_steps=50_000,
@@ -46,7 +48,7 @@ def cartpole() -> Config:
 
 
 def acrobot() -> Config:
-    """Acrobot-v1: swing a two-link arm up; the return is minus the steps taken."""
+    """Acrobot-v1: swing up a two-link arm; the return is minus the number of steps."""
     return Config(
         preset="acrobot",
         total_env_steps=100_000,
@@ -69,9 +71,9 @@ def acrobot() -> Config:
 
 
 def mountaincar() -> Config:
-    """MountainCar-v0: rock a car up a hill; the return is minus the steps taken.
+    """MountainCar-v0: drive a car up a hill; the return is minus the number of steps.
 
-    Single random actions never reach the goal; random pushes of random duration do.
+    Independent random actions never reach the goal; random actions of random duration do.
     """
     return Config(
         preset="mountaincar",
@@ -94,7 +96,7 @@ def mountaincar() -> Config:
 
 
 def lunarlander() -> Config:
-    """LunarLander-v3 (Box2D): land between the flags; 200 counts as solved."""
+    """LunarLander-v3 (Box2D): land between the flags; solved at a return of 200."""
     return Config(
         preset="lunarlander",
         total_env_steps=100_000,

@@ -1,7 +1,7 @@
-"""Driving: highway-env, with the settings of its documentation's DQN example.
+"""Driving: highway-env, with the settings of the DQN example in its documentation.
 
-What differs: four environments step together and the ratio of updates to env steps stays one to
-one; double DQN; the learning rate falls to a tenth.
+Differences: four environments step together, at the same ratio of one update per env step; double
+DQN; the learning rate falls to a tenth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hvd_dqn.config import Config
 
 
 def highway() -> Config:
-    """highway-fast-v0: drive fast among other cars, keep right, do not collide."""
+    """highway-fast-v0: drive fast, keep right, and avoid collisions."""
     return Config(preset="highway").changed(
         {
             "env.id": "highway-fast-v0",

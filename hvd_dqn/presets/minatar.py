@@ -1,17 +1,17 @@
-"""MinAtar: the agents of `atari` on 10 by 10 games, with the network of Young & Tian 2019.
+"""MinAtar: the agents of `atari` on 10 × 10 games, with the network of Young & Tian 2019.
 
-Training follows Dopamine's MinAtar settings: Adam 2.5e-4, batch 32, an update every four env steps,
-a target copy every 1,000 env steps, a replay of 100,000. What differs, and why:
+Training follows Dopamine's MinAtar settings: Adam with learning rate 2.5e-4, batch size 32, an
+update every four env steps, a target network update every 1,000 env steps, a replay of 100,000
+transitions. Differences, with reasons:
 
-- One hidden layer of 128 behind the convolution, as Young & Tian have it; Dopamine has none.
-- The categorical support is [0, 30]: no reward is negative, and few are above 1.
-- Implicit quantiles are 8 by 8 by 8, as in BTR, in the place of 64 by 64 by 32: an update costs an
-  eighth.
-- ε falls over a tenth of the budget (Dopamine: 250,000 of 10 million env steps), and the budget is
-  two million env steps.
-- `minatar-btr` keeps BTR's combination (Munchausen, implicit quantiles, n = 3, priorities, noisy
-  dueling streams) with this network in the place of Impala and its spectral norm, whose pooling
-  leaves nothing of ten rows.
+- One hidden layer of 128 after the convolution, as in Young & Tian; Dopamine has none.
+- The categorical support is [0, 30]: no reward is negative, and few are greater than 1.
+- Implicit quantiles are 8, 8 and 8, as in BTR, instead of 64, 64 and 32: an update costs 1/8.
+- ε is annealed over a tenth of the budget of two million env steps (Dopamine: 250,000 of 10
+  million).
+- `minatar-btr` keeps BTR's combination (Munchausen, implicit quantiles, n = 3, prioritised replay,
+  noisy dueling streams) but uses this network instead of Impala with spectral norm, whose pooling
+  reduces ten rows to nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TRAINING: dict[str, Any] = {
     "evaluation.final_episodes": 100,
     "logging.period_env_steps": 10_000,
 }
-_GREEDY_LATE = {
+_EPSILON = {
     "exploration.epsilon_final": 0.01,
     "exploration.epsilon_decay_env_steps": 200_000,
 }
@@ -53,15 +53,15 @@ _EIGHT_TAUS = {
     "objective.num_policy_taus": 8,
 }
 _OWN: dict[str, dict[str, Any]] = {
-    "dqn": _GREEDY_LATE,
-    "double-dqn": _GREEDY_LATE,
-    "c51": {**_GREEDY_LATE, "objective.v_min": 0.0, "objective.v_max": 30.0},
-    "qrdqn": _GREEDY_LATE,
-    "iqn": {**_GREEDY_LATE, **_EIGHT_TAUS},
+    "dqn": _EPSILON,
+    "double-dqn": _EPSILON,
+    "c51": {**_EPSILON, "objective.v_min": 0.0, "objective.v_max": 30.0},
+    "qrdqn": _EPSILON,
+    "iqn": {**_EPSILON, **_EIGHT_TAUS},
     "rainbow": {"objective.v_min": 0.0, "objective.v_max": 30.0},
-    "m-iqn": {**_GREEDY_LATE, **_EIGHT_TAUS},
+    "m-iqn": {**_EPSILON, **_EIGHT_TAUS},
     "btr": {
-        **_GREEDY_LATE,
+        **_EPSILON,
         "network.torso": "minatar",
         "network.spectral_norm": False,
         "network.impala_width": 1,
@@ -76,7 +76,7 @@ def _preset(agent: str) -> Callable[[], Config]:
         config = atari.PRESETS[agent]()
         return config.changed({**_TRAINING, **_OWN[agent], "preset": f"minatar-{agent}"})
 
-    make.__doc__ = f"The agent of `{agent}` on MinAtar's small games."
+    make.__doc__ = f"The agent `{agent}` on MinAtar."
     return make
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hvd_dqn.common.errors import EXIT_FAILED
+from hvd_dqn.common.errors import EXIT_FAILED, one_line
 from hvd_dqn.common.files import read_bounded
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed.communicator import Communicator, hostname
@@ -116,7 +116,7 @@ class Watchdog:
                 gone[rank] = beat
         if self._comm.rank != min(set(ranks) - gone.keys()):
             return None
-        said = " ".join(cause.split())[:_MOST_SAID]
+        said = one_line(cause)[:_MOST_SAID]
         if not gone:
             found = "a rank on another host, or that host, is gone"
             return f"{self._me()}: {'a sum over ranks failed' if all_are_here else found}: {said}"

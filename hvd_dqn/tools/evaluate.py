@@ -1,4 +1,4 @@
-"""Episodes of a run's network."""
+"""Play episodes with a network of a run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from hvd_dqn.run.requirements import useful_threads
 
 
 class Play(NamedTuple):
-    """What is played: `network` is best, newest or a number of env steps; `episodes` are those of
-    each of `seeds`; `epsilon` is the share of random actions.
+    """What to play: `network` is best, newest or a number of env steps, `episodes` is the number of
+    episodes for each of `seeds`, and `epsilon` is the share of random actions.
     """
 
     network: str = "best"
@@ -36,7 +36,7 @@ class Play(NamedTuple):
 
 
 class EpsilonGreedy:
-    """A policy that acts at random now and then, from a stream of each rank and seed."""
+    """An ε-greedy policy."""
 
     def __init__(
         self, policy: GreedyPolicy, epsilon: float, num_actions: int, rng: np.random.Generator
@@ -45,7 +45,7 @@ class EpsilonGreedy:
         self._num_actions, self._rng = num_actions, rng
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions [N] int64 for observations [N, *shape]."""
+        """Return actions [N] int64 for observations [N, *shape]."""
         random = self._rng.random(len(obs)) < self._epsilon
         drawn = self._rng.integers(self._num_actions, size=len(obs))
         return np.where(random, drawn, self._policy(obs))
@@ -54,8 +54,8 @@ class EpsilonGreedy:
 def evaluate_run(
     path: Path, play: Play, communicator: Communicator
 ) -> tuple[SavedNetwork, list[EvaluationResult]]:
-    """Play over all ranks with a network of the run at `path`: the result of each seed. Collective;
-    `UserError` on all ranks or none.
+    """Play episodes on all ranks with a network of the run at `path`. Return the network and the
+    result of each seed. Collective. Raises `UserError` on all ranks or on none.
     """
     run_dir = RunDirectory(path)
     with agreement(communicator):
@@ -93,7 +93,7 @@ def evaluate_run(
             result = evaluator.evaluate(
                 noisy if play.epsilon else greedy, episodes=play.episodes, purpose=AFTERWARDS
             )
-            assert result is not None, "nobody asks an evaluation of its own to stop"
+            assert result is not None, "only a run's evaluations can be asked to stop"
             results.append(result)
         return saved, results
     finally:

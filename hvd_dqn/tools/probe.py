@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.tools.launching import sessions
 from hvd_dqn.tools.launching.launchers import environment_of_a_launch
 
@@ -122,8 +122,7 @@ def mpi_library_version() -> str:
         mpi4py.rc.initialize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"mpi4py does not load ({reason})", MPI4PY_REMEDY) from error
+        raise UserError(f"mpi4py does not load ({one_line(error)})", MPI4PY_REMEDY) from error
     return MPI.Get_library_version().splitlines()[0].rstrip("\x00").partition(",")[0]
 
 

@@ -192,7 +192,7 @@ def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
     wait_until(batch.is_training, "a checkpoint", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", batch.number)
     assert slurm.wait(batch.number) == "FAILED"
-    assert "not requeued: it came back 0 times already" in batch.output
+    assert "not requeued: already requeued 0 times" in batch.output
     assert slurm.run("scontrol", "show", "job", batch.number).count("ExitCode=75:0") == 1
 
 
@@ -221,7 +221,7 @@ def test_where_no_node_is_well_twice_the_job_fails(slurm, tmp_path):
     batch.come_back()
     assert slurm.wait(batch.number) == "FAILED"
     assert "node1 is ill" in batch.output
-    assert "no node is well, and none was before: node2" in batch.output
+    assert "no healthy node, twice in a row: node2" in batch.output
 
 
 @pytest.mark.long
@@ -229,7 +229,7 @@ def test_a_job_does_not_come_back_to_a_bad_node(slurm, tmp_path):
     batch = Batch(slurm, tmp_path / "job", programs=ill(tmp_path, "node2"))
     batch.come_back()
     batch.finish()
-    assert "well of node1 node2: node1; the queue may have others" in batch.output
+    assert "healthy nodes: node1 of node1 node2; requeueing for others" in batch.output
     assert json.loads((batch.run_dir / "run.json").read_text())["hosts"] == ["node1", "node3"]
 
 
@@ -254,7 +254,7 @@ def test_ranks_that_are_not_well_together_are_not_started(slurm, tmp_path):
     )
     fake.chmod(0o755)
     batch = Batch(slurm, tmp_path / "job", programs=str(tmp_path))
-    wait_until(lambda: "not well together (1)" in batch.output, "the first attempt", 60)
+    wait_until(lambda: "failed (1)" in batch.output, "the first attempt", 60)
     assert "no sum came" in batch.output
     assert not list(batch.run_dir.glob("logs/*/rank-*.txt")), "no rank was started"
     (tmp_path / "mended").touch()
@@ -280,7 +280,7 @@ def test_the_doctor_of_all_ranks(slurm, tmp_path):
     }
     said = (tmp_path / "out").read_text()
     assert "/tmp/own is not the same on node2" in said
-    assert "hvd-dqn: not well: directory" in said
+    assert "hvd-dqn: checks failed: directory" in said
 
 
 def test_scaling_over_two_nodes(slurm, tmp_path):

@@ -60,13 +60,13 @@ def test_odd_values_survive_their_file(tmp_path):
         (["cartpole", "extra"], ["extra"]),
         (
             ["cartpole", "--optimizer.learning_rat", "1"],
-            ["learning_rat", "perhaps --optimizer.learning-rate"],
+            ["learning_rat", "did you mean --optimizer.learning-rate?"],
         ),
         (["cartpole", "--optimizer.learning_rate", "fast"], ["learning-rate", "'fast'"]),
         (["cartpole", "--optimizer.learning_rate"], ["learning-rate"]),
         (
             ["cartpole", "--optimizer.learning_rate", "-1"],
-            ["optimizer.learning_rate = -1.0", "greater than 0"],
+            ["optimizer.learning-rate = -1.0", "greater than 0"],
         ),
         (["cartpole", "--device", "tpu"], ["'tpu'", "cuda"]),
         (["cartpole", "--objective.double", "perhaps"], ["perhaps", "True"]),

@@ -1,6 +1,5 @@
-"""Validation at birth, with the fix in the message; and no field that nobody reads."""
+"""Settings are validated when they are made, with the fix in the message, and all are read."""
 
-import ast
 import dataclasses
 from pathlib import Path
 
@@ -19,50 +18,51 @@ from hvd_dqn.config import (
     OptimizerConfig,
     ReplayConfig,
 )
+from tests.config.field_reads import field_reads
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: OptimizerConfig(learning_rate=0.0), ["optimizer.learning_rate", "0.0", "greater"]),
+        (lambda: OptimizerConfig(learning_rate=0.0), ["optimizer.learning-rate", "0.0", "greater"]),
         (
             lambda: OptimizerConfig(learning_rate=float("inf")),
-            ["optimizer.learning_rate", "finite"],
+            ["optimizer.learning-rate", "finite"],
         ),
-        (lambda: OptimizerConfig(learning_rate="x"), ["optimizer.learning_rate", "'x'", "float"]),
-        (lambda: OptimizerConfig(max_grad_norm=-1.0), ["optimizer.max_grad_norm", "-1.0"]),
+        (lambda: OptimizerConfig(learning_rate="x"), ["optimizer.learning-rate", "'x'", "float"]),
+        (lambda: OptimizerConfig(max_grad_norm=-1.0), ["optimizer.max-grad-norm", "-1.0"]),
         (lambda: OptimizerConfig(world_size_scaling="cubic"), ["one of none, sqrt, linear"]),
-        (lambda: OptimizerConfig(weight_decay=0.1), ["optimizer.weight_decay", "adamw"]),
+        (lambda: OptimizerConfig(weight_decay=0.1), ["optimizer.weight-decay", "adamw"]),
         (lambda: ObjectiveConfig(gamma=1.5), ["objective.gamma", "1.5", "between 0 and 1"]),
         (lambda: ObjectiveConfig(gamma=True), ["objective.gamma", "True"]),
         (lambda: ObjectiveConfig(double=1), ["objective.double", "bool"]),
-        (lambda: ReplayConfig(batch_size=0), ["replay.batch_size"]),
-        (lambda: ReplayConfig(batch_size=1.5), ["replay.batch_size", "int"]),
-        (lambda: ReplayConfig(n_step=0), ["replay.n_step", "between 1 and 255"]),
-        (lambda: NetworkConfig(hidden_sizes=()), ["network.hidden_sizes", "one or more"]),
-        (lambda: NetworkConfig(hidden_sizes=(0,)), ["network.hidden_sizes"]),
-        (lambda: NetworkConfig(hidden_sizes=[64]), ["network.hidden_sizes"]),
+        (lambda: ReplayConfig(batch_size=0), ["replay.batch-size"]),
+        (lambda: ReplayConfig(batch_size=1.5), ["replay.batch-size", "int"]),
+        (lambda: ReplayConfig(n_step=0), ["replay.n-step", "between 1 and 255"]),
+        (lambda: NetworkConfig(hidden_sizes=()), ["network.hidden-sizes", "one or more"]),
+        (lambda: NetworkConfig(hidden_sizes=(0,)), ["network.hidden-sizes"]),
+        (lambda: NetworkConfig(hidden_sizes=[64]), ["network.hidden-sizes"]),
         (lambda: EnvConfig(kwargs="{"), ["env.kwargs", "not JSON"]),
         (lambda: EnvConfig(kwargs="[1]"), ["env.kwargs", "JSON object"]),
-        (lambda: EnvConfig(frame_stack=0), ["env.frame_stack", "greater than 0"]),
-        (lambda: EnvConfig(reward_clip=0.0), ["env.reward_clip", "greater than 0"]),
+        (lambda: EnvConfig(frame_stack=0), ["env.frame-stack", "greater than 0"]),
+        (lambda: EnvConfig(reward_clip=0.0), ["env.reward-clip", "greater than 0"]),
         (
             lambda: EnvConfig(atari_protocol="mnih2015"),
-            ["env.atari_protocol", "'CartPole-v1' is no Atari game", "leave it None"],
+            ["env.atari-protocol", "'CartPole-v1' is no Atari game", "leave it None"],
         ),
-        (lambda: EnvConfig(frame_skip=4), ["env.frame_skip", "'CartPole-v1'", "leave it None"]),
+        (lambda: EnvConfig(frame_skip=4), ["env.frame-skip", "'CartPole-v1'", "leave it None"]),
         (
             lambda: EnvConfig(id="ALE/Pong-v5", atari_protocol="dopamine"),
-            ["env.atari_protocol", "machado2018"],
+            ["env.atari-protocol", "machado2018"],
         ),
         (
             lambda: EnvConfig(id="ALE/Pong-v5", vectorization="async"),
             ["env.vectorization", "own threads", "leave it sync"],
         ),
-        (lambda: ExplorationConfig(epsilon_final=-0.1), ["exploration.epsilon_final"]),
+        (lambda: ExplorationConfig(epsilon_final=-0.1), ["exploration.epsilon-final"]),
         (lambda: EvaluationConfig(episodes=0), ["evaluation.episodes"]),
         (lambda: Config(seed=-1), ["seed", "0 or greater"]),
-        (lambda: Config(total_env_steps=10), ["learning_starts_env_steps", "raise the total"]),
+        (lambda: Config(total_env_steps=10), ["learning-starts-env-steps", "raise the total"]),
         (
             lambda: Config(replay=ReplayConfig(capacity=16)),
             ["replay.capacity", "raise the capacity"],
@@ -85,12 +85,12 @@ from hvd_dqn.config import (
             lambda: ObjectiveConfig(distribution="quantile", loss="squared"),
             ["objective.loss", "'quantile' has its own"],
         ),
-        (lambda: ObjectiveConfig(v_min=10.0), ["objective.v_min", "less than objective.v_max"]),
-        (lambda: ObjectiveConfig(num_atoms=1), ["objective.num_atoms", "2 or greater"]),
-        (lambda: NetworkConfig(spectral_norm=True), ["network.spectral_norm", "'impala'"]),
-        (lambda: NetworkConfig(torso="nature", pool_size=6), ["network.pool_size", "'impala'"]),
+        (lambda: ObjectiveConfig(v_min=10.0), ["objective.v-min", "less than objective.v"]),
+        (lambda: ObjectiveConfig(num_atoms=1), ["objective.num-atoms", "2 or greater"]),
+        (lambda: NetworkConfig(spectral_norm=True), ["network.spectral-norm", "'impala'"]),
+        (lambda: NetworkConfig(torso="nature", pool_size=6), ["network.pool-size", "'impala'"]),
         (lambda: NetworkConfig(dropout=1.0), ["network.dropout", "less than 1"]),
-        (lambda: Config(target_step=0.0), ["target_step", "greater than 0"]),
+        (lambda: Config(target_step=0.0), ["target-step", "greater than 0"]),
         (
             lambda: OptimizerConfig(schedule="cosine"),
             ["optimizer.schedule", "final_learning_rate_fraction below 1"],
@@ -100,13 +100,13 @@ from hvd_dqn.config import (
                 distributed=DistributedConfig(average="parameters"),
                 optimizer=OptimizerConfig(world_size_scaling="sqrt"),
             ),
-            ["optimizer.world_size_scaling", "set it to none"],
+            ["optimizer.world-size-scaling", "set it to none"],
         ),
         (
             lambda: Config(
                 distributed=DistributedConfig(average="parameters"), target_period_updates=7
             ),
-            ["target_period_updates = 7", "distributed.average_period_updates = 10", "multiple"],
+            ["target-period-updates = 7", "distributed.average-period-updates = 10", "multiple"],
         ),
     ],
 )
@@ -142,25 +142,55 @@ def test_sections_are_frozen():
         Config().seed = 3
 
 
-def test_every_field_is_read_by_some_module():
-    """By `config.section.field`, or by a section passed on under its own name or as `config`, and
-    kept as `_config`.
-    """
+def unread_fields(config):
+    """Return the settings, as section.field, that no module reads."""
     package = Path(hvd_dqn.__file__).parent
-    sources = [p.read_text() for p in package.rglob("*.py") if "presets" not in p.parts]
-    reads = set()
-    for node in (node for text in sources for node in ast.walk(ast.parse(text))):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            owner = node.value
-            owners = {getattr(owner, "attr", None), getattr(owner, "id", None)}
-            reads |= {(name, node.attr) for name in owners if name}
+    reads = field_reads(p.read_text() for p in package.rglob("*.py") if "presets" not in p.parts)
     unread = []
-    for name in Config().flat():
+    for name in config.flat():
         section, _, field = name.rpartition(".")
-        # a section's own methods read `self.field`; a function given one section calls it config
-        if not {(owner, field) for owner in (section, "config", "_config", "self", "env")} & reads:
+        owner = getattr(config, section) if section else config
+        if (type(owner).__name__, field) not in reads:
             unread.append(name)
-    assert unread == []
+    return unread
+
+
+def test_every_field_is_read_by_some_module():
+    assert unread_fields(Config()) == []
+
+
+def test_a_field_that_nobody_reads_is_found():
+    """Even if other objects, such as paths and specs, have attributes of that name."""
+    fields = [("spare", int, 0), ("name", str, ""), ("path", str, "")]
+    larger = dataclasses.make_dataclass(
+        "EnvConfig", fields, bases=(EnvConfig,), frozen=True, kw_only=True
+    )
+    assert unread_fields(Config(env=larger())) == ["env.spare", "env.name", "env.path"]
+
+
+def test_reads_are_resolved_by_annotations():
+    source = """
+class EnvConfig:
+    checked: int
+    def __post_init__(self): assert self.checked
+    def own(self): return self.in_method
+class Config:
+    env: EnvConfig
+class Simulator:
+    def __init__(self, config: "EnvConfig | None", other):
+        self.config, self.spare = config, other.spare
+class Player(Simulator):
+    def step(self): return self.config.in_subclass + self.spare
+def load() -> Config: ...
+def run(config: Config, spare, other):
+    env = load().env
+    return config.env.in_chain, env.in_local, getattr(env, "by_name"), other.spare
+def rebound(env: EnvConfig, other):
+    env = other
+    return env.spare
+"""
+    reads = {field for owner, field in field_reads([source]) if owner == "EnvConfig"}
+    assert reads == {"in_method", "in_subclass", "in_chain", "in_local", "by_name"}
 
 
 @pytest.mark.parametrize(

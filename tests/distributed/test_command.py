@@ -162,7 +162,7 @@ def test_an_error_of_one_rank_is_told_by_one_rank(tmp_path):
         launcher="mpirun-mpmd",
         ranks=1,
     )
-    assert_refused(done, ["rank 1 on", "replay.batch_size = -4"])
+    assert_refused(done, ["rank 1 on", "replay.batch-size = -4"])
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""`hvd-dqn launch`: restarts, gentle stops, hosts that are gone."""
+"""`hvd-dqn launch`: restarts, stops with a checkpoint, lost hosts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hvd_dqn.tools.launching.launchers import (
     parse_hosts,
     this_program,
 )
-from hvd_dqn.tools.launching.restarts import _going_on, option
+from hvd_dqn.tools.launching.restarts import _resuming, option
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train
 from tests.launching import hvd_dqn, started, wait_until
@@ -33,11 +33,11 @@ def test_hosts():
     assert parse_hosts("a:4,b") == [Host("a", 4), Host("b", 1)]
     assert parse_hosts("") == []
     for text in ("a:x", ":3", "a:0"):
-        with pytest.raises(UserError, match="is no HOST:SLOTS"):
+        with pytest.raises(UserError, match="is not HOST:SLOTS"):
             parse_hosts(text)
 
 
-def test_hosts_are_asked_only_where_the_launcher_goes_by_plain_ssh(monkeypatch):
+def test_hosts_are_tested_only_if_the_launcher_uses_plain_ssh(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for program in ("horovodrun", "mpirun --bind-to core"):
         assert _goes_by_plain_ssh(program.split())
@@ -48,25 +48,25 @@ def test_hosts_are_asked_only_where_the_launcher_goes_by_plain_ssh(monkeypatch):
     assert _goes_by_plain_ssh(["horovodrun"])
 
 
-def test_another_attempt_goes_on_from_what_the_first_has_saved(tmp_path):
+def test_another_attempt_resumes_from_the_checkpoint_of_the_first(tmp_path):
     run_dir = tmp_path / "run"
     never = ["train", "cartpole", f"--run-dir={run_dir}", "--resume", "never"]
     assert option(never, "run-dir") == str(run_dir)
-    assert _going_on(never)[-2:] == ["--resume", "auto"]
+    assert _resuming(never)[-2:] == ["--resume", "auto"]
     named = ["train", "cartpole", "--run_dir", str(run_dir), "--resume", "old/step-1"]
-    assert _going_on(named) == named, "nothing of its own yet"
+    assert _resuming(named) == named, "it has no checkpoint yet"
     whole = run_dir / "checkpoints" / step_directory(2)
     whole.mkdir(parents=True)
     (whole / "manifest.json").write_text("{}")
-    assert _going_on(named) == [*named, "--resume", "auto"]
+    assert _resuming(named) == [*named, "--resume", "auto"]
     elsewhere = [*named[:2], "--checkpoint.directory", str(tmp_path / "kept"), *named[2:]]
-    assert _going_on(elsewhere) == elsewhere
+    assert _resuming(elsewhere) == elsewhere
     (run_dir / "checkpoints").rename(tmp_path / "kept")
-    assert _going_on(elsewhere) == [*elsewhere, "--resume", "auto"]
-    assert _going_on(["train", "cartpole"]) == ["train", "cartpole"]
+    assert _resuming(elsewhere) == [*elsewhere, "--resume", "auto"]
+    assert _resuming(["train", "cartpole"]) == ["train", "cartpole"]
 
 
-def test_the_place_that_a_user_names_for_sessions_stays(monkeypatch, tmp_path):
+def test_a_session_directory_set_by_the_user_is_kept(monkeypatch, tmp_path):
     names = ("PRTE_MCA_prte_tmpdir_base", "PRTE_MCA_prte_local_tmpdir_base")
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -82,7 +82,7 @@ def test_the_place_that_a_user_names_for_sessions_stays(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with environment_of_a_launch(["srun"]) as environment:
-        assert not environment.keys() & set(names), "nowhere to write is for mpirun to say"
+        assert not environment.keys() & set(names), "mpirun reports that it cannot write"
 
 
 def test_ranks_run_the_package_that_starts_them(tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_ranks_run_the_package_that_starts_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.multirank
-def test_a_killed_rank_costs_nothing_but_time(tmp_path):
+def test_a_killed_rank_does_not_change_the_result(tmp_path):
     config, run_dir = config_file(tmp_path, total_env_steps=4800), tmp_path / "run"
     command = ["train", "--config", str(config), "--run-dir", str(run_dir)]
     arguments = ["-m", "hvd_dqn", "launch", "-np", "2", "--max-restarts", "2", "--", *command]
@@ -123,7 +123,7 @@ def test_a_killed_rank_costs_nothing_but_time(tmp_path):
 @pytest.mark.parametrize(
     ("launcher", "number"), [("horovodrun", signal.SIGINT), ("mpirun", signal.SIGTERM)]
 )
-def test_what_ends_a_launcher_stops_this_one_gently(tmp_path, launcher, number):
+def test_signals_that_kill_a_launcher_stop_with_a_checkpoint(tmp_path, launcher, number):
     config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
     command = ["train", "--config", str(config), "--run-dir", str(run_dir)]
     how = "mpirun --allow-run-as-root --oversubscribe" if launcher == "mpirun" else launcher
@@ -139,7 +139,7 @@ def test_what_ends_a_launcher_stops_this_one_gently(tmp_path, launcher, number):
 
 
 @pytest.mark.multirank
-def test_what_a_killed_mpirun_has_left_is_in_nobodys_way(tmp_path):
+def test_the_session_directory_of_a_killed_mpirun_does_no_harm(tmp_path):
     script = tmp_path / "mpirun-of-a-dead-ones-number"
     script.write_text(
         """#!/bin/sh
@@ -161,42 +161,42 @@ exec mpirun --allow-run-as-root --oversubscribe "$@"
     assert not done.lines("hvd-dqn launch: ")
     (used,) = re.findall(r"sessions in '(.*)'", done.output)
     assert Path(used).parent == place
-    assert not list(place.glob("hvd-dqn-launch-*")), "nothing of it is left"
+    assert not list(place.glob("hvd-dqn-launch-*")), "it is removed"
     arguments[-1] += f" --prtemca prte_tmpdir_base {place}"
     done = hvd_dqn(*arguments, "--", *command, **options)
-    assert "sessions in ''" in done.output, "what the user names is the user's"
+    assert "sessions in ''" in done.output, "the user's choice is kept"
     if done.code == 0:
-        pytest.skip("this mpirun minds nothing of what another has left")
+        pytest.skip("this mpirun ignores the leftovers of another")
     assert "listener thread failed to start" in done.output
 
 
 @pytest.mark.multirank
-def test_what_fails_every_time_is_given_up_with_its_causes(tmp_path):
+def test_giving_up_names_the_cause_of_every_failure(tmp_path):
     config = faulty(tmp_path, "raise", 1, after=5)
     command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     done = hvd_dqn("launch", "-np", "2", "--max-restarts", "1", "--", *command, launcher="none")
     assert done.code == 1, done.output
-    line = done.lines("hvd-dqn launch: given up after 2 attempts")[0]
+    line = done.lines("hvd-dqn launch: giving up after 2 attempts")[0]
     assert line.count("the simulator broke") == 2
     bad = ["train", "cartpole", "--seed", "x"]
     done = hvd_dqn("launch", "-np", "2", "--", *bad, launcher="none")
-    assert done.code == 2, "what is wrong with the command is not tried again"
+    assert done.code == 2, "invalid input is not retried"
     assert not done.lines("hvd-dqn launch: ")
 
 
 @pytest.mark.multirank
-def test_a_host_that_is_gone_is_dropped_where_that_is_allowed(tmp_path):
+def test_a_lost_host_is_dropped_if_min_np_allows(tmp_path):
     config = config_file(tmp_path)
     command = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     where = ["-np", "2", "-H", "localhost:1,gone.invalid:1"]
     done = hvd_dqn("launch", *where, "--", *command, launcher="none")
     assert done.code == 2, done.output
-    problem = "gone.invalid cannot be reached by ssh: 1 of 2 ranks (--min-np) are left"
+    problem = "gone.invalid cannot be reached by ssh: 1 of 2 required ranks (--min-np) are left"
     assert done.lines(problem) == [f"hvd-dqn: {problem}"]
     assert len(done.output.splitlines()) == 1
     done = hvd_dqn("launch", *where, "--min-np", "1", "--", *command, launcher="none")
     assert done.code == 0, done.output
-    assert "gone.invalid cannot be reached by ssh; ranks left: 1" in done.output
+    assert "gone.invalid cannot be reached by ssh; continuing on 1 of 2 ranks" in done.output
     assert "1 rank (" in done.output
     done = hvd_dqn("launch", "-np", "3", *where[2:], "--", *command, launcher="none")
     assert (done.code, done.lines("3 ranks, but -H has 2 slots")) == (2, done.output.splitlines())

@@ -115,7 +115,9 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
     ],
 )
 def test_randomness_inside_the_passes_is_rejected(draws, option):
-    with pytest.raises(ConfigError, match=rf"optimizer\.{option} = True: .* set it to False"):
+    with pytest.raises(
+        ConfigError, match=rf"optimizer\.{option.replace('_', '-')} = True: .* set it to False"
+    ):
         Config(optimizer=OptimizerConfig(**{option: True}), **draws)
 
 

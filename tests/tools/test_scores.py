@@ -69,8 +69,8 @@ def test_several_seeds_and_some_chance(run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--epsilon", "2"], "--epsilon 2.0: must be between 0 and 1"),
-        (["--episodes", "0"], "--episodes 0"),
+        (["--epsilon", "2"], "--epsilon = 2.0: must be between 0 and 1"),
+        (["--episodes", "0"], "--episodes = 0: must be greater than 0"),
         (["--network", "12"], "has no network 12"),
         (["--network", "worst"], "has no network worst"),
         (["--output", "/proc/x/y.json"], "/proc/x/y.json"),

@@ -1,4 +1,4 @@
-"""Batch scripts: their geometry, what is refused, and that those in slurm/ are what is written."""
+"""Batch scripts: their geometry, rejected options, and that slurm/ holds what the tool writes."""
 
 import re
 import shlex
@@ -69,7 +69,7 @@ def test_a_saved_config_can_be_run(tmp_path):
     assert directives(rendered(words=words, name="own.2"))["job-name"] == "own.2"
 
 
-def test_a_site_is_heeded(tmp_path):
+def test_a_site_file_is_applied(tmp_path):
     path = tmp_path / "site.yaml"
     path.write_text(
         "modules: [gcc/12, cuda/13]\nactivate: conda activate rl\naccount: deep\nmpi: pmix_v4\n"
@@ -88,20 +88,22 @@ def test_a_site_is_heeded(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"nodes": 0}, "--nodes 0: must be 1 or more"),
-        ({"gpus_per_node": 2, "ranks_per_node": 4}, "4 ranks on 2 GPUs a node"),
-        ({"time": "soon"}, "write it as HH:MM:SS"),
-        ({"time": "00:04:00"}, "no longer than --warning-seconds"),
-        ({"array_seeds": "1..3"}, "write it as 0-4"),
-        ({"container": "a.sif", "stage": "a.tar"}, "name one"),
-        ({"container": "a.sif", "launcher": "horovodrun"}, "it needs srun"),
-        ({"words": ()}, "write what to run behind --"),
+        ({"nodes": 0}, "--nodes = 0: must be greater than 0"),
+        ({"nodes": 2, "min_nodes": 3}, "--min-nodes = 3: must be at most --nodes = 2"),
+        ({"name": "a b"}, "--name = 'a b': must be letters"),
+        ({"gpus_per_node": 2, "ranks_per_node": 4}, "4 ranks per node, but 2 GPUs"),
+        ({"time": "soon"}, "--time = 'soon': must be HH:MM:SS"),
+        ({"time": "00:04:00"}, "must be longer than --warning-seconds = 300"),
+        ({"array_seeds": "1..3"}, "--array-seeds = '1..3': must be such as 0-4"),
+        ({"container": "a.sif", "stage": "a.tar"}, "leave one of them out"),
+        ({"container": "a.sif", "launcher": "horovodrun"}, "needs --launcher srun"),
+        ({"words": ()}, "no preset given"),
         ({"words": ("train", "nothing")}, "unknown preset"),
-        ({"words": (*TRAIN, "--run-dir", "x")}, "is the script's to say"),
-        ({"words": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is the script's to say"),
+        ({"words": (*TRAIN, "--run-dir", "x")}, "is set by the batch script"),
+        ({"words": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is set by the batch script"),
     ],
 )
-def test_what_cannot_be_is_refused(given, words):
+def test_bad_geometry_and_options_are_rejected(given, words):
     with pytest.raises(UserError, match=re.escape(words)):
         rendered(**given)
 
@@ -109,21 +111,21 @@ def test_what_cannot_be_is_refused(given, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("moduls: [a]", "['moduls'] unknown"),
-        ("modules: gcc", "a list of text"),
-        ("mpi: [1]", "mpi is [1]: text"),
-        ("[", "is no YAML"),
-        ("- a", "unknown"),
+        ("moduls: [a]", "unknown setting 'moduls': did you mean 'modules'?"),
+        ("modules: gcc", "must be a list of strings"),
+        ("mpi: [1]", "mpi = [1]: must be a string"),
+        ("[", "is not YAML"),
+        ("- a", "must map names to values"),
     ],
 )
-def test_a_site_file_that_is_none_is_refused(tmp_path, text, words):
+def test_a_bad_site_file_is_rejected(tmp_path, text, words):
     path = tmp_path / "site.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(words)):
         read_site(path)
 
 
-def test_what_the_command_says(tmp_path, capsys, monkeypatch):
+def test_errors_of_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["slurm"]) == 2
     assert "write hvd-dqn slurm render" in capsys.readouterr().err
@@ -134,5 +136,5 @@ def test_what_the_command_says(tmp_path, capsys, monkeypatch):
     assert "--launcher" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(["slurm", "submit", "--", *TRAIN]) == 2
-    assert "there is no sbatch here" in capsys.readouterr().err
+    assert "sbatch is not on PATH" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.config.running import LOGGERS
 from hvd_dqn.reporting.loggers.logger import LoggedRun, Logger, Outcome
 
@@ -50,7 +50,7 @@ class Loggers:
             if required:
                 failed.append((name, error))
             else:
-                _warn(f"continuing without {name}: {_one_line(error)}")
+                _warn(f"continuing without {name}: {typed_line(error)}")
 
         opened = threading.Event()
         self._thread = threading.Thread(
@@ -63,7 +63,7 @@ class Loggers:
             name, error = failed[0]
             self.close()
             raise UserError(
-                f"logging.loggers: {name} cannot be opened: {_one_line(error)}",
+                f"logging.loggers: {name} cannot be opened: {typed_line(error)}",
                 "solve that, or run without this logger",
             ) from error
 
@@ -119,7 +119,7 @@ class Loggers:
                 try:
                     call(logger)
                 except BaseException as error:  # a curve is not worth a run
-                    _warn(f"no more records for {name}: {_one_line(error)}")
+                    _warn(f"no more records for {name}: {typed_line(error)}")
                     self._close(name, "stopped")
         for name in list(self._loggers):
             self._close(name, self._outcome)
@@ -129,7 +129,7 @@ class Loggers:
         try:
             self._loggers.pop(name).close(outcome)
         except BaseException as error:
-            _warn(f"{name} could not be closed: {_one_line(error)}")
+            _warn(f"{name} could not be closed: {typed_line(error)}")
 
 
 def open_loggers(names: Sequence[str], run: LoggedRun) -> Loggers:
@@ -158,7 +158,7 @@ def _find(name: str) -> Callable[[LoggedRun], Logger]:
             f"{extra}run without this logger",
         ) from error
     except Exception as error:  # a user's module may raise anything
-        raise UserError(f"{option} cannot be imported: {_one_line(error)}") from error
+        raise UserError(f"{option} cannot be imported: {typed_line(error)}") from error
     if not hasattr(module, kind):
         raise UserError(f"{option}: module {path!r} has no class {kind!r}")
     logger: Callable[[LoggedRun], Logger] = getattr(module, kind)
@@ -167,7 +167,3 @@ def _find(name: str) -> Callable[[LoggedRun], Logger]:
 
 def _warn(text: str) -> None:
     print(f"hvd-dqn: {text}", file=sys.stderr, flush=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,1 +1,1 @@
-"""Is everything here, and does it fit together: on this host, and between the ranks of a launch."""
+"""Checks of an installation, of a node and of all ranks of a launch."""

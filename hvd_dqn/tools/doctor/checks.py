@@ -1,4 +1,4 @@
-"""What one process can tell by itself. One line a question, each with its remedy."""
+"""The checks that one process can run by itself. Each is one line, with a remedy if it fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hvd_dqn.tools.probe import (
 
 
 class Check(NamedTuple):
-    """One question's answer; `remedy` is empty where there is nothing to do."""
+    """The result of one check; `remedy` is empty if there is nothing to do."""
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -33,23 +33,23 @@ class Check(NamedTuple):
 
 
 def diagnose() -> list[Check]:
-    """Every check, in the order in which one needs the other."""
+    """Run every check, in the order in which they depend on each other."""
     checks = [_python(), _torch(), _threads(), _gpu(), _guarded("MPI", _mpi), _launcher()]
     horovod = _guarded("Horovod", _horovod)
     return [*checks, horovod] if horovod.state == "fail" else [*checks, horovod, _nccl()]
 
 
 def two_ranks(before: list[Check]) -> Check:
-    """Whether two ranks on this host can be started and can sum, where what was found `before`
-    leaves hope.
+    """Check that two ranks on this host can be started and can sum a tensor. Skip that if Horovod
+    failed one of the checks `before`.
     """
     if any(check.name == "Horovod" and check.state == "fail" for check in before):
-        return Check("two ranks", "fail", "not tried", "first mend Horovod")
+        return Check("two ranks", "fail", "not tried", "fix Horovod first")
     return _guarded("two ranks", _two_ranks)
 
 
 def print_checks(checks: list[Check]) -> None:
-    """One line each."""
+    """Print each check on one line."""
     console = make_console()
     marks = {
         "ok": "[green]ok  [/green]",
@@ -63,13 +63,13 @@ def print_checks(checks: list[Check]) -> None:
 
 
 def make_console() -> Console:
-    """Lines as long as they are, and no colours through a launcher, whose terminals nobody sees."""
+    """Return a console that does not wrap lines, and prints no colours under a launcher."""
     launched = detect_launch() is not None
     return Console(highlight=False, soft_wrap=True, force_terminal=False if launched else None)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """A check that fails by a `UserError`."""
+    """Run a check, which fails if it raises `UserError`."""
     try:
         return check()
     except UserError as error:
@@ -90,20 +90,25 @@ def _torch() -> Check:
 
 def _threads() -> Check:
     cores, quota = len(usable_cores()), cpu_quota()
-    found = f"{cores} cores for this process" + (f", {quota:g} by quota" if quota < cores else "")
+    found = f"{cores} cores for this process" + (f", quota {quota:g}" if quota < cores else "")
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > cores:
-        return Check("threads", "warn", f"{found}, OMP_NUM_THREADS={wanted}", f"at most {cores}")
+        return Check(
+            "threads",
+            "warn",
+            f"{found}, OMP_NUM_THREADS={wanted}",
+            f"set OMP_NUM_THREADS to {cores} or less",
+        )
     return Check("threads", "ok", found)
 
 
 def enough_gpus(wanted: int) -> Check:
-    """Whether torch sees as many as a job was promised on this node."""
+    """Check that torch finds as many GPUs as the job requested on this node."""
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < wanted:
-        return Check("GPUs", "fail", f"{found} of {wanted}", "nvidia-smi on this node")
+        return Check("GPUs", "fail", f"{found} of {wanted} found", "run nvidia-smi on this node")
     return Check("GPUs", "ok", str(found))
 
 
@@ -115,12 +120,12 @@ def _gpu() -> Check:
         return Check("GPU", "ok", f"{len(names)}: {', '.join(sorted(set(names)))}")
     if shutil.which("nvidia-smi"):
         remedy = (
-            "install a torch built for CUDA, or mend the driver"
+            "install a torch built for CUDA"
             if not torch.version.cuda
-            else "nvidia-smi"
+            else "check the driver with nvidia-smi"
         )
-        return Check("GPU", "warn", "nvidia-smi is here, but torch sees no GPU", remedy)
-    return Check("GPU", "ok", "none; training uses the cores")
+        return Check("GPU", "warn", "nvidia-smi is installed, but torch finds no GPU", remedy)
+    return Check("GPU", "ok", "none; training runs on the CPU")
 
 
 def _mpi() -> Check:
@@ -141,7 +146,7 @@ def _launcher() -> Check:
             "launcher",
             "warn",
             "no mpirun on PATH",
-            "activate the environment that has it, or use srun",
+            "activate the environment that contains it, or use srun",
         )
     return Check("launcher", "ok", mpirun)
 
@@ -158,7 +163,7 @@ def _horovod() -> Check:
         return Check(
             "Horovod",
             "fail",
-            f"{version} was built with torch {built_with}, this is {torch.__version__}",
+            f"{version} was built with torch {built_with}, but torch is {torch.__version__}",
             "hvd-dqn build-horovod --force",
         )
     return Check("Horovod", "ok", f"{version}, built with torch {built_with or 'unknown'}")
@@ -169,9 +174,11 @@ def _nccl() -> Check:
 
     nccl = bool(load_horovod().nccl_built())
     if torch.cuda.is_available() and not nccl:
-        remedy = "install the CUDA toolkit and NCCL, then hvd-dqn build-horovod --force"
-        return Check("NCCL", "warn", "not built in: GPU tensors travel through the host", remedy)
-    return Check("NCCL", "ok", "built in" if nccl else "not built in, not needed without a GPU")
+        remedy = "install the CUDA toolkit and NCCL, then run hvd-dqn build-horovod --force"
+        return Check(
+            "NCCL", "warn", "not built in: allreduces of GPU tensors go through the host", remedy
+        )
+    return Check("NCCL", "ok", "built in" if nccl else "not built in; not needed without a GPU")
 
 
 def _two_ranks() -> Check:
@@ -189,7 +196,7 @@ def _two_ranks() -> Check:
 
 
 def _torch_of_horovod() -> str | None:
-    """The torch that this Horovod was built with, as its own metadata records."""
+    """Return the version of torch that Horovod was built with, from its metadata."""
     import json
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the ranks of a launch can only tell together."""
+"""The checks that all ranks of a launch run together."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from hvd_dqn.tools.doctor.checks import Check, make_console
 from hvd_dqn.tools.probe import loaded_mpi_libraries
 
 _PACKAGES = ("hvd_dqn", "torch", "numpy", "mpi4py", "gymnasium", "horovod")
-_SIZES = {"one number": 1, "a small network": 67_000, "the Nature network": 1_687_206}
+_SIZES = {"one number": 1, "small network": 67_000, "Nature network": 1_687_206}
 _SLOW = 1.3
 _SECONDS_OF_SKEW = 1.0
 
 
 class Place(NamedTuple):
-    """Where a rank is, and how fast it multiplies."""
+    """The host, device and cores of a rank, and its time for a matrix product."""
 
     rank: int
     host: str
@@ -42,13 +42,13 @@ class Place(NamedTuple):
 
 
 def find_places(comm: Communicator) -> list[Place]:
-    """Every rank's place. Collective."""
+    """Return the place of every rank. Collective."""
     device = select_device("auto", comm.local_rank)
     threads = os.environ.get("OMP_NUM_THREADS", "")
     mine = Place(
         comm.rank,
         hostname(),
-        torch.cuda.get_device_name(device) if device.type == "cuda" else "cores",
+        torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         gpu_name(comm.local_rank),
         sorted(usable_cores()),
         int(threads) if threads.isdigit() else 1,
@@ -58,9 +58,9 @@ def find_places(comm: Communicator) -> list[Place]:
 
 
 def examine(comm: Communicator, places: list[Place], shared: Path | None) -> Iterator[Check]:
-    """The checks of all ranks together, each as soon as it is known. Collective.
+    """Yield each check of all ranks as soon as it is complete. Collective.
 
-    `shared` is a directory that all ranks should see.
+    `shared` is a directory that all ranks should share.
     """
     yield _versions(comm)
     yield _libraries(comm)
@@ -71,16 +71,16 @@ def examine(comm: Communicator, places: list[Place], shared: Path | None) -> Ite
     if shared is not None:
         yield _shared(comm, shared)
     yield _speed(places)
-    if gpus.state == "fail":  # so on all ranks
-        yield Check("allreduce", "fail", "not tried", "first mend the GPUs")
+    if gpus.state == "fail":  # the same on all ranks
+        yield Check("allreduce", "fail", "not tried", "fix the GPUs first")
     else:
         yield _sums(comm, select_device("auto", comm.local_rank))
 
 
 def print_places(places: list[Place]) -> None:
-    """A table: rank, host, device, cores."""
+    """Print a table of the ranks: host, device, cores, threads and speed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "host", "device", "cores", "threads", "products ms"):
+    for name in ("rank", "host", "device", "cores", "threads", "matmul ms"):
         table.add_column(name, justify="left" if name in ("host", "device") else "right")
     for place in places:
         table.add_row(
@@ -95,7 +95,7 @@ def print_places(places: list[Place]) -> None:
 
 
 def _milliseconds_of_products(device: torch.device) -> float:
-    """The median time of ten products of 512 × 512 matrices."""
+    """Return the median time of ten products of 512 × 512 matrices."""
     matrix = torch.ones(512, 512, device=device)
     times = []
     for _ in range(10):
@@ -118,16 +118,21 @@ def _versions(comm: Communicator) -> Check:
         if len(set(found.values())) > 1:
             usual = Counter(found.values()).most_common(1)[0][0]
             odd = ", ".join(f"{v} on {host}" for host, v in found.items() if v != usual)
-            return Check("versions", "fail", f"{name} is {usual}, but {odd}", "install one version")
-    return Check("versions", "ok", "alike on all hosts")
+            return Check(
+                "versions",
+                "fail",
+                f"{name} is {usual}, but {odd}",
+                "install the same version on all hosts",
+            )
+    return Check("versions", "ok", "the same on all hosts")
 
 
 def _libraries(comm: Communicator) -> Check:
     for rank, (host, libraries) in enumerate(comm.gather([hostname(), loaded_mpi_libraries()])):
         if len(libraries) > 1:
             found = f"rank {rank} on {host} has loaded {' and '.join(libraries)}"
-            return Check("libmpi", "fail", found, "build mpi4py and Horovod against one MPI")
-    return Check("libmpi", "ok", "one on each rank")
+            return Check("libmpi", "fail", found, "build mpi4py and Horovod against the same MPI")
+    return Check("libmpi", "ok", "one MPI library on each rank")
 
 
 def _cores(places: list[Place]) -> Check:
@@ -140,27 +145,31 @@ def _cores(places: list[Place]) -> Check:
                 "cores",
                 "warn",
                 f"{wanted} threads of {len(here)} ranks share {len(cores)} cores on {host}",
-                "fewer ranks a node, more --cpus-per-task, or a smaller OMP_NUM_THREADS",
+                "use fewer ranks per node, more --cpus-per-task, or a smaller OMP_NUM_THREADS",
             )
-    return Check("cores", "ok", "as many as threads")
+    return Check("cores", "ok", "enough for all threads")
 
 
 def _gpus(places: list[Place]) -> Check:
     users = Counter(place.gpu for place in places if place.gpu is not None)
     if not users:
-        return Check("GPUs", "ok", "none; every rank trains on cores")
+        return Check("GPUs", "ok", "none; every rank trains on the CPU")
     shared = [place for place in places if place.gpu is not None and users[place.gpu] > 1]
     if shared:
         ranks = ", ".join(str(place.rank) for place in shared)
-        return Check("GPUs", "fail", f"ranks {ranks} share GPUs", "one rank a GPU")
+        return Check("GPUs", "fail", f"ranks {ranks} share GPUs", "start one rank per GPU")
     without = [place.rank for place in places if place.gpu is None]
     if without:
-        return Check("GPUs", "fail", f"ranks {without} see no GPU", "--gpus-per-node on every node")
-    return Check("GPUs", "ok", "one a rank")
+        return Check(
+            "GPUs", "fail", f"ranks {without} find no GPU", "request --gpus-per-node on every node"
+        )
+    return Check("GPUs", "ok", "one per rank")
 
 
 def _clocks(comm: Communicator) -> Check:
-    """Ranks leave a gather together, but for its own time: the smallest of five differences."""
+    """Compare the clocks of all ranks after a gather, which they leave at about the same time; the
+    smallest of five differences counts.
+    """
     rounds = []
     for _ in range(5):
         comm.gather(None)
@@ -170,7 +179,7 @@ def _clocks(comm: Communicator) -> Check:
     skew = last[0] - first[0]
     if skew > _SECONDS_OF_SKEW:
         found = f"{last[1]} is {skew:.1f} s ahead of {first[1]}"
-        return Check("clocks", "warn", found, "let the hosts keep time by NTP")
+        return Check("clocks", "warn", found, "synchronize the hosts by NTP")
     return Check("clocks", "ok", f"within {1000 * skew:.1f} ms")
 
 
@@ -187,19 +196,23 @@ def _shared(comm: Communicator, directory: Path) -> Check:
     problem = comm.gather(problem)[0]
     if problem:
         where = f"{directory} on {hostname()}: {problem}"
-        return Check("directory", "fail", where, "choose one that can be written")
+        return Check("directory", "fail", where, "choose a writable directory")
     seen = comm.gather([hostname(), _appears(path, token)])
     blind = [host for host, sees in seen if not sees]
     if comm.is_root:
         path.unlink(missing_ok=True)
     if blind:
         found = f"{directory} is not the same on {', '.join(sorted(set(blind)))}"
-        return Check("directory", "fail", found, "choose one on a file system of all nodes")
-    return Check("directory", "ok", f"{directory} is seen by all")
+        return Check(
+            "directory", "fail", found, "choose a directory on a file system that all nodes share"
+        )
+    return Check("directory", "ok", f"{directory} is shared by all ranks")
 
 
 def _appears(path: Path, token: str) -> bool:
-    """Within five seconds: network file systems remember for a while what was not there."""
+    """Return whether the file appears within five seconds: network file systems cache that a file
+    does not exist.
+    """
     for _ in range(50):
         with suppress(OSError):
             os.scandir(path.parent).close()
@@ -210,7 +223,7 @@ def _appears(path: Path, token: str) -> bool:
 
 
 def _sums(comm: Communicator, device: torch.device) -> Check:
-    """Each size's median time, and the bandwidth that it means for each rank's link in a ring."""
+    """Measure the median time of each size, and the bandwidth per link of a ring allreduce."""
     found = []
     for name, numbers in _SIZES.items():
         tensor = torch.zeros(numbers, device=device)
@@ -227,7 +240,7 @@ def _sums(comm: Communicator, device: torch.device) -> Check:
         text = f"{name} {1000 * seconds:.2f} ms"
         if numbers > 1:
             moved = 2 * (comm.world_size - 1) / comm.world_size * 4 * numbers
-            text += f" ({moved / seconds / 1e9:.2f} GB/s a link)"
+            text += f" ({moved / seconds / 1e9:.2f} GB/s per link)"
         found.append(text)
     return Check("allreduce", "ok", f"{comm.backend}: {', '.join(found)}")
 
@@ -240,12 +253,14 @@ def _speed(places: list[Place]) -> Check:
         found = (
             f"rank {slowest.rank} on {slowest.host} takes {times:.1f} times as long as the median"
         )
-        return Check("speed", "warn", found, "all ranks wait for it: what else runs there?")
+        return Check(
+            "speed", "warn", found, "all ranks wait for it; look for other processes on that host"
+        )
     return Check("speed", "ok", f"the slowest rank takes {times:.2f} times the median")
 
 
 def _ranges(numbers: list[int]) -> str:
-    """0-3,8 for 0, 1, 2, 3, 8."""
+    """Return 0-3,8 for 0, 1, 2, 3, 8."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and parts[-1][-1] == number - 1:

@@ -1,1 +1,1 @@
-"""Starting ranks again where a launch failed, and stopping them gently, above any launcher."""
+"""Start ranks with any launcher, restart them after failures, and stop them with a checkpoint."""

@@ -1,4 +1,4 @@
-"""How ranks are started on hosts, asked to stop, and ended."""
+"""Launchers: how ranks are started on hosts, asked to stop, and killed."""
 
 from __future__ import annotations
 
@@ -26,57 +26,57 @@ _SESSIONS = (f"PRTE_MCA_prte_local_{_TMPDIR}", f"PRTE_MCA_prte_{_TMPDIR}")
 
 
 class HostsGoneError(UserError):
-    """Too few hosts answer."""
+    """Too few hosts can be reached."""
 
 
 class Launcher(Protocol):
-    """What stands before the command that every rank runs."""
+    """The program that starts a command on every rank."""
 
     ranks: int
 
     def command(self) -> list[str]:
-        """Start with these words."""
+        """Return the launcher's words, which precede the command of the ranks."""
         ...
 
     def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
-        """Let SIGUSR1 reach every rank."""
+        """Send SIGUSR1 to every rank."""
         ...
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """End what is left of a launch, at once."""
+        """Kill the remaining processes of a launch."""
         ...
 
     def root_is_here(self) -> bool:
-        """Whether rank 0 runs on this host, whose files it then writes."""
+        """Return whether rank 0, which writes the run directory, runs on this host."""
         ...
 
     def regroup(self) -> None:
-        """Before an attempt: leave out the hosts that are gone, and take back those that are not.
-        `HostsGoneError` where too few are left; whoever is left out is said.
+        """Select the hosts that can be reached now, before an attempt, and print those that cannot.
+        Raises `HostsGoneError` if too few are left.
         """
         ...
 
 
 class Host(NamedTuple):
-    """A machine and how many ranks it takes."""
+    """A host and its number of slots, one per rank."""
 
     name: str
     slots: int
 
 
 def parse_hosts(text: str) -> list[Host]:
-    """`a:4,b:4`. `UserError` where it is not that."""
+    """Parse hosts such as `a:4,b:4`. Raises `UserError` for anything else."""
     hosts = []
     for part in filter(None, text.split(",")):
         name, _, slots = part.partition(":")
         if not name or not (slots or "1").isdecimal() or int(slots or "1") < 1:
-            raise UserError(f"-H {text}: {part!r} is no HOST:SLOTS", "write it as -H a:4,b:4")
+            raise UserError(f"-H {text}: {part!r} is not HOST:SLOTS", "write it as -H a:4,b:4")
         hosts.append(Host(name, int(slots or "1")))
     return hosts
 
 
 class MpirunLauncher:
-    """`program` is horovodrun, mpirun, or another that takes -np and -H, with its options."""
+    """A launcher that takes -np and -H: `program` is horovodrun or mpirun, with its options."""
 
     def __init__(
         self, program: str, *, ranks: int, hosts: Sequence[Host] = (), min_ranks: int
@@ -88,7 +88,7 @@ class MpirunLauncher:
         self._asks = bool(hosts) and _goes_by_plain_ssh(self._program)
         slots = sum(host.slots for host in hosts)
         if hosts and ranks > slots:
-            raise UserError(f"{ranks} ranks, but -H has {slots} slots", "write it as -H a:4,b:4")
+            raise UserError(f"{ranks} ranks, but -H has {slots} slots", "add slots, or lower --np")
 
     def command(self) -> list[str]:
         """See `Launcher`."""
@@ -96,13 +96,15 @@ class MpirunLauncher:
         return [*self._program, "-np", str(self.ranks), *(["-H", hosts] if hosts else [])]
 
     def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
-        """See `Launcher`. The newest mpirun passes it on; horovodrun itself does not."""
+        """See `Launcher`. The youngest mpirun of the session forwards the signal to the ranks;
+        horovodrun does not.
+        """
         found = [pid for pid, name in sessions.members(process.pid) if name in _MPIRUN]
         with suppress(ProcessLookupError):
             os.kill(found[-1] if found else process.pid, signal.SIGUSR1)
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """See `Launcher`; what runs on other hosts, its daemons there end."""
+        """See `Launcher`. On other hosts, the launcher's daemons end the ranks."""
         sessions.end(process.pid)
 
     def root_is_here(self) -> bool:
@@ -121,11 +123,11 @@ class MpirunLauncher:
         gone = ", ".join(host.name for host, answered in found if not answered)
         if left < self._min_ranks:
             raise HostsGoneError(
-                f"{gone} cannot be reached by ssh: {left} of {self._min_ranks} ranks "
+                f"{gone} cannot be reached by ssh: {left} of {self._min_ranks} required ranks "
                 "(--min-np) are left"
             )
         if gone:
-            say(f"{gone} cannot be reached by ssh; ranks left: {left}")
+            say(f"{gone} cannot be reached by ssh; continuing on {left} of {self._all_ranks} ranks")
         self._hosts, self.ranks = alive, left
 
 
@@ -134,8 +136,8 @@ def _is_this(host: str) -> bool:
 
 
 def _goes_by_plain_ssh(program: Sequence[str]) -> bool:
-    """Whether the launcher reaches its hosts as `ssh HOST` does: within a batch system mpirun asks
-    that, and its own options may name a port or a key.
+    """Return whether the launcher reaches its hosts as `ssh HOST` does: not if mpirun uses a batch
+    system, or if its options name a port, a key or another agent.
     """
     if Path(program[0]).name != "horovodrun" and {"SLURM_JOB_ID", "PBS_JOBID"} & os.environ.keys():
         return False
@@ -144,7 +146,7 @@ def _goes_by_plain_ssh(program: Sequence[str]) -> bool:
 
 
 def _is_reachable(host: str) -> bool:
-    """At the second try at the latest."""
+    """Return whether ssh reaches the host, in one of two tries."""
     wait = f"ConnectTimeout={_SECONDS_TO_REACH_A_HOST}"
     command = ["ssh", "-o", "BatchMode=yes", "-o", wait, host, "true"]
     return _is_this(host) or any(_succeeds(command) for _ in range(2))
@@ -158,7 +160,7 @@ def _succeeds(command: Sequence[str]) -> bool:
             capture_output=True,
             timeout=2 * _SECONDS_TO_REACH_A_HOST,
             check=False,
-            start_new_session=True,  # Ctrl-C is for whoever asks
+            start_new_session=True,  # Ctrl-C must not interrupt it
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -166,8 +168,8 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 
 def this_program() -> list[str]:
-    """What runs `hvd-dqn` with this Python. By its script where `-m` would find another package in
-    the working directory, such as our sources without what is compiled.
+    """Return the command that runs `hvd-dqn` with this Python: `python -m hvd_dqn`, or the script
+    if `-m` would import another package from the working directory, such as unbuilt sources.
     """
     script = Path(sys.executable).with_name("hvd-dqn")
     other = Path("hvd_dqn").exists() and not Path("hvd_dqn").samefile(Path(__file__).parents[2])
@@ -175,9 +177,8 @@ def this_program() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This environment, with the launchers of this Python's environment before others.
-
-    Open MPI's daemons, which wait eight minutes for a host that is silent, wait half a minute.
+    """Return the environment of a launch: the programs beside this Python come first on PATH, and
+    Open MPI's daemons give up on a silent host after half a minute instead of eight minutes.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     patience = {
@@ -190,18 +191,18 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def environment_of_a_launch(command: Sequence[str]) -> Iterator[dict[str, str]]:
-    """`environment()`, with a directory for what this command launches alone, unless the user named
-    one in either.
+    """Provide `environment()` with a temporary session directory for Open MPI, unless the user has
+    set one in the environment or in `command`.
 
-    Open MPI 5 names its session's directory by mpirun's process number. An mpirun that was killed
-    leaves it behind, and a later one with the same number says `The PMIx server's listener thread
-    failed to start`.
+    Open MPI 5 names its session directory after mpirun's process id. A killed mpirun leaves it
+    behind, and a later mpirun with the same id fails with `The PMIx server's listener thread failed
+    to start`.
     """
     found = environment()
     named = any(found.get(name) for name in _SESSIONS) or any(_TMPDIR in word for word in command)
     with ExitStack() as stack:
         if not named:
-            with suppress(OSError):  # Open MPI, where it is the launcher, has its own word for that
+            with suppress(OSError):  # Open MPI reports this itself
                 place = tempfile.TemporaryDirectory(
                     prefix="hvd-dqn-launch-", ignore_cleanup_errors=True
                 )
@@ -210,5 +211,5 @@ def environment_of_a_launch(command: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def say(line: str) -> None:
-    """To whoever watches the launcher."""
+    """Print a line to standard error."""
     print(f"hvd-dqn launch: {line}", file=sys.stderr, flush=True)

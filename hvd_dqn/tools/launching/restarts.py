@@ -1,8 +1,8 @@
-"""A launch that is started again where it fails, and stopped gently.
+"""Restart a launch after failures, and stop it with a checkpoint.
 
-It stands above a launcher. What asks it to stop (Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2) reaches every
-rank as SIGUSR1: mpirun's own SIGTERM and SIGINT end ranks at once, and horovodrun passes nothing
-on. A SIGKILL to it leaves the job running.
+This process runs the launcher as its child. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 reach every rank
+as SIGUSR1, because mpirun kills its ranks on SIGTERM and SIGINT, and horovodrun forwards no signal.
+If this process is killed by SIGKILL, the job continues.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SECONDS_OF_AN_END = 15.0
 
 
 class Attempt(NamedTuple):
-    """How one launch ended."""
+    """The result of one launch."""
 
     code: int
     seconds: float
@@ -60,8 +60,8 @@ class Attempt(NamedTuple):
 
 
 def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> int:
-    """Run `hvd-dqn COMMAND` on all ranks, again after a failure, and at last on fewer; the exit
-    code of the last attempt, or 1.
+    """Run `hvd-dqn COMMAND` on all ranks and restart it after failures, on fewer ranks if hosts are
+    gone. Return the exit code of the last attempt, or 1 after too many failures.
     """
     history: list[Attempt] = []
     with _Stop(launcher) as stop:
@@ -71,25 +71,26 @@ def launch(command: Sequence[str], launcher: Launcher, *, max_restarts: int) -> 
             except HostsGoneError as error:
                 if not history:
                     raise
-                say(f"given up: {error.found}; before: {_causes(history)}")
+                say(f"giving up: {error.found}; earlier failures: {_causes(history)}")
                 return EXIT_FAILED
             if stop.is_asked():
                 return EXIT_STOPPED
             attempt = _run_once(command, launcher, stop)
             history.append(attempt)
-            # A command that is wrong is so at once; later, another attempt may still be dying.
+            # Invalid input is final on the first attempt only. Later it may mean that the run
+            # directory is still locked by the attempt before.
             if attempt.code in _FINAL and (attempt.code != EXIT_BAD_INPUT or len(history) == 1):
                 return attempt.code
             say(
-                f"attempt {len(history)} on {launcher.ranks} ranks ended in {attempt.code} after "
-                f"{attempt.seconds:.0f} s: {attempt.cause}"
+                f"attempt {len(history)} on {launcher.ranks} ranks failed with exit code "
+                f"{attempt.code} after {attempt.seconds:.0f} s: {attempt.cause}"
             )
             if len(history) > max_restarts:
-                say(f"given up after {len(history)} attempts: {_causes(history)}")
+                say(f"giving up after {len(history)} attempts: {_causes(history)}")
                 return EXIT_FAILED
             if stop.is_asked():
                 return EXIT_FAILED
-            command = _going_on(command)
+            command = _resuming(command)
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
 
@@ -97,21 +98,21 @@ def _causes(history: Sequence[Attempt]) -> str:
     return "; ".join(f"{n}. {attempt.cause}" for n, attempt in enumerate(history, 1))
 
 
-def _going_on(command: Sequence[str]) -> list[str]:
-    """The same command for another attempt: what it said of an older checkpoint, or of a new run,
-    was for the first.
+def _resuming(command: Sequence[str]) -> list[str]:
+    """Return the command for another attempt. `--resume never`, or a checkpoint of another run, was
+    meant for the first attempt; later ones resume this run once it has a checkpoint.
     """
     options = list(command)
     run_dir = option(options, "run-dir")
     place = option(options, "checkpoint.directory") or (run_dir and f"{run_dir}/checkpoints")
     value = option(options, "resume")
     if value and (value == "never" or _has_saved(place)):
-        options += ["--resume", "auto"]  # of an option that comes twice, the last one counts
+        options += ["--resume", "auto"]  # the last of two values counts
     return options
 
 
 def _has_saved(place: str) -> bool:
-    """Whether there are checkpoints at a path or URL, as far as can be seen from here."""
+    """Return whether there are checkpoints at a path or URL, as far as this host can see."""
     from hvd_dqn.checkpoint.manifest import list_complete
     from hvd_dqn.checkpoint.store import open_store
 
@@ -121,7 +122,7 @@ def _has_saved(place: str) -> bool:
 
 
 def _is_over(command: Sequence[str], launcher: Launcher) -> bool:
-    """Whether the run has its closing record, as far as that can be known here."""
+    """Return whether the run has its closing record; assume so if only another host can see it."""
     run_dir = RunDirectory(Path(option(command, "run-dir")))
     if run_dir.metrics_file.exists():
         return is_over(run_dir.path)
@@ -129,7 +130,7 @@ def _is_over(command: Sequence[str], launcher: Launcher) -> bool:
 
 
 def option(command: Sequence[str], name: str) -> str:
-    """The value that a command line gives an option, the last where there are several."""
+    """Return the last value that a command line gives an option, or an empty string."""
     value = ""
     for place, word in enumerate(command):
         flag, _, behind = word.partition("=")
@@ -171,13 +172,12 @@ def _run_in(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
             if output.seconds_since_abort() > _SECONDS_OF_AN_END:
-                launcher.end(process)  # mpirun may wait for ever for a host that is gone
+                launcher.end(process)  # mpirun may wait forever for a lost host
         output.join(5)
     launcher.end(process)
-    ended = (
-        f"{words[0]} ended with {code}" if code >= 0 else f"{words[0]} was ended by signal {-code}"
-    )
-    # mpirun may end with 0 where it has lost a host.
+    how = f"exited with code {code}" if code >= 0 else f"was killed by signal {-code}"
+    ended = f"{words[0]} {how}"
+    # mpirun may exit with 0 after it has lost a host.
     if code == EXIT_OK and not _is_over(command, launcher):
         code, ended = EXIT_FAILED, f"{ended}, but the run has no closing record"
     elif code < 0:
@@ -187,7 +187,7 @@ def _run_in(
 
 
 class _Output(threading.Thread):
-    """Prints what the ranks print, and keeps the lines that tell why they ended."""
+    """Prints the output of the ranks, and keeps the lines that say why they ended."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(name="output", daemon=True)
@@ -196,25 +196,25 @@ class _Output(threading.Thread):
         self._aborted: float | None = None
 
     def run(self) -> None:
-        """To the end of the stream."""
+        """Read to the end of the stream."""
         for line in self._stream:
-            with suppress(OSError):  # nobody listens any more: the ranks must not wait for that
+            with suppress(OSError):  # a closed pipe must not block the ranks
                 sys.stdout.buffer.write(line)
                 sys.stdout.flush()
             self._hear(line.decode(errors="replace").strip(), time.monotonic())
 
     def seconds_since_abort(self) -> float:
-        """How long ago a rank has ended the job; 0 where none has."""
+        """Return the seconds since a rank aborted the job, or 0 if none has."""
         return 0.0 if self._aborted is None else time.monotonic() - self._aborted
 
     def cause(self) -> str:
-        """The first telling line of the end."""
+        """Return the first line that explains the end, or an empty string."""
         last = time.monotonic() if self._aborted is None else self._aborted
         return next((text for t, text in list(self._telling) if last - t < _SECONDS_OF_AN_END), "")
 
     def _hear(self, text: str, now: float) -> None:
         telling = self._telling
-        if telling and telling[-1][1].endswith(" exited on"):  # mpirun breaks its sentence here
+        if telling and telling[-1][1].endswith(" exited on"):  # mpirun breaks the line here
             telling[-1] = (telling[-1][0], f"{telling[-1][1]} {text}")
         elif any(sign in text for sign in _TELLING):
             told = text.replace("Remote daemon:", "lost contact with")
@@ -224,7 +224,7 @@ class _Output(threading.Thread):
 
 
 class _Stop:
-    """Requests to stop, passed on to the launch that is going on."""
+    """Forwards requests to stop to the current launch."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._asked = False
@@ -233,7 +233,7 @@ class _Stop:
         self._before: dict[int, object] = {}
 
     def is_asked(self) -> bool:
-        """Whether one has come."""
+        """Return whether a request was received."""
         return self._asked
 
     def __enter__(self) -> _Stop:
@@ -242,11 +242,11 @@ class _Stop:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal itself gave
+            signal.signal(number, handler)  # type: ignore[arg-type]  # returned by signal.signal
 
     @contextmanager
     def watching(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """This is the launch to stop."""
+        """Forward requests to this launch."""
         self._process = process
         if self._asked:
             self._launcher.ask_to_stop(process)

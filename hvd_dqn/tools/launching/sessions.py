@@ -1,4 +1,6 @@
-"""The processes of a launch: mpirun gives its ranks process groups of their own, but no session."""
+"""Find and kill the processes of a launch by their session: mpirun puts its ranks in process groups
+of their own, but in the same session.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,20 @@ from pathlib import Path
 
 
 def members(session: int) -> list[tuple[int, str]]:
-    """Processes of a session, by age, with their names."""
+    """Return the id and name of every process in a session, oldest first."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             front, _, fields = stat.read_text().rpartition(")")
         except OSError:
-            continue  # it ended by itself meanwhile
+            continue  # it has exited
         if int(fields.split()[3]) == session:
             found.append((int(stat.parent.name), front.partition("(")[2]))
     return sorted(found)
 
 
 def end(session: int) -> None:
-    """End what is left of it on this host."""
+    """Kill the remaining processes of a session on this host."""
     for pid, _ in members(session):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a Slurm job is: its geometry and its limits, and what its ranks run."""
+"""A Slurm job: its geometry and limits, and the command that its ranks run."""
 
 from __future__ import annotations
 
@@ -8,106 +8,91 @@ from typing import Literal
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
+from hvd_dqn.config.section import Section, non_negative, positive, ranged
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)$")
-_SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?$")
+_SEEDS = re.compile(r"(\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?)?$")
 _NAME = re.compile(r"[\w.-]*$")
-_SMALLEST = {
-    "nodes": 1,
-    "min_nodes": 0,
-    "gpus_per_node": 0,
-    "ranks_per_node": 0,
-    "cpus_per_rank": 1,
-    "warning_seconds": 0,
-    "max_restarts": 0,
-    "max_requeues": 0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A training job's geometry and limits. Raises `UserError` for what cannot be."""
+class Job(Section):
+    """A training job's geometry and limits. Raises `UserError` for values that do not fit."""
 
-    nodes: int = 1
-    """Nodes."""
-    min_nodes: int = 0
-    """Go on with so few where nodes fail; 0: only with all, and else on others from the queue."""
-    gpus_per_node: int = 0
-    """GPUs of a node, a rank on each; 0: train on cores."""
-    ranks_per_node: int = 0
-    """Ranks on a node; 0: one for each GPU, or one."""
-    cpus_per_rank: int = 1
-    """Cores of a rank."""
-    time: str = "04:00:00"
-    """The time limit, HH:MM:SS or D-HH:MM:SS, after which the job goes back to the queue."""
-    warning_seconds: int = 300
-    """How long before the limit the ranks save a checkpoint."""
+    prefix = "--"
+
+    nodes: int = positive(1)
+    """Number of nodes."""
+    min_nodes: int = non_negative(0)
+    """Minimum number of nodes to continue with if some fail; 0: all, so the job is requeued."""
+    gpus_per_node: int = non_negative(0)
+    """GPUs per node, with one rank on each; 0: train on CPUs."""
+    ranks_per_node: int = non_negative(0)
+    """Ranks per node; 0: one per GPU, or one."""
+    cpus_per_rank: int = positive(1)
+    """CPU cores per rank."""
+    time: str = ranged("04:00:00", lambda v: bool(_TIME.match(v)), "HH:MM:SS or D-HH:MM:SS")
+    """Time limit, as HH:MM:SS or D-HH:MM:SS; the job is requeued when it is reached."""
+    warning_seconds: int = non_negative(300)
+    """Save a checkpoint and stop this many seconds before the time limit."""
     launcher: Literal["srun", "mpirun", "horovodrun"] = "srun"
-    """What starts the ranks; horovodrun needs ssh between nodes."""
-    array_seeds: str = ""
-    """Seeds, each a job of its own: 0-4, or 0,3,7, or 0-9%2 for two at a time."""
+    """The program that starts the ranks; horovodrun needs ssh between the nodes."""
+    array_seeds: str = ranged("", lambda v: bool(_SEEDS.match(v)), "such as 0-4, 0,3,7 or 0-9%2")
+    """Run a job array with one job per seed: 0-4, or 0,3,7, or 0-9%2 for at most two at a time."""
     container: str = ""
-    """An Apptainer image that holds hvd-dqn."""
+    """Apptainer image that contains hvd-dqn."""
     stage: str = ""
-    """A tar file of the virtual environment (tar -C .venv -cf venv.tar .), for every node to
-    unpack.
-    """
-    name: str = ""
-    """The job's name; by default the preset's."""
+    """Tar file of the virtual environment (tar -C .venv -cf venv.tar .), unpacked on every node."""
+    name: str = ranged("", lambda v: bool(_NAME.match(v)), "letters, digits, dots and dashes")
+    """Job name. Default: the preset."""
     account: str = ""
     """Slurm account."""
     partition: str = ""
     """Slurm partition."""
-    max_restarts: int = 3
-    """Attempts within the job after the first."""
-    max_requeues: int = 20
-    """How often the job may come back."""
+    max_restarts: int = non_negative(3)
+    """Maximum number of restarts after a failure, within the job."""
+    max_requeues: int = non_negative(20)
+    """Maximum number of requeues."""
 
     def __post_init__(self) -> None:
-        for name, least in _SMALLEST.items():
-            if getattr(self, name) < least:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {getattr(self, name)}", f"must be {least} or more")
+        super().__post_init__()
         if self.min_nodes > self.nodes:
-            raise UserError(f"--min-nodes {self.min_nodes}", f"of {self.nodes} nodes")
+            self.refuse("min_nodes", self.min_nodes, f"must be at most --nodes = {self.nodes}")
         if self.gpus_per_node and self.ranks > self.gpus_per_node:
             raise UserError(
-                f"{self.ranks} ranks on {self.gpus_per_node} GPUs a node",
-                "NCCL takes one rank a GPU: lower --ranks-per-node",
+                f"{self.ranks} ranks per node, but {self.gpus_per_node} GPUs",
+                "NCCL needs one GPU per rank; lower --ranks-per-node",
             )
         if self.seconds <= self.warning_seconds:
-            raise UserError(
-                f"--time {self.time} is no longer than --warning-seconds {self.warning_seconds}",
-                "nothing would be trained",
+            self.refuse(
+                "time",
+                self.time,
+                f"must be longer than --warning-seconds = {self.warning_seconds}, or nothing is "
+                "trained",
             )
-        if not _NAME.match(self.name):
-            raise UserError(f"--name {self.name}", "letters, digits, dots and dashes")
-        if self.array_seeds and not _SEEDS.match(self.array_seeds):
-            seeds = f"--array-seeds {self.array_seeds}"
-            raise UserError(seeds, "write it as 0-4, or 0,3,7, or 0-9%2")
         if self.launcher != "srun" and self.container:
-            raise UserError(f"--container with --launcher {self.launcher}", "it needs srun")
+            self.refuse("container", self.container, "needs --launcher srun")
         if self.container and self.stage:
-            raise UserError("--container and --stage", "a container is one file already: name one")
+            self.refuse("container", self.container, "needs no --stage; leave one of them out")
 
     @property
     def ranks(self) -> int:
-        """Ranks a node."""
+        """Ranks per node."""
         return self.ranks_per_node or self.gpus_per_node or 1
 
     @property
     def seconds(self) -> int:
-        """The time limit. `UserError` where it is no Slurm time of this form."""
+        """The time limit in seconds."""
         match = _TIME.match(self.time)
-        if match is None:
-            raise UserError(f"--time {self.time}", "write it as HH:MM:SS or D-HH:MM:SS")
+        assert match is not None, "checked when the job was made"
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 class Work:
-    """What every rank of a job runs: `train PRESET …`. `UserError` where it is wrong already here,
-    or says what is the script's to say.
+    """The command that every rank of a job runs: `train PRESET …`.
+
+    Raises `UserError` if it contains an option that the batch script sets.
     """
 
     def __init__(self, words: list[str], config: Config, job: Job) -> None:
@@ -115,7 +100,7 @@ class Work:
         for word in words:
             flag = word.partition("=")[0].replace("_", "-").removeprefix("--")
             if word.startswith("--") and flag in own:
-                raise UserError(f"{word} is the script's to say", "leave it out behind --")
+                raise UserError(f"{word} is set by the batch script", "leave it out after --")
         self.words = words
         self.name = job.name or ("hvd-dqn" if words[1].startswith("-") else words[1])
         alone = job.nodes * job.ranks == 1

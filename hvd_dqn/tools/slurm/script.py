@@ -1,4 +1,4 @@
-"""The batch script of a job on a cluster: bash that can be read, copied and changed."""
+"""Render the batch script of a job. The script is bash that users can read, copy and edit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _TEMPLATE = Path(__file__).with_name("job.sh.j2")
 
 
 def render(job: Job, work: Work, site: Site, written_by: str) -> str:
-    """The whole script; `written_by` is the command that writes it again."""
+    """Return the script. `written_by` is the command that renders it, which a comment states."""
     environment = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        comment_start_string="<#",  # bash counts by {#
+        comment_start_string="<#",  # bash uses {# for lengths
         comment_end_string="#>",
     )
     program = _program(job, site)
@@ -41,17 +41,16 @@ def render(job: Job, work: Work, site: Site, written_by: str) -> str:
 
 
 def _summary(job: Job) -> str:
-    ranks = f"{job.ranks} ranks" if job.ranks > 1 else "a rank"
-    nodes = f"{ranks} on each of {job.nodes} nodes" if job.nodes > 1 else f"{ranks} on one node"
-    unit = "with GPUs" if job.gpus_per_node else "with cores alone"
-    how = {"srun": "srun and PMIx", "mpirun": "mpirun", "horovodrun": "horovodrun over ssh"}
-    parts = [nodes, unit, f"by {how[job.launcher]}"]
+    ranks = f"{job.ranks} ranks" if job.ranks > 1 else "One rank"
+    nodes = f"on each of {job.nodes} nodes" if job.nodes > 1 else "on one node"
+    unit = "with GPUs" if job.gpus_per_node else "on CPU cores"
+    how = {"srun": "srun with PMIx", "mpirun": "mpirun", "horovodrun": "horovodrun over ssh"}
+    parts = [f"{ranks} {nodes}", unit, f"started by {how[job.launcher]}"]
     if job.container:
         parts.append("in a container")
     if job.array_seeds:
-        parts.append("for several seeds")
-    text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+        parts.append("one job per seed")
+    return f"{', '.join(parts)}."
 
 
 def _program(job: Job, site: Site) -> str:
@@ -61,7 +60,7 @@ def _program(job: Job, site: Site) -> str:
 
 
 def _check(job: Job, work: Work, program: str) -> str:
-    """What every node does to find out whether it is well; within single quotes."""
+    """Return the health check of one node, for use within single quotes."""
     parts = [program, "doctor --node"]
     if job.gpus_per_node:
         parts.append(f"--gpus {job.gpus_per_node}")
@@ -71,12 +70,12 @@ def _check(job: Job, work: Work, program: str) -> str:
 
 
 def _doctor(work: Work, program: str) -> str:
-    """What all ranks do to find out whether they are well together."""
+    """Return the command that checks all ranks together."""
     return f"{program} doctor" + ("" if work.backend == "horovod" else f" --backend {work.backend}")
 
 
 def _unpack(job: Job) -> str:
-    """What every node does to have its copy, whole or not at all; a word for the shell."""
+    """Return the command, as one shell word, that unpacks the environment on a node atomically."""
     tar = f'mkdir -p "$STAGE.part" && tar -xf {shlex.quote(job.stage)} -C "$STAGE.part"'
     return shlex.quote(f'[ -d "$STAGE" ] || {{ {tar} && mv "$STAGE.part" "$STAGE"; }}')
 

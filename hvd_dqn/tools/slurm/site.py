@@ -1,4 +1,4 @@
-"""What is particular to a cluster, from a YAML file."""
+"""The settings of a cluster, from a YAML file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import yaml
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, did_you_mean, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A cluster's own ways.
+    """The settings of a cluster.
 
-    `modules` are loaded, then `activate` is run, on the batch host; srun passes the environment on.
-    `mpi` is what srun --mpi takes; `network_interface` is what NCCL and Open MPI talk over;
-    `scratch` is a directory that every node has for itself; `options` are further #SBATCH lines.
+    The batch host loads `modules` and then runs `activate`; srun passes its environment to the
+    other nodes. `mpi` is the argument of srun --mpi. NCCL and Open MPI use `network_interface`.
+    `scratch` is a node-local directory. `options` are additional #SBATCH lines.
     """
 
     modules: tuple[str, ...] = ()
@@ -32,25 +32,26 @@ class Site:
 
 
 def read_site(path: Path) -> Site:
-    """`UserError` where it is no site file."""
+    """Read a site file. Raises `UserError` if it is not valid."""
     try:
         given = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no YAML ({reason})") from error
+        raise UserError(f"{path} is not YAML: {one_line(error)}") from error
     fields = {field.name: field for field in dataclasses.fields(Site)}
-    if not isinstance(given, dict) or set(given) - set(fields):
-        unknown = sorted(set(given) - set(fields)) if isinstance(given, dict) else given
-        raise UserError(f"{path}: {unknown} unknown", f"a site has {', '.join(fields)}")
+    if not isinstance(given, dict):
+        raise UserError(f"{path} must map names to values", f"a site has {', '.join(fields)}")
     values: dict[str, object] = {}
     for name, value in given.items():
+        if name not in fields:
+            raise UserError(f"{path}: unknown setting {name!r}", did_you_mean(str(name), fields))
         is_list = isinstance(fields[name].default, tuple)
         if is_list and isinstance(value, list) and all(isinstance(v, str) for v in value):
             values[name] = tuple(value)
         elif not is_list and isinstance(value, str):
             values[name] = value
         else:
-            raise UserError(f"{path}: {name} is {value!r}", "a list of text" if is_list else "text")
+            kind = "a list of strings" if is_list else "a string"
+            raise UserError(f"{path}: {name} = {value!r}: must be {kind}")
     return Site(**values)  # type: ignore[arg-type]  # checked above
