@@ -74,25 +74,32 @@ $(READY_TO_TEST): $(READY)
 docs: $(READY_TO_TEST)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# Replay, sums and scaling as in benchmarks/RESULTS.md, 20 minutes on two quiet cores; beside other
-# libraries once `make peers` has installed them.
-WORK := --network.layer_norm=False --network.scale_observations=False --objective.double=False \
-	--replay.n_step=1 --vector_steps_per_iteration=1 --updates_per_iteration=1 \
-	--target_period_updates=250 --distributed.threads_per_rank=1 --logging.period_env_steps=8000
+# Replay, sums, scaling and comparisons as in benchmarks/RESULTS.md. It takes 30 minutes on two idle
+# cores. Run `make peers` first to compare with other libraries, too.
+PEERS_PYTHON := .venv-peers/bin/python
+WITH_PEERS = $(if $(wildcard $(PEERS_PYTHON)),--python $(PEERS_PYTHON))
+WORK := --network.layer-norm=False --network.scale-observations=False --objective.double=False \
+	--replay.n-step=1 --vector-steps-per-iteration=1 --updates-per-iteration=1 \
+	--target-period-updates=250 --distributed.threads-per-rank=1 --logging.period-env-steps=8000
 bench: $(READY)
-	hvd-dqn bench replay
+	$(BIN)/python benchmarks/replay.py $(WITH_PEERS)
 	horovodrun -np $(RANKS) hvd-dqn bench allreduce
 	hvd-dqn bench scaling --ranks $(RANKS) -- cartpole $(WORK)
-	hvd-dqn bench compare $(if $(wildcard .venv-peers),--python .venv-peers/bin/python) \
-	  -- cartpole $(WORK)
+	$(BIN)/python benchmarks/compare.py $(WITH_PEERS) -- cartpole $(WORK)
 
-# What other people use, for `hvd-dqn bench compare`, benchmarks/replay.py and minatar_games.py: never
-# in our own environment, whose versions they would change.
-PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 tianshou==2.0.1 torchrl==0.14.1 cpprb==11.0.0
+# Other DQN libraries and replay buffers, for the scripts in benchmarks/. They have an environment
+# of their own, because they would change the versions in ours. One that cannot be installed is left
+# out.
+PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 minatar tianshou==2.0.1 torchrl==0.14.1 \
+	cpprb==11.0.0
 peers: $(READY)
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet -c constraints.txt torch
-	.venv-peers/bin/python -m pip install --quiet $(PEERS) minatar
+	$(PEERS_PYTHON) -m pip install --quiet -c constraints.txt torch
+	@for peer in $(PEERS); do \
+	  log=.venv-peers/$${peer%%=*}.log; \
+	  $(PEERS_PYTHON) -m pip install --quiet $$peer > $$log 2>&1 || \
+	    echo "left out: $$peer could not be installed (see $$log)"; \
+	done
 
 # Kills, hangs, damaged checkpoints and signals at random moments; every run must end as if there
 # had been none.

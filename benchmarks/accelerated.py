@@ -1,27 +1,24 @@
-"""End-to-end training on Atari, option by option: what each is worth on this machine. A table.
+"""End-to-end training speed on Atari, with more and more of the options that accelerate it.
 
     python benchmarks/accelerated.py                       on a machine with a GPU
-    python benchmarks/accelerated.py --device cpu          what of it a machine without one can do
+    python benchmarks/accelerated.py --device cpu          the options that need no GPU
 
-`hvd-dqn bench train` of one update of 256 after every 64 env steps, each row with the options of
-those above it where it says so, every round one of each row.
+Each row is `hvd-dqn bench train` with one update of 256 after every 64 env steps. A row that begins
+with "and" has the options of the rows above it. Each round runs every row once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from command import at_least, execute
 
 from hvd_dqn.common.stages import STAGES
+from hvd_dqn.tools.bench.launched import run_bench
 from hvd_dqn.tools.bench.report import number, print_table, spread, write
 
 WORK = [
@@ -32,7 +29,8 @@ WORK = [
     "--replay.capacity=200000",
     "--optimizer.name=adam",
 ]
-"""Published settings but for the sizes: a sixteenth of the updates, of eight times the samples."""
+"""The published settings except for sizes: a sixteenth of the updates, with eight times the
+samples each."""
 RECORDED = {"optimizer.cuda_graph": "True"}
 COMPILED = RECORDED | {"optimizer.compile": "True"}
 BFLOAT16 = COMPILED | {"network.precision": "bfloat16"}
@@ -48,35 +46,30 @@ ROWS: dict[str, dict[str, str]] = {
     "and acting on its own stream": APART,
     "and the replay on the device": ON_DEVICE,
 }
-OF_A_GPU = {"optimizer.cuda_graph", "replay.storage"}
+GPU_ONLY = {"optimizer.cuda_graph", "replay.storage"}
 
 
 def measure(options: dict[str, str], arguments: argparse.Namespace) -> dict[str, float]:
-    """Medians of one run's records."""
+    """Run once; returns the median env steps per second, and the share of each stage."""
     words = [*WORK, f"--device={arguments.device}", *arguments.words]
     words += [f"--{name}={value}" for name, value in options.items()]
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "result.json"
-        command = [sys.executable, "-m", "hvd_dqn", "bench", "train", "--records"]
-        command += [str(arguments.records), "--json", str(file), "--", *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        result = json.loads(file.read_text())
+    result = run_bench(["train", "--records", str(arguments.records), "--", *words], 1, "")
     speed = statistics.median(result["env_steps_per_second"])
-    return {"env_steps_per_second": speed} | result["shares"]
+    return {"env_steps_per_second": speed, **result["shares"]}
 
 
 def main() -> None:
-    """The table, and its numbers as JSON where they are asked for."""
+    """Measure every row, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--records", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every measurement here")
-    parser.add_argument("words", nargs="*", help="options of hvd-dqn train, behind --")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--records", type=at_least(1), default=5)
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
+    parser.add_argument("words", nargs="*", metavar="-- --option VALUE", help="of hvd-dqn train")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("torch finds no GPU here: --device cpu measures what a machine without one can do")
-    without = set() if arguments.device == "cuda" else OF_A_GPU
+        sys.exit("torch finds no GPU: pass --device cpu to measure the options that need none")
+    without = set() if arguments.device == "cuda" else GPU_ONLY
     rows: dict[str, dict[str, str]] = {}
     for name, options in ROWS.items():
         left = {key: value for key, value in options.items() if key not in without}
@@ -92,10 +85,11 @@ def main() -> None:
     for name, each in runs.items():
         speeds = [run["env_steps_per_second"] for run in each]
         shares = [f"{statistics.median(run[stage] for run in each):.0%}" for stage in STAGES[:6]]
-        times = number(statistics.median(speeds) / base)
-        table.append([name, str(spread(speeds)), times, *shares])
-    print_table("", ["", "env steps a second", "times as fast", *STAGES[:6]], table)
+        ratio = number(statistics.median(speeds) / base)
+        table.append([name, str(spread(speeds)), ratio, *shares])
+    columns = ["", "env steps/s", "speed / eager", *STAGES[:6]]
+    print_table("", columns, table)
 
 
 if __name__ == "__main__":
-    main()
+    execute(main)

@@ -1,24 +1,20 @@
-"""Updates with eager and with compiled passes, in turn, by network and method: a table.
+"""Time of an update with eager and with compiled passes, by network and method.
 
     taskset -c 0 python benchmarks/compiled.py
 
-One process and one thread; a batch stays the same, so neither environments nor a replay take part.
-The difference is the greatest of any parameter after as many updates on batches of their own.
+One process and one thread. The batch stays the same, so no environment or replay takes part. The
+difference is the largest of any parameter after 12 updates, each on a batch of its own.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.config import DistributedConfig, NetworkConfig, ObjectiveConfig, OptimizerConfig
@@ -26,6 +22,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
 from hvd_dqn.methods.objectives import make_objective
 from hvd_dqn.networks import make_network
+from hvd_dqn.tools.bench.report import print_table, say
 
 VECTORS = gym.spaces.Box(-1, 1, (4,))
 MINATAR = gym.spaces.Box(0, 1, (4, 10, 10), np.uint8)
@@ -34,7 +31,7 @@ ROUNDS, SECONDS, ACTIONS, COMPARED_UPDATES = 9, 1.0, 6, 12
 
 
 class Case(NamedTuple):
-    """What is updated."""
+    """A network and a method."""
 
     name: str
     space: gym.spaces.Box
@@ -76,7 +73,7 @@ CASES = [
 
 
 def learner_of(case: Case, *, compiled: bool) -> Learner:
-    """Always of the same initial weights."""
+    """A learner; the initial weights are always the same."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     objective = ObjectiveConfig(**case.objective)
@@ -124,13 +121,13 @@ def batch_of(case: Case, rng: np.random.Generator) -> Batch:
 
 
 def update(learner: Learner, batch: Batch) -> None:
-    """One."""
+    """Run one update."""
     learner.start(batch)
     learner.finish()
 
 
 def measure(case: Case) -> list[str]:
-    """Cells of the table."""
+    """Measure one row of the table."""
     rng = np.random.default_rng(0)
     batch = batch_of(case, rng)
     eager, compiled = (learner_of(case, compiled=choice) for choice in (False, True))
@@ -163,14 +160,14 @@ def measure(case: Case) -> list[str]:
 
 
 def main() -> None:
-    """Every case."""
+    """Measure every case."""
     torch.set_num_threads(1)
-    print(
-        "| network and method | eager, ms | compiled, ms | times as fast | difference | compiling |"
-    )
-    print("|---|---|---|---|---|---|")
+    rows = []
     for case in CASES:
-        print(f"| {' | '.join(measure(case))} |", flush=True)
+        say(case.name)
+        rows.append(measure(case))
+    columns = ["network and method", "eager, ms", "compiled, ms", "speedup"]
+    print_table("", [*columns, "difference", "compiling"], rows)
 
 
 if __name__ == "__main__":

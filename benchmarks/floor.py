@@ -1,18 +1,16 @@
-"""What an update of CartPole's network with its two env steps takes at least, and in whole runs: a
-table.
+"""The minimum time of an update of CartPole's network with its two env steps, beside whole runs.
 
     taskset -c 0 python benchmarks/floor.py --json benchmarks/results/floor.json
 
-rl-baselines3-zoo's settings, one environment and one thread, as in `hvd-dqn bench compare`. The
-parts that nobody can leave out are timed by themselves, in turn, in memory that stays in the
-caches; after each turn stand a plain and a compiled run, and what their stages took.
+The settings are rl-baselines3-zoo's, with one environment and one thread, as in `compare.py`. The
+unavoidable parts are timed by themselves, in turn, in memory that stays in the caches. An eager and
+a compiled run follow each turn, with the time of their stages.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,12 +21,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from command import at_least, execute
+from compare import OURS, WORK, our_words
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from hvd_dqn.tools.bench.compare import OURS, WORK, our_words
+from hvd_dqn.tools.bench.launched import run_bench
 from hvd_dqn.tools.bench.report import finish, print_table, spread
-from hvd_dqn.tools.bench.scaling import run_bench
 
 SIZES = (4, *WORK["hidden_sizes"], 2)
 LAYERS = list(pairwise(SIZES))
@@ -39,8 +36,10 @@ LARGE = 1024
 
 
 def products() -> tuple[Callable[[], None], int]:
-    """The matrix products of an update, and their floating-point operations: both networks forward;
-    of the online one also all gradients of weights, and of inputs but the first's.
+    """The matrix products of an update, and the number of their floating-point operations.
+
+    Both networks run forward; the online network also needs the gradients of all weights and of all
+    inputs except the first.
     """
     weights = [torch.rand(before, after) for before, after in LAYERS]
     values = [torch.rand(BATCH, size) for size in SIZES]
@@ -61,14 +60,14 @@ def products() -> tuple[Callable[[], None], int]:
 
 
 def adam() -> Callable[[], None]:
-    """torch's fused step on all parameters as one."""
+    """torch's fused Adam step on all parameters as one tensor."""
     parameters = torch.nn.Parameter(torch.rand(PARAMETERS))
     parameters.grad = torch.rand_like(parameters)
-    return torch.optim.Adam([parameters], lr=1e-9, fused=True).step  # type: ignore[return-value]
+    return torch.optim.Adam([parameters], lr=1e-9, fused=True).step
 
 
 def env_steps() -> Callable[[], None]:
-    """Gymnasium's CartPole without its wrappers, reset where an episode ends."""
+    """Steps of Gymnasium's CartPole without wrappers, with resets."""
     env = gym.make(WORK["env_id"]).unwrapped
     env.reset(seed=0)
     state = {"action": 0}
@@ -83,7 +82,7 @@ def env_steps() -> Callable[[], None]:
 
 
 def acting() -> Callable[[], None]:
-    """A choice of action before every env step, by NumPy's products."""
+    """Action selection before every env step, with NumPy's products."""
     rng = np.random.default_rng(0)
     weights = [rng.random(layer, dtype=np.float32) for layer in LAYERS]
 
@@ -98,7 +97,7 @@ def acting() -> Callable[[], None]:
 
 
 def milliseconds(work: Callable[[], Any], seconds: float) -> float:
-    """Of one call, the mean of so many seconds."""
+    """Mean time of one call, measured for `seconds`."""
     work()
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -108,12 +107,12 @@ def milliseconds(work: Callable[[], Any], seconds: float) -> float:
 
 
 def main() -> None:
-    """Every part and every run, in turn."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=8, help="of every run")
-    parser.add_argument("--seconds", type=float, default=0.5, help="for every part")
-    parser.add_argument("--json", type=Path, help="write every measurement here")
+    """Measure every part and every run, in turn."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_argument("--records", type=at_least(1), default=8, help="records per run")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time to measure each part")
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     left, right, goal = (torch.rand(LARGE, LARGE) for _ in range(3))
@@ -161,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    execute(main)

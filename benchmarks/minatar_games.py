@@ -3,11 +3,10 @@
     make peers
     python benchmarks/minatar_games.py --env-steps 100000 --seeds 3
 
-Every run has the same number of env steps, one core, and a closing evaluation of 50 greedy whole
-games with the game's own sticky actions. Ours are presets with ε falling over a tenth of the
-budget; the others are described in `peer_sb3.py`. Runs already in `benchmarks/results/minatar.json`
-are not done again. Prints a Markdown table of mean ± standard deviation over seeds, of the last
-network.
+Every run has the same number of env steps, one core, and a final evaluation of 50 greedy whole
+games with the game's own sticky actions. Ours are presets whose ε falls over a tenth of the budget;
+`peer_sb3.py` describes the others. Runs that are in `benchmarks/results/minatar.json` are not
+repeated. Prints a Markdown table: mean ± standard deviation over seeds, of the last network.
 """
 
 from __future__ import annotations
@@ -26,8 +25,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "minatar.json"
+from command import at_least, execute
+from peers import DEFAULT_PYTHON, HERE, run_script
+
+from hvd_dqn.run.directory import commit
+from hvd_dqn.tools.bench.report import print_table, say
+from hvd_dqn.tools.runs import read_metrics
+
+RESULTS = HERE / "results" / "minatar.json"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 OURS = ("dqn", "rainbow", "m-iqn")
 PEERS = ("SB3 DQN", "SB3 QR-DQN")
@@ -35,7 +40,7 @@ EPISODES = 50
 
 
 def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dict[str, Any]:
-    """Train a preset by its command; the figures of that run."""
+    """Train one of our presets; returns the figures of the run."""
     run_dir = scratch / "run"
     command = ["hvd-dqn", "train", f"minatar-{agent}", "--env.id", f"MinAtar/{game}-v1"]
     options = {
@@ -43,7 +48,7 @@ def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dic
         "run-dir": run_dir,
         "total-env-steps": env_steps,
         "exploration.epsilon-decay-env-steps": env_steps // 10,
-        "evaluation.period-env-steps": env_steps,  # once, so that no network is chosen
+        "evaluation.period-env-steps": env_steps,  # once, so that no network is selected
         "evaluation.final-episodes": EPISODES,
         "logging.loggers": (),
         "distributed.threads-per-rank": 1,
@@ -51,7 +56,7 @@ def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dic
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment())
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    records = read_metrics(run_dir)
     return {
         "closing_mean": records[-1]["closing/return_mean"],
         "closing_std": records[-1]["closing/return_std"],
@@ -59,31 +64,28 @@ def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dic
 
 
 def theirs(peer: str, game: str, seed: int, env_steps: int, python: Path) -> dict[str, Any]:
-    """Train a peer in its own virtual environment."""
-    script = Path(__file__).with_name("peer_sb3.py")
+    """Train a peer in its own Python; returns the figures of the run."""
     algorithm = peer.removeprefix("SB3 ")
-    arguments = [algorithm, game, seed, env_steps, EPISODES]
-    command = [str(python), str(script), *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    arguments = ["score", algorithm, game, seed, env_steps, EPISODES]
+    result: dict[str, Any] = run_script(python, [str(HERE / "peer_sb3.py"), *map(str, arguments)])
     return result
 
 
 def environment() -> dict[str, str]:
-    """One thread for everything, and this Python's programs first."""
+    """One thread, and this Python's programs first on `PATH`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env-steps", type=int, default=100_000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parallel", type=int, default=os.cpu_count())
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--env-steps", type=at_least(1000), default=100_000)
+    parser.add_argument("--seeds", type=at_least(2), default=3)
+    parser.add_argument("--parallel", type=at_least(1), default=os.cpu_count())
     parser.add_argument("--agents", nargs="+", default=[*OURS, *PEERS])
     parser.add_argument("--games", nargs="+", default=GAMES)
-    parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers/bin/python")
+    parser.add_argument("--python", type=Path, default=DEFAULT_PYTHON)
     arguments = parser.parse_args()
     facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
     lock = threading.Lock()
@@ -95,7 +97,7 @@ def main() -> None:
             if agent in OURS:
                 result = ours(agent, game, seed, arguments.env_steps, Path(scratch))
             else:
-                result = theirs(agent, game, seed, arguments.env_steps, arguments.peers_python)
+                result = theirs(agent, game, seed, arguments.env_steps, arguments.python)
         run = {
             "agent": agent,
             "game": game,
@@ -114,7 +116,7 @@ def main() -> None:
                 f"--seeds {arguments.seeds}"
             )
             RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
-        print(run, file=sys.stderr, flush=True)
+        say(str(run))
 
     done = {
         (r["agent"], r["game"], r["seed"])
@@ -129,13 +131,12 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(arguments.parallel) as pool:
         list(pool.map(one, [key for key in wanted if key not in done]))
-    print_table(facts["runs"], arguments)
+    print_scores(facts["runs"], arguments)
 
 
-def print_table(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Mean ± standard deviation over seeds of the last network's greedy return."""
-    print("| game | " + " | ".join(arguments.agents) + " |")
-    print("|---" * (len(arguments.agents) + 1) + "|")
+def print_scores(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Print mean ± standard deviation over seeds of the last network's greedy return."""
+    rows = []
     for game in arguments.games:
         cells = []
         for agent in arguments.agents:
@@ -146,20 +147,9 @@ def print_table(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> No
                 and run["env_steps"] == arguments.env_steps
             ]
             cells.append(f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}")
-        print(f"| {game} | " + " | ".join(cells) + " |")
-
-
-def commit() -> str:
-    """Of this repository."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
+        rows.append([game, *cells])
+    print_table("", ["game", *arguments.agents], rows)
 
 
 if __name__ == "__main__":
-    main()
+    execute(main)

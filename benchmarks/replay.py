@@ -1,285 +1,129 @@
-"""Drawing Atari batches from a replay, beside the buffers that people use now.
+"""Drawing Atari batches from a full replay, beside a plain copy and other libraries' buffers.
 
-    make peers                  # their packages, in a virtual environment of its own
-    .venv-peers/bin/python benchmarks/replay.py --capacity 100000 1000000
+    python benchmarks/replay.py --capacity 100000 1000000           this project's replay
+    make peers
+    python benchmarks/replay.py --python .venv-peers/bin/python     other libraries, too
 
-A batch is 256 transitions of 4 stacked frames of 84×84 bytes and n = 3. Each buffer runs in a
-process of its own; every sample is timed next to a plain copy of as many bytes (two stacks), and
-the ratio of the medians is what can be compared. Writes `benchmarks/results/replay.json`.
+A batch is 256 transitions of 4 stacked frames of 84×84 bytes with n = 3. Each buffer runs in a
+process of its own, on one thread. Every sample is timed next to a plain copy of as many bytes (two
+stacks); compare the ratios of the medians, not the times. A million transitions need 7.1 GB here.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from command import at_least, execute
+from peers import DISTRIBUTIONS, HERE, installed, run_script
+from replay_buffers import BATCH, FRAME, N_STEP, STACK
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # in the peers' Python, which has only theirs
+from hvd_dqn.common.errors import RunError
+from hvd_dqn.common.files import require_writable
+from hvd_dqn.common.memory import available_bytes
+from hvd_dqn.tools.bench.report import finish, number, print_table, say, write
 
-from hvd_dqn.tools.bench.replay import (
-    BATCH,
-    EPISODE,
-    FRAME,
-    GAMMA,
-    N_STEP,
-    NUM_ENVS,
-    STACK,
-    Experience,
-    filled,
-    time_samples,
-)
-from hvd_dqn.tools.bench.report import machine
-
-RESULTS = Path(__file__).parent / "results" / "replay.json"
+OURS = "hvd_dqn"
+STORES_STACKS = ("Stable-Baselines3", "TorchRL")
+"""Libraries that store two whole stacks of frames per transition."""
 
 
-def stable_baselines3(capacity: int, prioritized: bool) -> Any:
-    """Stable-Baselines3's n-step buffer, which keeps both stacks of every transition."""
-    import gymnasium as gym
-    from stable_baselines3.common.buffers import NStepReplayBuffer
-
-    if prioritized:
-        return None
-    buffer = NStepReplayBuffer(
-        capacity,
-        gym.spaces.Box(0, 255, (STACK, *FRAME), np.uint8),
-        gym.spaces.Discrete(6),
-        n_envs=NUM_ENVS,
-        n_steps=N_STEP,
-        gamma=GAMMA,
-        device="cpu",
+def measure(
+    python: Path, name: str, capacity: int, prioritized: bool, rounds: int
+) -> dict[str, Any]:
+    """Time one buffer in a process of its own; a remark if it does not fit in memory or fails."""
+    frames = 2 * STACK if name in STORES_STACKS else 1
+    needed, free = capacity * frames * FRAME[0] * FRAME[1], available_bytes()
+    if free is not None and needed > 0.9 * free:
+        return {"remark": f"needs {needed / 1e9:.0f} GB of {free / 1e9:.0f}"}
+    drawn = "prioritised" if prioritized else "uniform"
+    words = [str(HERE / "replay_buffers.py"), name, str(capacity), drawn, str(rounds)]
+    try:
+        found = run_script(python, words)
+    except RunError as error:
+        return {"remark": str(error)}
+    if "remark" in found:
+        return {"remark": found["remark"]}
+    sample, update, copy = (
+        1e3 * statistics.median(found["seconds"][key]) for key in ("sample", "update", "copy")
     )
-    experience = Experience()
-    for _ in range(capacity // NUM_ENVS):
-        s = experience.step()
-        buffer.add(s["obs"], s["next_obs"], s["action"], s["reward"], s["ended"], [{}] * NUM_ENVS)
-    return lambda: buffer.sample(BATCH), lambda batch: None
-
-
-def tianshou(capacity: int, prioritized: bool) -> Any:
-    """Tianshou's buffer of single frames, and its n-step returns."""
-    import torch
-    from tianshou.algorithm.algorithm_base import Algorithm
-    from tianshou.data import Batch, PrioritizedVectorReplayBuffer, VectorReplayBuffer
-
-    options = {"stack_num": STACK, "ignore_obs_next": True, "save_only_last_obs": True}
-    if prioritized:
-        buffer = PrioritizedVectorReplayBuffer(capacity, NUM_ENVS, alpha=0.6, beta=0.5, **options)
-    else:
-        buffer = VectorReplayBuffer(capacity, NUM_ENVS, **options)
-    experience = Experience()
-    nothing = np.zeros(NUM_ENVS, dtype=bool)
-    for _ in range(capacity // NUM_ENVS):
-        s = experience.step()
-        buffer.add(
-            Batch(
-                obs=s["obs"],
-                act=s["action"],
-                rew=s["reward"],
-                terminated=s["ended"],
-                truncated=nothing,
-                obs_next=s["next_obs"],
-                info={},
-            )
-        )
-
-    def bootstrap(buffer: Any, index: np.ndarray) -> torch.Tensor:
-        torch.from_numpy(buffer.get(buffer.next(index), "obs"))
-        return torch.zeros(len(index), 1)
-
-    def sample() -> Any:
-        index = buffer.sample_indices(BATCH)
-        batch = Batch(
-            obs=buffer.get(index, "obs"), act=buffer.act[index], rew=buffer.rew[index],
-            terminated=buffer.terminated[index], truncated=buffer.truncated[index],
-        )  # fmt: skip
-        if prioritized:
-            batch.weight = buffer.get_weight(index)
-        return Algorithm.compute_nstep_return(batch, buffer, index, bootstrap, GAMMA, N_STEP), index
-
-    priority = np.random.default_rng(0).random(BATCH)
-    return sample, lambda drawn: buffer.update_weight(drawn[1], priority)
-
-
-def torchrl(capacity: int, prioritized: bool) -> Any:
-    """TorchRL's tensor storage of whole transitions, n-step sums made when they are stored."""
-    import torch
-    from tensordict import TensorDict
-    from torchrl.data import (
-        LazyTensorStorage,
-        TensorDictPrioritizedReplayBuffer,
-        TensorDictReplayBuffer,
-    )
-
-    storage = LazyTensorStorage(capacity)
-    buffer: Any
-    if prioritized:
-        buffer = TensorDictPrioritizedReplayBuffer(
-            alpha=0.6, beta=0.5, storage=storage, batch_size=BATCH
-        )
-    else:
-        buffer = TensorDictReplayBuffer(storage=storage, batch_size=BATCH)
-    experience = Experience()
-    for _ in range(capacity // NUM_ENVS):
-        s = {name: torch.from_numpy(value) for name, value in experience.step().items()}
-        buffer.extend(TensorDict(s, batch_size=[NUM_ENVS]))
-    priority = torch.rand(BATCH)
-
-    def update(batch: Any) -> None:
-        batch["td_error"] = priority
-        buffer.update_tensordict_priority(batch)
-
-    return buffer.sample, update
-
-
-def cpprb(capacity: int, prioritized: bool) -> Any:
-    """cpprb's C++ buffer with compressed stacks, fed by one environment."""
-    from cpprb import PrioritizedReplayBuffer, ReplayBuffer
-
-    kind = PrioritizedReplayBuffer if prioritized else ReplayBuffer
-    buffer = kind(
-        capacity,
-        {
-            "obs": {"shape": (*FRAME, STACK), "dtype": np.uint8},
-            "act": {"dtype": np.int64},
-            "rew": {},
-            "done": {},
-            "next_obs": {"shape": (*FRAME, STACK), "dtype": np.uint8},
-        },
-        stack_compress=["obs", "next_obs"],
-        Nstep={"size": N_STEP, "gamma": GAMMA, "rew": "rew", "next": "next_obs"},
-        **({"alpha": 0.6} if prioritized else {}),
-    )
-    rng = np.random.default_rng(0)
-    pool = rng.integers(0, 255, (*FRAME, 4096 + STACK), dtype=np.uint8)
-    for number in range(capacity):
-        start = number % 4090
-        ended = number % EPISODE == EPISODE - 1
-        buffer.add(
-            obs=pool[:, :, start : start + STACK],
-            act=1,
-            rew=0.5,
-            next_obs=pool[:, :, start + 1 : start + 1 + STACK],
-            done=ended,
-        )
-        if ended:
-            buffer.on_episode_end()
-    priority = rng.random(BATCH)
-    if prioritized:
-        return (
-            lambda: buffer.sample(BATCH, beta=0.5),
-            lambda batch: buffer.update_priorities(batch["indexes"], priority),
-        )
-    return lambda: buffer.sample(BATCH), lambda batch: None
-
-
-CONTESTANTS = {
-    "hvd_dqn": (filled, None),
-    "Stable-Baselines3": (stable_baselines3, "stable-baselines3"),
-    "Tianshou": (tianshou, "tianshou"),
-    "TorchRL": (torchrl, "torchrl"),
-    "cpprb": (cpprb, "cpprb"),
-}
-BYTES_IF_STACKS_ARE_KEPT = 2 * STACK * FRAME[0] * FRAME[1]
-KEEPS_STACKS = {"Stable-Baselines3", "TorchRL"}
-
-
-def measure(name: str, capacity: int, prioritized: bool, rounds: int) -> dict[str, Any]:
-    """In this process: fill, then time samples and plain copies in turn."""
-    import torch
-
-    torch.set_num_threads(1)
-    before = resident_bytes()
-    made = CONTESTANTS[name][0](capacity, prioritized)
-    if made is None:
-        return {"remark": "has none"}
-    sample, update = made
-    held = resident_bytes() - before
-    seconds = time_samples(sample, update if prioritized else None, rounds)
-    median = {key: statistics.median(values) for key, values in seconds.items()}
-    whole = median["sample"] + median["update"]
     return {
-        "sample_ms": round(1e3 * median["sample"], 3),
-        "update_ms": round(1e3 * median["update"], 3) if prioritized else None,
-        "copy_ms": round(1e3 * median["copy"], 3),
-        "times_the_copy": round(whole / median["copy"], 2),
-        "transitions_per_second": round(BATCH / whole),
-        "bytes_per_transition": round(held / capacity),
+        "sample_ms": round(sample, 3),
+        "update_ms": round(update, 3) if prioritized else None,
+        "copy_ms": round(copy, 3),
+        "times_the_copy": round((sample + update) / copy, 2),
+        "transitions_per_second": round(1e3 * BATCH / (sample + update)),
+        "bytes_per_transition": found["bytes_per_transition"],
     }
 
 
-def resident_bytes() -> int:
-    """Memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print one table."""
+    columns = {
+        "sample_ms": "sample, ms",
+        "update_ms": "update, ms",
+        "copy_ms": "plain copy, ms",
+        "times_the_copy": "ratio to the copy",
+        "transitions_per_second": "transitions/s",
+        "bytes_per_transition": "bytes per transition",
+        "remark": "remark",
+    }
 
+    def cell(value: Any) -> str:
+        if value is None:
+            return "–"
+        return value if isinstance(value, str) else number(value)
 
-def free_bytes() -> int:
-    """Memory of this machine that nothing uses."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+    print_table(
+        f"batches of {BATCH} Atari transitions (two stacks of {STACK}, n = {N_STEP}), one thread",
+        ["buffer", "rows", "drawn", *columns.values()],
+        [
+            [
+                row["buffer"],
+                f"{row['capacity']:,}",
+                "prioritised" if row["prioritized"] else "uniform",
+                *(cell(row.get(key, "" if key == "remark" else None)) for key in columns),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def main() -> None:
-    """Every buffer in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--capacity", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    """Measure every buffer, uniform and prioritised."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--capacity", type=at_least(1000), nargs="+", default=[100_000], help="in transitions")
+    add("--rounds", type=at_least(1), default=200, help="samples of each kind")
+    add("--python", type=Path, help="Python with the other libraries; default: leave them out")
+    add("--only", nargs="+", choices=[OURS, *DISTRIBUTIONS], help="measure these buffers only")
+    add("--json", type=Path, help="write all measurements to this file")
     arguments = parser.parse_args()
-    if arguments.child:
-        name, capacity, prioritized = arguments.child
-        print(json.dumps(measure(name, int(capacity), prioritized == "True", arguments.rounds)))
-        return
-    rows = []
+    require_writable(arguments.json)
+    wanted = arguments.only or [OURS, *DISTRIBUTIONS]
+    versions: dict[str, str] = {}
+    if arguments.python is not None:
+        versions = installed(arguments.python, [name for name in wanted if name != OURS])
+    results: dict[str, Any] = {
+        "versions": versions,
+        "batch": {"size": BATCH, "frame": FRAME, "stack": STACK, "n_step": N_STEP},
+        "rows": [],
+    }
     for capacity in arguments.capacity:
         for prioritized in (False, True):
-            for name in arguments.only:
-                result = run_child(name, capacity, prioritized, arguments.rounds)
-                row = {"buffer": name, "capacity": capacity, "prioritized": prioritized, **result}
-                rows.append(row)
-                print(row, flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    facts = {
-        **machine(),
-        "versions": {
-            name: importlib.metadata.version(package)
-            for name, (_, package) in CONTESTANTS.items()
-            if package and name in arguments.only
-        },
-        "batch": {"size": BATCH, "frame": FRAME, "stack": STACK, "n_step": N_STEP},
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def run_child(name: str, capacity: int, prioritized: bool, rounds: int) -> dict[str, Any]:
-    """One measurement; what does not fit in memory is said and not tried."""
-    needed = capacity * BYTES_IF_STACKS_ARE_KEPT
-    if name in KEEPS_STACKS and needed > 0.9 * free_bytes():
-        return {
-            "remark": f"needs {needed / 1e9:.0f} GB",
-            "bytes_per_transition": needed // capacity,
-        }
-    command = [sys.executable, __file__, "--rounds", str(rounds), "--child", name, str(capacity)]
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [*command, str(prioritized)], capture_output=True, text=True, env=environment, check=False
-    )
-    if done.returncode:
-        return {"remark": "failed: " + done.stderr.strip().splitlines()[-1]}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+            for name in [name for name in wanted if name in (OURS, *versions)]:
+                python = Path(sys.executable) if name == OURS else arguments.python
+                found = measure(python, name, capacity, prioritized, arguments.rounds)
+                row = {"buffer": name, "capacity": capacity, "prioritized": prioritized, **found}
+                results["rows"].append(row)
+                write("replay", results, arguments.json)
+                say(f"{name}, {capacity:,} rows: done")
+    print_rows(results["rows"])
+    finish("replay", results, arguments.json)
 
 
 if __name__ == "__main__":
-    main()
+    execute(main)

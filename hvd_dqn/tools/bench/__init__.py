@@ -1,1 +1,1 @@
-"""How fast it is, measured by anybody on their own machine."""
+"""Benchmarks of training, sums over ranks and scaling (`hvd-dqn bench`)."""

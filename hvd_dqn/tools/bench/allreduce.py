@@ -1,4 +1,4 @@
-"""How long a sum over ranks takes, beside a plain library's and the bound of a ring."""
+"""Time of a sum over all ranks, compared with another library and with the bound of a ring."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,25 +17,27 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import select_device
-from hvd_dqn.tools.bench.plain import MpiSums, PlainSums, TorchSums
+from hvd_dqn.tools.bench.plain_sums import MpiSums, PlainSums, TorchSums
 from hvd_dqn.tools.bench.report import number, print_table
 
 SIZES = tuple(4 * 4**power for power in range(13))
-_SECONDS_A_SIZE = 1.0
-_MOST_ROUNDS = 400
+"""Bytes: 4 B to 64 MiB."""
+_SECONDS_PER_SIZE = 1.0
+_MAX_ROUNDS = 400
 _WARM_UP = 3
 
 
 def measure_allreduce(
     comm: Communicator,
     sizes: Sequence[int] = SIZES,
-    seconds: float = _SECONDS_A_SIZE,
+    seconds: float = _SECONDS_PER_SIZE,
     beside: str = "auto",
 ) -> dict[str, Any]:
-    """Seconds of one sum by our backend, by a plain library, and of the messages between neighbours
-    that a ring of that library consists of, in turn, for every size in bytes. The library is
-    `"mpi"`, in the host's memory, or torch's `"nccl"` or `"gloo"`; `"auto"`: NCCL where our sums go
-    by it, else MPI. Collective; there are two ranks or more.
+    """Time sums of every size in bytes: by this project's backend, by another library, and the
+    messages between neighbours of which a ring of that library consists.
+
+    `beside` is `"mpi"` (host memory), `"nccl"`, `"gloo"`, or `"auto"`: NCCL if this project's sums
+    use it, otherwise MPI. Collective; needs two or more ranks.
     """
     from mpi4py import MPI
 
@@ -43,30 +46,18 @@ def measure_allreduce(
     library = beside if beside != "auto" else "nccl" if comm.route == "NCCL" else "mpi"
     with agreement(comm):
         if library == "nccl" and device.type != "cuda":
-            raise UserError(f"--beside nccl: rank {comm.rank} has no GPU", "--beside mpi, or gloo")
+            raise UserError(
+                f"--beside nccl: rank {comm.rank} has no GPU", "pass --beside mpi or gloo"
+            )
     plain: PlainSums = MpiSums() if library == "mpi" else TorchSums(comm, library)
     plain_device = device if library == "nccl" else torch.device("cpu")
     rows = []
     for size in sizes:
-        ours = torch.ones(size // 4, device=device)
-        theirs = torch.ones(size // 4, device=plain_device)
-        away = torch.ones(max(1, size // 4 // ranks), device=plain_device)
-        here = torch.empty_like(away)
-
-        def by_us(tensor: torch.Tensor = ours, name: str = f"bench.{size}") -> None:
-            comm.start_sum(tensor, name)
-            comm.finish_sum()
-            if tensor.is_cuda:
-                torch.cuda.synchronize(tensor.device)
-
-        def by_them(tensor: torch.Tensor = theirs) -> None:
-            plain.sum(tensor)
-
-        def round_the_ring(away: torch.Tensor = away, here: torch.Tensor = here) -> None:
-            for _ in range(2 * (ranks - 1)):
-                plain.exchange(away, here)
-
-        times = _in_turn(world, [by_us, by_them, round_the_ring], seconds)
+        calls = [
+            _our_sum(comm, size, device),
+            *_plain_calls(plain, size, ranks, plain_device),
+        ]
+        times = _time_in_turn(world, calls, seconds)
         rows.append({"bytes": size, "ours": times[0], "plain": times[1], "messages": times[2]})
     return {
         "ranks": ranks,
@@ -80,8 +71,38 @@ def measure_allreduce(
     }
 
 
-def _in_turn(world: Any, calls: Sequence[Callable[[], None]], seconds: float) -> list[list[float]]:
-    """Seconds of each call, taken in turn; a round counts for the slowest rank."""
+def _our_sum(comm: Communicator, size: int, device: torch.device) -> Callable[[], None]:
+    """A sum of `size` bytes by this project's backend."""
+    tensor, name = torch.ones(size // 4, device=device), f"bench.{size}"
+
+    def sum_by_us() -> None:
+        comm.start_sum(tensor, name)
+        comm.finish_sum()
+        if tensor.is_cuda:
+            torch.cuda.synchronize(tensor.device)
+
+    return sum_by_us
+
+
+def _plain_calls(
+    plain: PlainSums, size: int, ranks: int, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A sum of `size` bytes by another library, and the messages of its ring."""
+    tensor = torch.ones(size // 4, device=device)
+    sent = torch.ones(max(1, size // 4 // ranks), device=device)
+    received = torch.empty_like(sent)
+
+    def exchange_as_ring() -> None:
+        for _ in range(2 * (ranks - 1)):
+            plain.exchange(sent, received)
+
+    return partial(plain.sum, tensor), exchange_as_ring
+
+
+def _time_in_turn(
+    world: Any, calls: Sequence[Callable[[], None]], seconds: float
+) -> list[list[float]]:
+    """Seconds of each call, taken in turn. The slowest rank's time counts."""
     times: list[list[float]] = [[] for _ in calls]
     rounds = _WARM_UP
     turn = 0
@@ -93,9 +114,9 @@ def _in_turn(world: Any, calls: Sequence[Callable[[], None]], seconds: float) ->
             mine = time.perf_counter() - began
             kept.append(_slowest(world, mine))
         turn += 1
-        if turn == _WARM_UP:  # the same on every rank: the times are those of the slowest
+        if turn == _WARM_UP:  # equal on every rank, since all hold the slowest rank's times
             whole = sum(statistics.median(kept) for kept in times)
-            rounds = _WARM_UP + max(5, min(_MOST_ROUNDS, int(seconds / whole)))
+            rounds = _WARM_UP + max(5, min(_MAX_ROUNDS, int(seconds / whole)))
     return [kept[_WARM_UP:] for kept in times]
 
 
@@ -106,35 +127,35 @@ def _slowest(world: Any, mine: float) -> float:
 
 
 class SumModel(NamedTuple):
-    """What a sum over ranks takes, from sums that were measured."""
+    """A model of the time of a sum over ranks, fitted to measured sums."""
 
     ranks: int
-    """So many took part."""
+    """Number of ranks that took part in the measured sums."""
     latency: float
     """Seconds of the smallest sum."""
     beta: float
-    """Seconds a byte that passes between neighbours."""
+    """Seconds per byte that passes between neighbours."""
 
     @property
     def alpha(self) -> float:
-        """Seconds of one message of a ring's 2·(N - 1)."""
+        """Seconds per message; a ring has 2·(N - 1)."""
         return self.latency / (2 * (self.ranks - 1))
 
     def ring(self, ranks: int, size: int) -> float:
-        """Seconds of a ring of so many ranks: 2·(N - 1)·α + 2·(N - 1)/N·S·β."""
+        """Seconds of a ring over `ranks` ranks: 2·(N - 1)·α + 2·(N - 1)/N·S·β."""
         return 2 * (ranks - 1) * (self.alpha + size / ranks * self.beta)
 
     def halving(self, ranks: int, size: int) -> float:
-        """Seconds where messages are halved and doubled (Rabenseifner's algorithm; a tree's number
-        of messages): as many bytes, in log N steps.
+        """Seconds of recursive halving and doubling (Rabenseifner's algorithm): as many bytes as a
+        ring, in a number of steps proportional to log N.
         """
         steps = math.log2(ranks) / math.log2(self.ranks)
         return steps * self.latency + 2 * (ranks - 1) / ranks * size * self.beta
 
 
 def model_sums(result: dict[str, Any], size: int) -> SumModel:
-    """Such that so many ranks as were measured take what they took for `size` bytes, by a straight
-    line between the sizes next to it.
+    """Fit a model that reproduces the measured time of a sum of `size` bytes, which is interpolated
+    linearly between the two nearest sizes.
     """
     ranks = result["ranks"]
     sizes = [row["bytes"] for row in result["sizes"]]
@@ -145,7 +166,7 @@ def model_sums(result: dict[str, Any], size: int) -> SumModel:
 
 
 def print_allreduce(result: dict[str, Any]) -> None:
-    """One table."""
+    """Print one table, and α and β."""
     ranks, sizes = result["ranks"], result["sizes"]
     steps = 2 * (ranks - 1)
     bandwidth = max(
@@ -158,7 +179,7 @@ def print_allreduce(result: dict[str, Any]) -> None:
         )
         rows.append(
             [
-                _size(row["bytes"]),
+                _format_bytes(row["bytes"]),
                 number(1e6 * ours),
                 number(1e6 * max(row["ours"])),
                 number(1e6 * plain),
@@ -168,17 +189,16 @@ def print_allreduce(result: dict[str, Any]) -> None:
                 f"{steps / ranks * row['bytes'] / ours / 1e9:.2f}",
             ]
         )
-    name = f"{result['plain']}, {result['plain_device']}"
     hosts = "1 host" if result["hosts"] == 1 else f"{result['hosts']} hosts"
     print_table(
-        f"sums over {ranks} ranks on {hosts} by {result['backend']} on {result['device']}; B, the "
-        f"most that neighbours exchange by {result['plain']}, is {bandwidth / 1e9:.1f} GB/s",
+        f"sums over {ranks} ranks on {hosts} by {result['backend']} on {result['device']}; B = "
+        f"{bandwidth / 1e9:.1f} GB/s, the highest rate between neighbours by {result['plain']}",
         [
             "S",
             "median µs",
-            "longest µs",
-            f"{name}, µs",
-            "a ring's messages, µs",
+            "max µs",
+            f"{result['plain']}, {result['plain_device']}, µs",
+            "messages of a ring, µs",
             "2(N-1)/N·S/B, µs",
             "S/time, GB/s",
             "on the wire, GB/s",
@@ -187,10 +207,10 @@ def print_allreduce(result: dict[str, Any]) -> None:
     )
     model = model_sums(result, sizes[-1]["bytes"])
     rate = number(1e-9 / model.beta) if model.beta else "–"
-    print(f"\nα = {number(1e6 * model.alpha)} µs a message · 1/β = {rate} GB/s")
+    print(f"α = {number(1e6 * model.alpha)} µs per message · 1/β = {rate} GB/s")
 
 
-def _size(count: int) -> str:
+def _format_bytes(count: int) -> str:
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count} {unit}"

@@ -1,4 +1,4 @@
-"""Figures with their spread, and the machine that they were measured on."""
+"""Tables of benchmark results, and a description of the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.run.facts import commit, versions
 
 
 class Spread(NamedTuple):
-    """The median of several measurements, and the least and the greatest."""
+    """The median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
@@ -30,19 +33,35 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of one measurement or more."""
+    """The spread of one or more measurements."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
-    if value != value:  # not measured
+    """Format to three significant digits, or to whole numbers from 100 upwards; NaN is a dash."""
+    if value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a title and a Markdown table, so that the output can be pasted into a page."""
+    table = Table(*columns, box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False, width=1000)  # rows are never wrapped
+    if title:
+        console.print(f"\n{title}")
+    console.print(table)  # begins and ends with an empty line
+
+
+def say(line: str) -> None:
+    """Report progress on standard error."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
 def machine() -> dict[str, Any]:
-    """What the figures belong to."""
+    """The command, date, commit, hardware and package versions of this measurement."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
@@ -71,18 +90,8 @@ def _cpu() -> str:
     return names[0] if names else platform.machine()
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Markdown, aligned, so that it can be read in a terminal and copied into a page."""
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    print(f"\n{title}\n" if title else "")
-    for number_of_row, row in enumerate((columns, *rows)):
-        print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
-        if number_of_row == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-
-
 def finish(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
-    """Say on which machine it was, and write everything where that is asked for."""
+    """Print the machine, and write all measurements to `path` unless it is None."""
     facts = machine()
     gpus = f" · {', '.join(facts['gpus'])}" if facts["gpus"] else ""
     commit = f" · {facts['commit'][:9]}" if facts["commit"] else ""
@@ -92,7 +101,10 @@ def finish(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
 
 
 def write(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
-    """What has been measured so far, where it is asked for."""
+    """Write the measurements so far to `path` unless it is None.
+
+    Raises `UserError` if the file cannot be written.
+    """
     if path is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Sums over ranks without this project: what ours stand beside."""
+"""Sums over ranks by other libraries, to compare this project's with."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import distributed as torch_distributed
 
 from hvd_dqn.distributed import Communicator
 
-_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 class PlainSums(Protocol):
-    """A library's own sum, and the messages between neighbours that a ring of it is made of."""
+    """A library's own allreduce, and the exchange between neighbours that a ring consists of."""
 
     name: str
 
     def sum(self, tensor: Tensor) -> None:
-        """Replace `tensor` by its sum over ranks, and wait for it."""
+        """Replace `tensor` by its sum over all ranks; returns when it is complete."""
         ...
 
-    def exchange(self, away: Tensor, here: Tensor) -> None:
-        """Send to the next rank while as much comes from the one before."""
+    def exchange(self, sent: Tensor, received: Tensor) -> None:
+        """Send `sent` to the next rank, and receive as many bytes from the previous one."""
         ...
 
 
 class MpiSums:
-    """mpi4py, in the host's memory."""
+    """mpi4py, on tensors in host memory."""
 
     name = "MPI"
 
@@ -41,50 +41,52 @@ class MpiSums:
         self._in_place: Any = MPI.IN_PLACE
         self._world = MPI.COMM_WORLD
         rank, size = self._world.Get_rank(), self._world.Get_size()
-        self._next, self._before = (rank + 1) % size, (rank - 1) % size
+        self._next, self._previous = (rank + 1) % size, (rank - 1) % size
 
     def sum(self, tensor: Tensor) -> None:
         """See `PlainSums`."""
         self._world.Allreduce(self._in_place, tensor.numpy())
 
-    def exchange(self, away: Tensor, here: Tensor) -> None:
+    def exchange(self, sent: Tensor, received: Tensor) -> None:
         """See `PlainSums`."""
-        self._world.Sendrecv(away.numpy(), self._next, recvbuf=here.numpy(), source=self._before)
+        self._world.Sendrecv(
+            sent.numpy(), self._next, recvbuf=received.numpy(), source=self._previous
+        )
 
 
 class TorchSums:
-    """torch's collectives, by NCCL or Gloo. Collective."""
+    """torch.distributed with NCCL or Gloo. Creating it is collective."""
 
     def __init__(self, comm: Communicator, library: str) -> None:
-        join(comm, library)
+        join_process_group(comm, library)
         self.name = {"nccl": "NCCL", "gloo": "Gloo"}[library]
         rank, size = comm.rank, comm.world_size
-        self._next, self._before = (rank + 1) % size, (rank - 1) % size
+        self._next, self._previous = (rank + 1) % size, (rank - 1) % size
 
     def sum(self, tensor: Tensor) -> None:
         """See `PlainSums`."""
         torch_distributed.all_reduce(tensor)
-        self._wait(tensor)
+        self._synchronize(tensor)
 
-    def exchange(self, away: Tensor, here: Tensor) -> None:
+    def exchange(self, sent: Tensor, received: Tensor) -> None:
         """See `PlainSums`."""
         both = [
-            torch_distributed.P2POp(torch_distributed.isend, away, self._next),
-            torch_distributed.P2POp(torch_distributed.irecv, here, self._before),
+            torch_distributed.P2POp(torch_distributed.isend, sent, self._next),
+            torch_distributed.P2POp(torch_distributed.irecv, received, self._previous),
         ]
         for work in torch_distributed.batch_isend_irecv(both):
             work.wait()
-        self._wait(here)
+        self._synchronize(received)
 
     @staticmethod
-    def _wait(tensor: Tensor) -> None:
+    def _synchronize(tensor: Tensor) -> None:
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
 
 
-def join(comm: Communicator, library: str) -> None:
-    """torch's process group of the ranks of this launch, on any hosts. Collective."""
-    timeout = timedelta(seconds=_SECONDS)
+def join_process_group(comm: Communicator, library: str) -> None:
+    """Initialise torch's process group for the ranks of this launch, on any hosts. Collective."""
+    timeout = timedelta(seconds=_TIMEOUT_SECONDS)
     connected = partial(
         torch_distributed.TCPStore,  # type: ignore[attr-defined]
         comm.gather(socket.gethostname())[0],

@@ -1,4 +1,9 @@
-"""TorchRL's DQN loss, collector and buffer, in the loop of its documentation."""
+"""TorchRL's DQN loss, collector and buffer, in the loop of its documentation.
+
+    python benchmarks/peer_torchrl.py '{"env_id": "CartPole-v1", …}'
+
+The argument is `compare.WORK`. `compare.py` runs this in the peers' Python.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from torchrl.objectives import DQNLoss, HardUpdate
 
 
 def main(work: dict[str, Any]) -> None:
-    """Train, and print env steps a second."""
+    """Train; prints the env steps per second of each record as JSON."""
     torch.set_num_threads(1)
 
     def make() -> Any:

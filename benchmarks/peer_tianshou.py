@@ -1,4 +1,9 @@
-"""Tianshou's DQN, by its collector and its update."""
+"""Tianshou's DQN, with its own collector and trainer.
+
+    python benchmarks/peer_tianshou.py '{"env_id": "CartPole-v1", …}'
+
+The argument is `compare.WORK`. `compare.py` runs this in the peers' Python.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from tianshou.utils.net.common import Net
 
 
 def main(work: dict[str, Any]) -> None:
-    """Train, and print env steps a second."""
+    """Train; prints the env steps per second of each record as JSON."""
     torch.set_num_threads(1)
     envs = DummyVectorEnv([lambda: gym.make(work["env_id"])] * work["num_envs"])
     env = gym.make(work["env_id"])
