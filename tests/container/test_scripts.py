@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from hvd_dqn.common.structs import Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.watchdog import Watchdog
-from hvd_dqn.training import Progress
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "docker"
