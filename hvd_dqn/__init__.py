@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hvd_dqn.presets import PRESETS
     from hvd_dqn.reporting.metrics import Event
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "PRESETS",
     "Config",

@@ -1,16 +1,31 @@
-"""Which tests see a GPU."""
+"""Make tests deterministic: fixed random numbers, and no GPU unless `-m gpu` asks for one."""
 
 from __future__ import annotations
 
 import os
+import random
 import re
 
+import hypothesis
+import numpy as np
 import pytest
+import torch
+
+# Fixed examples and no deadlines. `--hypothesis-profile default` searches for new examples.
+hypothesis.settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Those alone that are asked for as such (`-m gpu`): what all others check, bit for bit, is
-    promised for CPUs.
+    """Hide GPUs unless `-m gpu` asks for them: tests compare results bit for bit, which only CPUs
+    promise.
     """
     if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Seed the global random generators, so that no test depends on those that ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

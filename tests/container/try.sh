@@ -3,9 +3,9 @@
 #
 #   tests/container/try.sh [DIRECTORY]
 #
-# Needs buildah and no Docker engine; where no registry of images can be reached, debootstrap makes
-# the base. In the build, pip finds what it finds on this machine. Everything is made in DIRECTORY,
-# which is kept; without one, in a temporary one, which is not.
+# Needs buildah, but no Docker engine. If no registry of images can be reached, debootstrap makes the
+# base. In the build, pip uses the configuration of this machine. All files go to DIRECTORY, which is
+# kept; the default is a temporary directory, which is removed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if (($#)); then
@@ -40,7 +40,7 @@ volumes+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 # shellcheck disable=SC2013  # a line may hold several
 for place in $(sed -nE 's/^(find-links|extra-index-url|index-url) = //p' "$work/found"); do
   place=${place#file://}
-  place=${place%/simple}  # an index of files that lie beside it
+  place=${place%/simple}  # the index's links lead to files in this directory
   [ ! -d "$place" ] || volumes+=(--volume "$place:$place:ro")
 done
 options=()
@@ -59,8 +59,10 @@ for compiler in cc gcc g++ c++ make cmake nvcc; do
 done
 mapfile -t entry < <(inspect '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d')
 run hvd-dqn doctor --node
+mapfile -t check < <(inspect '{{range .Docker.Config.Healthcheck.Test}}{{println .}}{{end}}' | sed '/^$/d; 1{/^CMD$/d}')
+run "${check[@]}"  # no run is active, so the container is healthy
 run "${entry[@]}" presets cartpole > "$work/preset"
-# Open MPI's directory is another at every start, unless the user named one.
+# Every start has another temporary directory for Open MPI, unless the user sets one.
 # shellcheck disable=SC2016  # the container's own variable
 where() { run "$@" "${entry[@]}" sh -c '[ -d "$PRTE_MCA_prte_local_tmpdir_base" ] && echo "$PRTE_MCA_prte_local_tmpdir_base"'; }
 [ "$(where)" != "$(where)" ]
@@ -71,6 +73,7 @@ step "CartPole on two ranks"
 run "${entry[@]}" horovodrun -np 2 hvd-dqn train cartpole --run-dir runs/a | tee "$work/train"
 grep -q "final evaluation" "$work/train"
 run "${entry[@]}" summary runs/a
+run "${check[@]}"
 
 if (($#)); then
   step "its files, for tests/cluster/test_container.py"

@@ -179,7 +179,7 @@ def test_the_exit_code_of_a_rank_outlives_its_launchers_impatience(ranks, code):
     program = (
         "import atexit, os, signal, sys\n"
         "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
-        "from hvd_dqn import cli\n"
+        "from hvd_dqn.commands import cli\n"
         "sys.argv = ['hvd-dqn', 'no-such-command']\n"
         "cli.main()\n"
     )
