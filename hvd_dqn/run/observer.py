@@ -246,7 +246,7 @@ class Observer:
         if resources.recorder is not None:
             path = resources.run_dir.videos / f"{env_steps}.gif"
             try:
-                if resources.recorder.film(self._policy.values, path):
+                if resources.recorder.record_gif(self._policy.values, path):
                     resources.sink.video(env_steps, path)
             except Exception as error:  # a picture is not worth a run
                 resources.recorder = None

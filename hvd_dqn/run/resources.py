@@ -143,7 +143,7 @@ def acquire(
                 facts = run_facts(config, hosts, comm.backend, threads, devices, spaces)
                 if config.logging.video:
                     resources.recorder = EpisodeRecorder(
-                        config, seed=config.seed, beat=watchdog.touch, wants_stop=stop
+                        config, seed=config.seed, on_step=watchdog.touch, should_stop=stop
                     )
                     stack.callback(resources.recorder.close)
                 run_id = _open_run_directory(config, facts, run_dir, start, lock)
