@@ -131,9 +131,9 @@ class Observer:
         self._learner.online.load_state_dict(self._best.network)
         episodes = self._config.evaluation.final_episodes
         self._resources.display.say(
-            f"closing evaluation of the network of {best_env_steps:,} env steps: {episodes} "
-            "episodes"
+            f"final evaluation of the network of {best_env_steps:,} env steps: {episodes} episodes"
         )
+        self._resources.display.evaluating()
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         if score is None:
             raise StoppedError(
@@ -202,6 +202,7 @@ class Observer:
                 f"{progress.updates}: lower optimizer.learning_rate"
             )
         began = time.perf_counter()
+        self._resources.display.evaluating()
         result = self._resources.evaluator.evaluate(
             self._policy, episodes=self._config.evaluation.episodes, purpose=PERIODIC
         )
@@ -211,11 +212,9 @@ class Observer:
         judged = self._evaluated(result.mean if math.isfinite(result.mean) else -math.inf)
         if self._best is None or judged.mean >= self._best.mean:
             self._best = judged
-        self._write_evaluation("evaluation", result)
-        self._resources.display.say(
-            f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "
-            f"over {len(result.returns)} episodes"
-        )
+        metrics = self._write_evaluation("evaluation", result)
+        best = self._best.mean, self._best.env_steps
+        self._resources.display.evaluated(progress.env_steps, metrics, best)
         self._save(judged)
         if self._comm.is_root:
             self._show()
@@ -225,13 +224,14 @@ class Observer:
         self._clock.restart()
         return True
 
-    def _write_evaluation(self, section: Evaluation, result: EvaluationResult) -> None:
+    def _write_evaluation(self, section: Evaluation, result: EvaluationResult) -> Metrics:
         metrics = {
             f"{section}/return_mean": result.mean,
             f"{section}/return_std": result.std,
             f"{section}/episodes": float(len(result.returns)),
         }
         self._tell(section, metrics)
+        return metrics
 
     def _show(self) -> None:
         """What loggers draw of a network besides its numbers."""

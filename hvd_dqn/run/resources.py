@@ -35,7 +35,7 @@ from hvd_dqn.methods import schedules
 from hvd_dqn.networks import make_network, multiply_adds
 from hvd_dqn.networks.saved import NetworkDirectory
 from hvd_dqn.replay import Ring, SumTree
-from hvd_dqn.reporting.display import Display, NullDisplay, make_display
+from hvd_dqn.reporting.display import Display, make_display
 from hvd_dqn.reporting.loggers import LoggedRun, open_loggers, require_loggers
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.reporting.sinks import FileSink, NullSink, Sink
@@ -66,7 +66,7 @@ class Resources:
     saver: Saver
     stop: StopRequest
     sink: Sink = field(default_factory=NullSink)
-    display: Display = field(default_factory=NullDisplay)
+    display: Display = field(default_factory=Display)
     recorder: EpisodeRecorder | None = None
     callbacks: Sequence[Callback] = ()
     on_close: ExitStack = field(default_factory=ExitStack)
@@ -148,7 +148,12 @@ def acquire(
                     stack.callback(resources.recorder.close)
                 run_id = _open_run_directory(config, facts, run_dir, start, lock)
                 _open_outputs(config, run_dir, start, resources, watchdog, run_id)
-                resources.display.start(_title(config, comm, threads, device), start.env_steps)
+                resources.display.start(
+                    f"{config.preset}: {config.env.id}",
+                    _details(config, comm, threads, device),
+                    run_dir.path,
+                    start.env_steps,
+                )
         _require_shared(start.store, comm)
         watchdog.start()
         # They may step in a thread while this rank waits for others, which it goes on doing.
@@ -270,7 +275,7 @@ def _open_outputs(
     loggers = open_loggers(config.logging.loggers, followed)
     resources.sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
     resources.on_close.callback(_close, resources.sink, watchdog)
-    resources.display = make_display(config.total_env_steps, config.objective.loss_name)
+    resources.display = make_display(config.total_env_steps)
     resources.on_close.callback(resources.display.stop)
 
 
@@ -347,7 +352,7 @@ def _training_seed(seed: int, rank: int) -> Callable[[int, int], int]:
     return lambda copy, number: seeding.derived_seed(seed, rank, seeding.Stream.ENV, copy, number)
 
 
-def _title(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
+def _details(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
@@ -355,9 +360,8 @@ def _title(config: Config, comm: Communicator, threads: int, device: torch.devic
     way = f"{comm.backend} through {comm.route}" if matters else comm.backend
     return " · ".join(
         (
-            f"{config.preset}: {config.env.id}",
             f"{_count(comm.world_size, 'rank')} ({way})",
-            f"{_count(threads, 'thread')} a rank on {device}",
+            f"{device}, {_count(threads, 'thread')} each",
             f"global batch {config.replay.batch_size * comm.world_size}",
             f"learning rate {rate:.3g}",
         )
