@@ -11,7 +11,7 @@ from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.report.curves import group_runs
 from hvd_dqn.tools.report.figures import (
     FIGURES,
-    PALETTE,
+    LIGHT,
     RETURN,
     Figure,
     Line,
@@ -106,7 +106,7 @@ def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
 
 
 def _draw_line(axes: Any, line: Line, over: str) -> None:
-    colour, curve = PALETTE[line.colour][0], line.curve
+    colour, curve = LIGHT[line.colour], line.curve
     x = getattr(curve, over)
     if line.faint:
         axes.plot(x, curve.values, color=colour, lw=0.7, alpha=0.35)

@@ -7,17 +7,9 @@ from typing import NamedTuple
 from hvd_dqn.tools.report.curves import Curve, Group, columns, metric_curve
 from hvd_dqn.tools.runs import Run
 
-PALETTE = (
-    ("#0b62a8", "#6cb4f0"),
-    ("#b3261e", "#ff8a80"),
-    ("#1b7a3d", "#6fd08c"),
-    ("#7a3e9d", "#c99bea"),
-    ("#a15c00", "#f0b35a"),
-    ("#00717a", "#56cfd8"),
-    ("#a3316f", "#f08fc0"),
-    ("#555b66", "#b0b6c0"),
-)
-"""Line colours on a light and on a dark background."""
+LIGHT = ("#0b62a8", "#b3261e", "#1b7a3d", "#7a3e9d", "#a15c00", "#00717a", "#a3316f", "#555b66")
+DARK = ("#6cb4f0", "#ff8a80", "#6fd08c", "#c99bea", "#f0b35a", "#56cfd8", "#f08fc0", "#b0b6c0")
+"""Colours of lines on a light and on a dark background."""
 RETURN = "return"
 _METRICS = {
     "epsilon": ("Exploration rate ε", "exploration/epsilon"),
@@ -35,8 +27,8 @@ FIGURES = (RETURN, *_METRICS)
 
 
 class Line(NamedTuple):
-    """One curve of a figure. `colour` is its place in `PALETTE`, `marked` draws a dot at each
-    point, `faint` is for single seeds beside their mean.
+    """One curve of a figure. `colour` is an index into `LIGHT` and `DARK`; `marked` draws a dot at
+    each point; `faint` is for single seeds beside their mean.
     """
 
     label: str
@@ -66,7 +58,7 @@ def make_figures(runs: list[Run], groups: list[Group]) -> list[Figure]:
             own = metric or _loss_name(group)
             curve = group.curve(own)
             if curve is not None:
-                lines.append(Line(_legend(group, own), curve, index % len(PALETTE)))
+                lines.append(Line(_legend(group, own), curve, index % len(LIGHT)))
         figures.append(Figure(name, title, lines))
     return [figure for figure in figures if figure.lines]
 
@@ -101,7 +93,7 @@ def _returns_of_groups(groups: list[Group]) -> list[Line]:
     lines = []
     name = "evaluation/return_mean"
     for index, group in enumerate(groups):
-        colour = index % len(PALETTE)
+        colour = index % len(LIGHT)
         if len(group.runs) > 1:
             lines += [
                 Line(run.name, curve, colour, faint=True)

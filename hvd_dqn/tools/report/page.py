@@ -20,7 +20,15 @@ from hvd_dqn.common.stages import STAGES
 from hvd_dqn.config.run import flatten
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.tools.report.curves import Group, columns, group_runs, option_name, setting_text
-from hvd_dqn.tools.report.figures import PALETTE, RETURN, Figure, Line, make_figures, short_number
+from hvd_dqn.tools.report.figures import (
+    DARK,
+    LIGHT,
+    RETURN,
+    Figure,
+    Line,
+    make_figures,
+    short_number,
+)
 from hvd_dqn.tools.report.svg import draw_svg
 from hvd_dqn.tools.runs import Run
 from hvd_dqn.tools.scores import score
@@ -79,7 +87,8 @@ def _render(runs: list[Run]) -> str:
         title=single.title if single else f"{len(runs)} runs",
         runs=runs,
         single=single,
-        palette=PALETTE,
+        light=LIGHT,
+        dark=DARK,
         scores=[_score_row(group) for group in groups],
         returns=next((_chart(figure) for figure in figures if figure.name == RETURN), None),
         charts=[_chart(figure) for figure in figures if figure.name != RETURN],
