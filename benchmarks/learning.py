@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hvd_dqn.tools.bench.report import machine, print_table, say
-from hvd_dqn.tools.runs import read_metrics
+from hvd_dqn.tools.runs import read_records
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -80,7 +80,7 @@ def one_run(arguments: argparse.Namespace, seed: int, ranks: int) -> dict[str, A
         began = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         seconds = time.monotonic() - began
-        records = read_metrics(run_dir)
+        records = read_records(run_dir)
     evaluations = [r for r in records if r.get("evaluation/return_mean") is not None]
     reached = next(
         (r for r in evaluations if r["evaluation/return_mean"] >= arguments.threshold), None

@@ -30,7 +30,7 @@ from peers import DEFAULT_PYTHON, HERE, run_script
 
 from hvd_dqn.run.directory import commit
 from hvd_dqn.tools.bench.report import print_table, say
-from hvd_dqn.tools.runs import read_metrics
+from hvd_dqn.tools.runs import read_records
 
 RESULTS = HERE / "results" / "minatar.json"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
@@ -56,7 +56,7 @@ def ours(agent: str, game: str, seed: int, env_steps: int, scratch: Path) -> dic
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment())
-    records = read_metrics(run_dir)
+    records = read_records(run_dir)
     return {
         "closing_mean": records[-1]["closing/return_mean"],
         "closing_std": records[-1]["closing/return_std"],

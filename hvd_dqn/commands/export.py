@@ -17,24 +17,24 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write a run's policy as a program: stacked observations to action values, with what scales
-    them, for any number of observations at once.
+    """Export a policy as a program that maps stacked observations to Q-values, including their
+    scaling, for any batch size. The file is checked against the policy.
     """
 
     run_dir: RunDir
-    """The run's directory."""
+    """Run directory."""
     format: Literal["onnx", "torch"] = "onnx"
-    """ONNX, or torch's own (torch.export)."""
+    """ONNX, or a torch program (torch.export)."""
     network: str = "best"
-    """best (by evaluation), newest, or the env steps of one of the networks kept."""
+    """Network to use: best (by evaluation), newest, or the env steps of a saved one."""
     output: OptionalFile = None
-    """The file; by default policy.onnx or policy.pt2 in the run's directory."""
+    """File to write; by default policy.onnx or policy.pt2 in the run directory."""
     observations: int = 500
-    """How many observations of the policy's own episodes the file is checked on."""
+    """Number of observations, from the policy's own episodes, to check the file on."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Write, and check."""
+    """Write the file and check it."""
     options = parse(ExportOptions, arguments, program="hvd-dqn export", examples=_EXAMPLES)
     from hvd_dqn.policy import load_policy
     from hvd_dqn.tools.export import export, recorded_observations
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     observations = recorded_observations(policy, max(2, options.observations))
     difference = export(policy, output, options.format, observations)
     print(
-        f"{output}: action values as the policy's on {len(observations)} observations of its own "
-        f"episodes, to {difference:.1e}"
+        f"{output}: Q-values match the policy's on {len(observations)} observations "
+        f"(largest difference {difference:.1e})"
     )
     return EXIT_OK

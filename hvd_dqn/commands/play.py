@@ -17,34 +17,34 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
-    """Watch a run's policy play, with what it thinks of every action beside the picture: in a
-    window (Esc closes it), or as a video.
+    """Watch a policy play, with its Q-values beside the image: in a window (Esc closes it), or as a
+    video file.
     """
 
     run_dir: RunDir
-    """The run's directory."""
+    """Run directory."""
     video: OptionalFile = None
-    """Write a file instead of opening a window: .mp4 or .gif."""
+    """Write this file, .mp4 or .gif, instead of opening a window."""
     network: str = "best"
-    """best (by evaluation), newest, or the env steps of one of the networks kept."""
+    """Network to use: best (by evaluation), newest, or the env steps of a saved one."""
     episodes: int = 1
-    """How many."""
+    """Number of episodes."""
     max_steps: int = 2_000
-    """The most steps of an episode that are shown."""
+    """Maximum number of steps shown of each episode."""
     epsilon: float = 0.0
-    """Share of random actions."""
+    """Probability of a random action."""
     seed: int = 0
-    """Which episodes."""
+    """Seed of the episodes."""
     fps: float = 30.0
-    """Steps a second."""
+    """Frames per second; every step is one frame."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show."""
+    """Play the episodes."""
     options = parse(PlayOptions, arguments, program="hvd-dqn play", examples=_EXAMPLES)
     from hvd_dqn.policy import load_policy
     from hvd_dqn.reporting.videos import EpisodeRecorder
-    from hvd_dqn.tools.play import open_screen
+    from hvd_dqn.tools.play import open_writer
 
     if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
         raise UserError("hvd-dqn play", "--episodes, --max-steps and --fps must be greater than 0")
@@ -52,22 +52,22 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("hvd-dqn play", "--epsilon must be between 0 and 1, --seed 0 or more")
     policy = load_policy(options.run_dir, network=options.network)
     title = f"{policy.config.env.id} · {options.run_dir}"
-    screen = open_screen(options.video, title, options.fps)
+    writer = open_writer(options.video, title, options.fps)
     try:
         with (
-            closing(screen),
+            closing(writer),
             closing(EpisodeRecorder(policy.config, seed=options.seed)) as recorder,
         ):
             returns = recorder.play(
                 policy.values_of,
-                screen,
+                writer,
                 episodes=options.episodes,
                 epsilon=options.epsilon,
                 max_steps=options.max_steps,
             )
     finally:
         if options.video is not None and options.video.stat().st_size == 0:
-            options.video.unlink()  # nothing was shown
+            options.video.unlink()  # no frame was written
     shown = ", ".join(f"{value:g}" for value in returns)
     print(f"return {shown}" + (f" · {options.video}" if options.video is not None else ""))
     return EXIT_OK

@@ -17,32 +17,33 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class PlotOptions:
-    """Draw figures of one or more runs for a paper, as the report has them: of one run its training
-    and evaluations, of several their evaluations, seeds of one configuration together.
+    """Draw the report's figures as image files, for a paper. For one run: its training episodes and
+    evaluations; for several: their evaluations, with the seeds of one configuration as one curve.
     """
 
     run_dirs: RunDirs
-    """The runs' directories."""
+    """Run directories."""
     figures: tuple[str, ...] = ("return",)
-    """Behind the runs: all, or any of return, epsilon, loss, q-values, td-error, gradient-norm,
-    speed, replay-age, replay-ratio, waiting.
+    """Figures to draw: all, or any of return, epsilon, loss, q-values, td-error, gradient-norm,
+    speed, replay-age, replay-ratio, waiting. Write this option after the run directories.
     """
     over: Literal["env_steps", "seconds"] = "env_steps"
-    """The x-axis."""
+    """Horizontal axis."""
     format: Literal["png", "svg", "pdf"] = "png"
-    """Of files whose names do not say it."""
+    """Format to use if `--output` has no extension."""
     output: OptionalFile = None
-    """The picture, or, without an ending, a folder for several; by default plots/ of the first run.
+    """File for one figure, or, without an extension, a directory; by default plots/ in the first
+    run directory.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Draw."""
+    """Draw the figures."""
     from hvd_dqn.tools.plot import plot_runs
 
     options = parse(PlotOptions, arguments, program="hvd-dqn plot", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn plot", "name one run directory or more, before the options")
+        raise UserError("hvd-dqn plot", "name at least one run directory, before the options")
     files = plot_runs(
         options.run_dirs,
         names=options.figures,

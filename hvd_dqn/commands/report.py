@@ -16,22 +16,22 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Write one HTML file about one or more runs, which opens anywhere, offline: curves, time by
-    stage, ranks, settings, origin, videos; seeds of one configuration together.
+    """Write one HTML file about one or more runs: scores, curves, time by stage, ranks, settings,
+    origin, videos. Runs that differ only in their seed are shown together. The file works offline.
     """
 
     run_dirs: RunDirs
-    """The runs' directories."""
+    """Run directories."""
     output: OptionalFile = None
-    """The file; by default report.html in the first run's directory."""
+    """File to write; by default report.html in the first run directory."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Write."""
+    """Write the report."""
     options = parse(ReportOptions, arguments, program="hvd-dqn report", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn report", "name one run directory or more, before the options")
-    from hvd_dqn.tools.report import write_report
+        raise UserError("hvd-dqn report", "name at least one run directory, before the options")
+    from hvd_dqn.tools.report.page import write_report
 
     output = options.output or options.run_dirs[0] / "report.html"
     write_report(options.run_dirs, output)

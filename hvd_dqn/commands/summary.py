@@ -18,19 +18,19 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryOptions:
-    """Where one or more runs are, and their scores, in one table."""
+    """Print the progress and score of one or more runs as a table."""
 
     run_dirs: RunDirs
-    """The runs' directories."""
+    """Run directories."""
     json: bool = False
-    """Print a JSON list."""
+    """Print a JSON list instead."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print."""
+    """Print the table."""
     options = parse(SummaryOptions, arguments, program="hvd-dqn summary", examples=_EXAMPLES)
     if not options.run_dirs:
-        raise UserError("hvd-dqn summary", "name one run directory or more, before the options")
+        raise UserError("hvd-dqn summary", "name at least one run directory, before the options")
     runs = [summarize(path) for path in options.run_dirs]
     if options.json:
         print(json.dumps([run._asdict() for run in runs], indent=2))

@@ -17,18 +17,18 @@ _EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WatchOptions:
-    """Follow a run that goes on elsewhere, by its directory, until it is over; Ctrl-C stops the
-    watching alone.
+    """Follow a running job by the files in its run directory, until it is finished. Ctrl-C stops
+    watching, not the job.
     """
 
     run_dir: RunDir
-    """The run's directory."""
+    """Run directory."""
     once: bool = False
-    """Show where it is, and end."""
+    """Show the current state and exit."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Watch."""
+    """Follow the run."""
     options = parse(WatchOptions, arguments, program="hvd-dqn watch", examples=_EXAMPLES)
     from hvd_dqn.tools.watch import watch
 

@@ -141,14 +141,19 @@ class Config(Section):
 
     def flat(self) -> dict[str, Any]:
         """Return every field, keyed by `section.field`."""
-        fields: dict[str, Any] = {}
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, dict):
-                fields |= {f"{name}.{key}": inner for key, inner in value.items()}
-            else:
-                fields[name] = value
-        return fields
+        return flatten(dataclasses.asdict(self))
 
     def to_json(self) -> str:
         """Return the text of `config.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested `settings` as one dictionary by option name, `section.field`."""
+    fields: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            fields |= {f"{name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            fields[name] = value
+    return fields

@@ -1,5 +1,5 @@
-"""What a person sees of a run: a live panel on a terminal, plain lines elsewhere, nothing from
-other ranks.
+"""What a person sees of a run: a live panel on a terminal, otherwise plain lines, and nothing from
+ranks other than the root.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed.launcher import detect_launch
@@ -25,155 +27,172 @@ from hvd_dqn.reporting.metrics import Metrics
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class Display(Protocol):
-    """Told what happens, shows what it likes."""
+class Display:
+    """Shows nothing, as on all ranks but the root. Base of the displays that do."""
 
-    def start(self, title: str, env_steps: int) -> None:
-        """The run begins, or goes on after so many env steps."""
-        ...
-
-    def update(self, progress: Progress, metrics: Metrics) -> None:
-        """A new record."""
-        ...
-
-    def say(self, line: str) -> None:
-        """One line worth keeping."""
-        ...
-
-    def stop(self) -> None:
-        """The run is over."""
-        ...
-
-
-class NullDisplay:
-    """For the ranks that do not speak."""
-
-    def start(self, title: str, env_steps: int) -> None:
-        """Show nothing."""
+    def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
+        """Begin a run, or resume it after `env_steps`."""
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
-        """Show nothing."""
+        """Show a new record."""
+
+    def evaluating(self) -> None:
+        """Show that an evaluation has begun; it lasts until the next call of another method."""
+
+    def evaluated(self, env_steps: int, metrics: Metrics, best: tuple[float, int] | None) -> None:
+        """Show the `metrics` of an evaluation, periodic or final, of the network of `env_steps`.
+        `best` is the highest mean so far and the env steps of its network.
+        """
 
     def say(self, line: str) -> None:
-        """Show nothing."""
+        """Show a line that stays."""
 
     def stop(self) -> None:
-        """Show nothing."""
+        """End the run."""
 
 
-class PlainDisplay:
-    """Lines for a log file."""
+class PlainDisplay(Display):
+    """Plain lines, for a log file."""
 
-    def __init__(self, total_env_steps: int, loss_name: str) -> None:
+    def __init__(self, total_env_steps: int) -> None:
         self._total = total_env_steps
-        self._loss_name = loss_name
         self._first = 0
-        self._began, self._last_line = time.monotonic(), -math.inf
+        self._started, self._last_line = time.monotonic(), -math.inf
 
-    def start(self, title: str, env_steps: int) -> None:
-        """One line with what runs."""
+    def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
+        """Print what runs and where it is stored."""
         self._first = env_steps
-        print(title, flush=True)
+        self.say(" · ".join(filter(None, (title, details))))
+        self.say(f"run directory: {run_dir}")
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
-        """One line, every few seconds at most."""
+        """Print one line, at most every few seconds."""
         now = time.monotonic()
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
         done, left = progress.env_steps - self._first, self._total - progress.env_steps
-        remaining = (now - self._began) * left / max(done, 1)
+        remaining = (now - self._started) * left / max(done, 1)
         parts = [
             f"{progress.env_steps:,}/{self._total:,} env steps",
-            *(f"{k} {v}" for k, v in _facts(metrics, self._loss_name)),
+            *(f"{label} {value}" for label, value in _figures(metrics).items()),
+            f"ETA {_clock(remaining)}",
         ]
-        print(" · ".join([*parts, f"ETA {_clock(remaining)}"]), flush=True)
+        self.say(" · ".join(parts))
+
+    def evaluated(self, env_steps: int, metrics: Metrics, best: tuple[float, int] | None) -> None:
+        """Print one line."""
+        self.say(_evaluation_line(env_steps, metrics))
 
     def say(self, line: str) -> None:
-        """The line."""
+        """Print the line."""
         print(line, flush=True)
 
-    def stop(self) -> None:
-        """Nothing is held back."""
 
+class LiveDisplay(Display):
+    """A panel with a progress bar and the newest figures, redrawn in place."""
 
-class LiveDisplay:
-    """A progress bar and the newest figures, redrawn in place."""
-
-    def __init__(self, terminal: TextIO, total_env_steps: int, loss_name: str) -> None:
-        self._loss_name = loss_name
+    def __init__(self, terminal: TextIO, total_env_steps: int) -> None:
         self._console = Console(file=terminal, force_terminal=True)
         self._bar = ProgressBar(
-            TextColumn("{task.completed:>10,.0f} / {task.total:,.0f} env steps"),
+            TextColumn("{task.completed:,.0f} / {task.total:,.0f} env steps"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.percentage:.0f} %"),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self._console,
             expand=True,
         )
         self._task = self._bar.add_task("", total=total_env_steps)
-        self._shown: dict[str, str] = {}
         self._live = Live(
             console=self._console,
             refresh_per_second=4,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._title = ""
+        self._title = self._details = self._run_dir = ""
+        self._shown: dict[str, str] = {}
+        self._last_evaluation = self._best = ""
+        self._is_evaluating = False
 
-    def start(self, title: str, env_steps: int) -> None:
+    def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
         """Draw the panel."""
-        self._title = title
+        self._title, self._details, self._run_dir = title, details, str(run_dir)
         self._bar.reset(self._task, completed=env_steps)
         self._live.start()
         self._draw()
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
         """Redraw with the new figures; a figure that this record lacks keeps its last value."""
-        self._shown |= dict(_facts(metrics, self._loss_name))
+        self._shown |= _figures(metrics)
         self._bar.update(self._task, completed=progress.env_steps)
+        self._is_evaluating = False
         self._draw()
 
+    def evaluating(self) -> None:
+        """Show it in the panel."""
+        self._is_evaluating = True
+        self._draw()
+
+    def evaluated(self, env_steps: int, metrics: Metrics, best: tuple[float, int] | None) -> None:
+        """Print the result above the panel; show the last and the best one in it."""
+        if "evaluation/return_mean" in metrics:
+            mean, std = metrics["evaluation/return_mean"], metrics["evaluation/return_std"]
+            self._last_evaluation = _figure("last evaluation", f"{mean:.1f} ± {std:.1f}")
+        if best is not None:
+            at = f"[dim]at {best[1]:,} env steps[/dim]"
+            self._best = f"{_figure('best', f'{best[0]:.1f}')} {at}"
+        self._is_evaluating = False
+        self._draw()
+        self.say(_evaluation_line(env_steps, metrics))
+
     def say(self, line: str) -> None:
-        """The line, above the panel."""
-        self._console.print(line, highlight=False)
+        """Print the line above the panel."""
+        self._console.print(Text(line))
 
     def stop(self) -> None:
         """Leave the last state on the screen."""
+        self._is_evaluating = False
+        if self._live.is_started:
+            self._draw()
         self._live.stop()
 
     def _draw(self) -> None:
         figures = Table.grid(padding=(0, 2), expand=True)
         items = list(self._shown.items())
-        for row in range(0, len(items), 4):
-            figures.add_row(
-                *(f"[dim]{name}[/dim] [bold]{value}[/bold]" for name, value in items[row : row + 4])
-            )
+        for row in range(0, len(items), 3):
+            figures.add_row(*(_figure(*item) for item in items[row : row + 3]))
+        status = "[yellow]evaluating …[/yellow]" if self._is_evaluating else ""
+        evaluation = "  ".join(filter(None, (self._last_evaluation, self._best, status)))
+        details = f"[dim]{escape(self._details)}[/dim]" if self._details else ""
+        rows: list[RenderableType] = [details, self._bar, figures if items else "", evaluation]
         self._live.update(
             Panel(
-                Group(self._bar, figures),
-                title=self._title,
+                Group(*(row for row in rows if row)),
+                title=escape(self._title),
                 title_align="left",
+                subtitle=escape(self._run_dir),
+                subtitle_align="left",
                 border_style="cyan",
-            )
+            ),
+            refresh=True,
         )
 
 
-def make_display(total_env_steps: int, loss_name: str) -> Display:
-    """The live panel where a person sits at a terminal, else plain lines."""
+def make_display(total_env_steps: int) -> Display:
+    """Return the live panel if a person sits at a terminal, otherwise plain lines."""
     terminal = _terminal()
     if terminal is None:
-        return PlainDisplay(total_env_steps, loss_name)
-    return LiveDisplay(terminal, total_env_steps, loss_name)
+        return PlainDisplay(total_env_steps)
+    return LiveDisplay(terminal, total_env_steps)
 
 
 def _terminal() -> TextIO | None:
-    """The terminal that a person looks at, if one does.
+    """Return the terminal of the person who started the run, if there is one.
 
-    mpirun gives its ranks terminals of its own making and tags and forwards their lines, which a
-    redrawn panel does not survive. Its own standard output tells whether somebody is looking: then
-    the panel goes to the terminal that the launcher and this rank share.
+    mpirun gives each rank a terminal of its own and forwards its lines with a tag, which a panel
+    that is redrawn does not survive. If mpirun's own standard output is a terminal, the panel goes
+    to the controlling terminal, which the launcher and this rank share.
     """
     if detect_launch() is None:
         return sys.stdout if sys.stdout.isatty() else None
@@ -185,17 +204,32 @@ def _terminal() -> TextIO | None:
     return None
 
 
-def _facts(metrics: Metrics, loss_name: str) -> list[tuple[str, str]]:
-    """The figures a person follows, those of them that the record holds."""
-    shown = (
+def _figures(metrics: Metrics) -> dict[str, str]:
+    """Return label and value of the metrics that a person follows, as far as they are there."""
+    loss = next((name for name in metrics if name.startswith("loss/")), "loss")
+    shown = [
         ("return", "episode/return_mean", "{:.1f}"),
-        ("loss", loss_name, "{:.4g}"),
+        ("loss", loss, "{:.4g}"),
         ("ε", "exploration/epsilon", "{:.2f}"),
         ("env steps/s", "speed/env_steps_per_second", "{:,.0f}"),
         ("updates/s", "speed/updates_per_second", "{:,.0f}"),
-        ("waiting for ranks", "time/averaging", "{:.0%}"),
+    ]
+    if "rank/waiting/1" in metrics:  # there is more than one rank
+        shown.append(("waiting for ranks", "time/averaging", "{:.0%}"))
+    return {label: form.format(metrics[name]) for label, name, form in shown if name in metrics}
+
+
+def _figure(label: str, value: str) -> str:
+    return f"[dim]{label}[/dim] [bold]{value}[/bold]"
+
+
+def _evaluation_line(env_steps: int, metrics: Metrics) -> str:
+    final = "closing/return_mean" in metrics
+    section, name = ("closing", "final evaluation") if final else ("evaluation", "evaluation")
+    return (
+        f"{name} at {env_steps:,} env steps: {metrics[f'{section}/return_mean']:.1f} ± "
+        f"{metrics[f'{section}/return_std']:.1f} over {metrics[f'{section}/episodes']:.0f} episodes"
     )
-    return [(label, form.format(metrics[name])) for label, name, form in shown if name in metrics]
 
 
 def _clock(seconds: float) -> str:

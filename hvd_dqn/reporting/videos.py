@@ -1,6 +1,4 @@
-"""An episode to look at: the environment's picture, and beside it what the policy thinks of every
-action.
-"""
+"""Play episodes to look at: each frame shows the environment and the policy's Q-values."""
 
 from __future__ import annotations
 
@@ -17,98 +15,60 @@ from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.config import Config
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 
-_SIDE = 320
-"""Pixels of the panel's width, and of a picture's shorter side at least, unless its longer one
-would have more than `_WIDEST`."""
-_WIDEST = 1280
-_INK, _PAPER, _BAR, _CHOSEN = "#e6e6e6", "#16181d", "#4f6d8f", "#f2a33a"
-_FILM_STEPS, _FILM_FPS = 500, 15.0
-_GIF_SECONDS = 0.02
-"""The shortest time of a GIF's frame that browsers keep to."""
+_PANEL_WIDTH = 320
+_SHORT_SIDE, _LONG_SIDE = 320, 1280
+"""Pixels: an image is enlarged until its short side has `_SHORT_SIDE`, unless its long side would
+exceed `_LONG_SIDE`."""
+_TEXT, _BACKGROUND, _BAR, _CHOSEN = "#e6e6e6", "#16181d", "#4f6d8f", "#f2a33a"
+_GIF_STEPS, _GIF_FPS = 500, 15.0
+"""Length and speed of the episodes that a run records."""
+_SHORTEST_GIF_FRAME = 0.02
+"""Seconds; browsers slow down shorter frames."""
 
 
-class Moment(NamedTuple):
-    """What is shown of one step: picture [H, W, 3] uint8, action values [A], the action taken, the
-    return so far and the episode's number of steps and its own.
+class PlayedStep(NamedTuple):
+    """One step of an episode: image [H, W, 3] uint8, Q-values [A], the action taken, the return
+    before it, and the numbers of the step and of the episode.
     """
 
-    picture: np.ndarray
-    values: np.ndarray
+    image: np.ndarray
+    q_values: np.ndarray
     action: int
-    so_far: float
-    steps: int
+    episode_return: float
+    step: int
     episode: int
 
 
-class Screen(Protocol):
-    """Where pictures go."""
+class FrameWriter(Protocol):
+    """Takes the frames of a video: a file or a window."""
 
-    def show(self, picture: np.ndarray) -> bool:
-        """One picture [H, W, 3]; whether somebody still looks."""
+    def write(self, frame: np.ndarray) -> bool:
+        """Write a frame [H, W, 3] uint8. Return whether to continue."""
         ...
 
     def close(self) -> None:
-        """No more come."""
+        """End the video."""
         ...
 
 
-def compose(moment: Moment, names: list[str]) -> np.ndarray:
-    """The picture, enlarged where it is small, and a panel to its right: [H, W, 3], both even."""
-    height, width = moment.picture.shape[:2]
-    factor = max(1, min(-(-_SIDE // min(height, width)), _WIDEST // max(height, width)))
-    picture = moment.picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    height, width = picture.shape[0], picture.shape[1]
-    whole = Image.new("RGB", (width + _SIDE + width % 2, height + height % 2), _PAPER)
-    whole.paste(Image.fromarray(picture), (0, 0))
-    _draw_panel(ImageDraw.Draw(whole), width, height, moment, names)
-    return np.asarray(whole)
-
-
-def _draw_panel(
-    draw: ImageDraw.ImageDraw, left: int, height: int, moment: Moment, names: list[str]
-) -> None:
-    font, margin = ImageFont.load_default(size=15), 16
-    head = [
-        f"episode {moment.episode + 1} · step {moment.steps}",
-        f"return so far {moment.so_far:,.2f}",
-    ]
-    for line, text in enumerate(head):
-        draw.text((left + margin, margin + 22 * line), text, fill=_INK, font=font)
-    top = margin + 22 * len(head) + 14
-    pitch = min(34, (height - top - margin) // len(moment.values))
-    if pitch < 8:
-        return  # more actions than lines
-    small = ImageFont.load_default(size=min(13, pitch - 2))
-    low, high = float(moment.values.min()), float(moment.values.max())
-    room = _SIDE - 2 * margin - 150
-    for number, value in enumerate(moment.values):
-        y = top + pitch * number
-        share = (float(value) - low) / (high - low) if high > low else 1.0
-        colour = _CHOSEN if number == moment.action else _BAR
-        draw.text((left + margin, y), names[number][:12], fill=_INK, font=small)
-        start = left + margin + 90
-        draw.rectangle((start, y + 1, start + 2 + room * share, y + pitch - 5), fill=colour)
-        draw.text((start + room + 10, y), f"{value:.3g}", fill=_INK, font=small)
-
-
-class Gif:
-    """Pictures as GIF, of 256 colours each."""
+class GifWriter:
+    """Writes a GIF of 256 colours per frame."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
-        self._milliseconds = 1000 * max(1 / fps, _GIF_SECONDS)
-        self._pictures: list[Image.Image] = []
+        self._milliseconds = 1000 * max(1 / fps, _SHORTEST_GIF_FRAME)
+        self._images: list[Image.Image] = []
 
-    def show(self, picture: np.ndarray) -> bool:
-        """One more."""
-        image = Image.fromarray(picture)
-        self._pictures.append(image.quantize(256, method=Image.Quantize.FASTOCTREE))
+    def write(self, frame: np.ndarray) -> bool:
+        """Keep the frame in memory."""
+        image = Image.fromarray(frame)
+        self._images.append(image.quantize(256, method=Image.Quantize.FASTOCTREE))
         return True
 
     def close(self) -> None:
-        """Write the file."""
-        if self._pictures:
-            first, *rest = self._pictures
+        """Write the file, if there are frames."""
+        if self._images:
+            first, *rest = self._images
             first.save(
                 self._path,
                 save_all=True,
@@ -119,19 +79,69 @@ class Gif:
             )
 
 
+def draw_frame(played: PlayedStep, action_names: list[str]) -> np.ndarray:
+    """Return the image, enlarged if it is small, with a panel of Q-values to its right:
+    [H, W, 3] uint8, H and W even.
+    """
+    height, width = played.image.shape[:2]
+    enough = -(-_SHORT_SIDE // min(height, width))
+    factor = max(1, min(enough, _LONG_SIDE // max(height, width)))
+    image = played.image.repeat(factor, axis=0).repeat(factor, axis=1)
+    height, width = image.shape[:2]
+    size = width + _PANEL_WIDTH + width % 2, height + height % 2
+    frame = Image.new("RGB", size, _BACKGROUND)
+    frame.paste(Image.fromarray(image), (0, 0))
+    _draw_panel(ImageDraw.Draw(frame), width, height, played, action_names)
+    return np.asarray(frame)
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, left: int, height: int, played: PlayedStep, action_names: list[str]
+) -> None:
+    font, margin = ImageFont.load_default(size=15), 16
+    heading = [
+        f"episode {played.episode + 1} · step {played.step}",
+        f"return {played.episode_return:,.2f}",
+        "Q-values",
+    ]
+    for number, text in enumerate(heading):
+        draw.text((left + margin, margin + 22 * number), text, fill=_TEXT, font=font)
+    top = margin + 22 * len(heading) + 8
+    line_height = min(34, (height - top - margin) // len(played.q_values))
+    if line_height < 8:
+        return  # too many actions for the panel
+    small = ImageFont.load_default(size=min(13, line_height - 2))
+    low, high = float(played.q_values.min()), float(played.q_values.max())
+    longest = _PANEL_WIDTH - 2 * margin - 150
+    for action, value in enumerate(played.q_values):
+        y = top + line_height * action
+        share = (float(value) - low) / (high - low) if high > low else 1.0
+        colour = _CHOSEN if action == played.action else _BAR
+        draw.text((left + margin, y), action_names[action][:12], fill=_TEXT, font=small)
+        start = left + margin + 90
+        draw.rectangle(
+            (start, y + 1, start + 2 + longest * share, y + line_height - 5), fill=colour
+        )
+        draw.text((start + longest + 10, y), f"{value:.4g}", fill=_TEXT, font=small)
+
+
 class EpisodeRecorder:
-    """One copy of a run's environment that can be looked at."""
+    """Plays episodes in its own copy of a run's environment, which renders images."""
 
     def __init__(
         self,
         config: Config,
         *,
         seed: int,
-        beat: Callable[[], None] = lambda: None,
-        wants_stop: Callable[[], bool] = lambda: False,
+        on_step: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`seed`: which episodes; `beat` is called at every step."""
-        self._wants_stop = wants_stop
+        """`seed` selects the episodes. `on_step` is called at every step; `should_stop` ends the
+        playing.
+
+        Raises `UserError` if the environment does not render images.
+        """
+        self._should_stop = should_stop
         self._envs: VectorEnvironment = make_vector_env(
             dataclasses.replace(config.env, vectorization="sync"),
             num_envs=1,
@@ -139,54 +149,60 @@ class EpisodeRecorder:
             max_episode_steps=config.evaluation.max_episode_steps,
             pictures=True,
         )
-        self._envs.beat = beat
+        self._envs.beat = on_step
         self._seed = seed
 
     def play(
         self,
-        values_of: Callable[[np.ndarray], np.ndarray],
-        screen: Screen,
+        q_values_of: Callable[[np.ndarray], np.ndarray],
+        writer: FrameWriter,
         *,
         episodes: int = 1,
         epsilon: float = 0.0,
         max_steps: int,
-        every: int = 1,
+        frame_skip: int = 1,
     ) -> list[float]:
-        """Show the first episodes, each as far as so many steps and `every` so many of them, while
-        somebody looks: their returns so far. `values_of` gives action values [1, A] of observations
-        [1, *shape]. `UserError` where the environment draws no pictures.
+        """Play the first `episodes`, at most `max_steps` steps of each, and write every
+        `frame_skip`-th step as a frame until `writer` ends it. Return the return of each episode as
+        far as it was played.
+
+        `q_values_of` maps observations [1, *shape] to Q-values [1, A]; a share `epsilon` of the
+        actions is random.
         """
         envs, rng, returns = self._envs, np.random.default_rng(self._seed), []
         names = envs.action_names()
         for episode in range(episodes):
-            obs, so_far = envs.reset(episode), 0.0
-            returns.append(so_far)
-            for steps in range(max_steps):
-                values = values_of(obs)[0]
-                random = rng.random() < epsilon
-                action = int(rng.integers(envs.num_actions) if random else values.argmax())
-                if steps % every == 0:
-                    moment = Moment(envs.picture(), values, action, so_far, steps, episode)
-                    if not screen.show(compose(moment, names)) or self._wants_stop():
+            obs, episode_return = envs.reset(episode), 0.0
+            returns.append(episode_return)
+            for step in range(max_steps):
+                q_values = q_values_of(obs)[0]
+                explores = rng.random() < epsilon
+                action = int(rng.integers(envs.num_actions) if explores else q_values.argmax())
+                if step % frame_skip == 0:
+                    image = envs.picture()
+                    played = PlayedStep(image, q_values, action, episode_return, step, episode)
+                    if not writer.write(draw_frame(played, names)) or self._should_stop():
                         return returns
-                step = envs.step(np.array([action]))
-                ended = bool(step.ended[0])
-                so_far = step.episodes[0].episode_return if ended else float(envs.returns[0])
-                returns[-1], obs = so_far, step.obs
+                result = envs.step(np.array([action]))
+                ended = bool(result.ended[0])
+                episode_return = (
+                    result.episodes[0].episode_return if ended else float(envs.returns[0])
+                )
+                returns[-1], obs = episode_return, result.obs
                 if ended:
                     break
         return returns
 
-    def film(self, values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> bool:
-        """The first episode as a GIF, every second one of its first steps; whether there is one,
-        and no stop came between. `OSError`, and what the environment raises.
+    def record_gif(self, q_values_of: Callable[[np.ndarray], np.ndarray], path: Path) -> bool:
+        """Write the beginning of the first episode to `path`, every second step. Return whether it
+        was written, that is, not stopped. Raises `OSError` and whatever the environment raises.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}")
         try:
-            with closing(Gif(partial, _FILM_FPS)) as gif:
-                self.play(values_of, gif, max_steps=_FILM_STEPS, every=2)
-            if self._wants_stop():
+            with closing(GifWriter(partial, _GIF_FPS)) as gif:
+                self.play(q_values_of, gif, max_steps=_GIF_STEPS, frame_skip=2)
+            if self._should_stop():
                 return False
             partial.rename(path)
         finally:
@@ -194,5 +210,5 @@ class EpisodeRecorder:
         return True
 
     def close(self) -> None:
-        """End the environment."""
+        """Close the environment."""
         self._envs.close()

@@ -144,6 +144,7 @@ class Observer:
         self._outputs.display.say(
             f"final evaluation of the network of {best_env_steps:,} env steps: {episodes} episodes"
         )
+        self._outputs.display.evaluating()
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         if score is None:
             raise StoppedError(
@@ -212,6 +213,7 @@ class Observer:
                 f"{progress.updates}: lower optimizer.learning_rate"
             )
         began = time.perf_counter()
+        self._outputs.display.evaluating()
         result = self._resources.evaluator.evaluate(
             self._policy, episodes=self._config.evaluation.episodes, purpose=PERIODIC
         )
@@ -221,11 +223,9 @@ class Observer:
         evaluated = self._evaluated(result.mean if math.isfinite(result.mean) else -math.inf)
         if self._best is None or evaluated.mean >= self._best.mean:
             self._best = evaluated
-        self._write_evaluation("evaluation", result)
-        self._outputs.display.say(
-            f"evaluation at {progress.env_steps:,} env steps: {result.mean:.1f} ± {result.std:.1f} "
-            f"over {len(result.returns)} episodes"
-        )
+        metrics = self._write_evaluation("evaluation", result)
+        best = self._best.mean, self._best.env_steps
+        self._outputs.display.evaluated(progress.env_steps, metrics, best)
         self._save(evaluated)
         if self._comm.is_root:
             self._show()
@@ -235,13 +235,14 @@ class Observer:
         self._clock.restart()
         return True
 
-    def _write_evaluation(self, section: Evaluation, result: EvaluationResult) -> None:
+    def _write_evaluation(self, section: Evaluation, result: EvaluationResult) -> Metrics:
         metrics = {
             f"{section}/return_mean": result.mean,
             f"{section}/return_std": result.std,
             f"{section}/episodes": float(len(result.returns)),
         }
         self._tell(section, metrics)
+        return metrics
 
     def _show(self) -> None:
         """Log histograms and a video of the current network, as configured."""
@@ -256,7 +257,7 @@ class Observer:
         if outputs.recorder is not None:
             path = self._resources.run_dir.videos / f"{env_steps}.gif"
             try:
-                if outputs.recorder.film(self._policy.values, path):
+                if outputs.recorder.record_gif(self._policy.values, path):
                     outputs.sink.video(env_steps, path)
             except Exception as error:  # a video must not end a run
                 outputs.recorder = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hvd_dqn.config import Config
-from hvd_dqn.reporting.display import Display, NullDisplay, make_display
+from hvd_dqn.reporting.display import Display, make_display
 from hvd_dqn.reporting.loggers import LoggedRun, open_loggers
 from hvd_dqn.reporting.sinks import FileSink, NullSink, Sink
 from hvd_dqn.reporting.videos import EpisodeRecorder
@@ -22,7 +22,7 @@ class Outputs:
     """Records, display and videos of the root; on other ranks, objects that keep nothing."""
 
     sink: Sink = field(default_factory=NullSink)
-    display: Display = field(default_factory=NullDisplay)
+    display: Display = field(default_factory=Display)
     recorder: EpisodeRecorder | None = None
 
 
@@ -45,7 +45,7 @@ def open_outputs(
     recorder = None
     if config.logging.video:
         recorder = EpisodeRecorder(
-            config, seed=config.seed, beat=watchdog.touch, wants_stop=wants_stop
+            config, seed=config.seed, on_step=watchdog.touch, should_stop=wants_stop
         )
         on_close.callback(recorder.close)
     facts = _open_directory(config, facts, run_dir, start, unlock)
@@ -54,7 +54,7 @@ def open_outputs(
     loggers = open_loggers(config.logging.loggers, logged)
     sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
     on_close.callback(_close_patiently, sink, watchdog)
-    display = make_display(config.total_env_steps, config.objective.loss_name)
+    display = make_display(config.total_env_steps)
     on_close.callback(display.stop)
     return Outputs(sink, display, recorder)
 

@@ -102,7 +102,12 @@ def acquire(
                 outputs = open_outputs(
                     config, facts, run_dir, start, watchdog, stop, on_close=stack, unlock=unlock
                 )
-                outputs.display.start(_title(config, comm, threads, device), start.env_steps)
+                outputs.display.start(
+                    f"{config.preset}: {config.env.id}",
+                    _details(config, comm, threads, device),
+                    run_dir.path,
+                    start.env_steps,
+                )
         requirements.require_shared(start.store, comm)
         watchdog.start()
         # They may step in a thread while this rank waits for others.
@@ -146,16 +151,15 @@ def _make_envs(
     return envs, evaluator
 
 
-def _title(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
+def _details(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
     route = f" through {comm.route}" if device.type == "cuda" and comm.world_size > 1 else ""
     return " · ".join(
         (
-            f"{config.preset}: {config.env.id}",
             f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
-            f"{requirements.counted(threads, 'thread')} a rank on {device}",
+            f"{device}, {requirements.counted(threads, 'thread')} each",
             f"global batch {config.replay.batch_size * comm.world_size}",
             f"learning rate {rate:.3g}",
         )

@@ -1,4 +1,4 @@
-"""A policy as a program of another kind: ONNX, or torch's own, each checked against the policy."""
+"""Export a policy to ONNX or to a torch program, and check the file against the policy."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _REMEDY = "pip install 'hvd_dqn[export]'"
 _TOLERANCE = 1e-4
 
 
-class ActionValues(nn.Module):
-    """Stacked observations [N, K·C, …] to action values [N, A], with what scales them."""
+class QValues(nn.Module):
+    """Maps stacked observations [N, K·C, …] to Q-values [N, A], including their scaling."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Of the type that the environment gives: bytes or float32."""
+        """`obs` is uint8 or float32, as the environment gives it."""
         values: Tensor = self.network(obs)
         return values
 
 
 class SlicedMaxPool(nn.Module):
-    """Adaptive max pooling by slices, for ONNX, which has none."""
+    """Adaptive max pooling by slices; ONNX has no such operator."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, size, size]."""
+        """Pool [B, C, H, W] to [B, C, size, size]."""
         for axis in (2, 3):
             length = images.shape[axis]
             edges = [
@@ -65,8 +65,10 @@ def _without_adaptive_pooling(module: nn.Module) -> nn.Module:
 
 
 def recorded_observations(policy: Policy, count: int) -> np.ndarray:
-    """Stacked observations [count, K·C, …] of episodes that the policy plays, a tenth of its
-    actions at random. `UserError` where the environment cannot be made here.
+    """Play episodes and return `count` stacked observations, [count, K·C, …]. A tenth of the
+    actions are random.
+
+    Raises `UserError` if the environment cannot be created.
     """
     config = policy.config
     envs = make_vector_env(
@@ -91,15 +93,15 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
 
 
 def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> float:
-    """Write the policy to `path` as `onnx` or `torch`; the greatest difference of an action value
-    from the policy's on `observations`, from the file as it was read back.
+    """Write the policy to `path`, as `kind` `onnx` or `torch`. Return the largest absolute
+    difference between the Q-values of the file, read back, and of the policy on `observations`.
 
-    Raises `UserError` where a package is missing or the file cannot be written, `RunError` where
-    the difference is too great for rounding.
+    Raises `UserError` if a package is missing or the file cannot be written, and `RunError` if the
+    difference is larger than rounding explains.
     """
     network = copy.deepcopy(policy.network)
-    network.precision = "float32"  # parameters are; ONNX runtimes know little of bfloat16
-    module = ActionValues(network).eval()
+    network.precision = "float32"  # as the parameters; ONNX runtimes support little bfloat16
+    module = QValues(network).eval()
     write, load = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}[kind]
     partial = path.with_name(f"partial-{path.name}")
     example = torch.from_numpy(observations[:2].copy())
@@ -107,22 +109,22 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporters' own insides
+            warnings.simplefilter("ignore")  # about the exporters' internals
             write(module, example, partial)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     run = load(partial)
     with torch.no_grad():
         expected = module(torch.from_numpy(observations)).numpy()
-    # one by one, and all at once: the number of observations is left open
+    # two batch sizes, since the file must accept any
     found = np.concatenate([run(observations[:1]), run(observations[1:])])
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE * scale:
         partial.unlink(missing_ok=True)
         raise RunError(
-            f"{path} gives other action values than the policy, by up to {difference:.3g}: do not "
-            "use it"
+            f"the Q-values of the exported file differ from the policy's by up to "
+            f"{difference:.3g}; {path} was not written"
         )
     partial.rename(path)
     return difference
@@ -177,4 +179,6 @@ def _require(*packages: str) -> None:
 
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"ONNX needs the package {package!r}, which is not installed", _REMEDY)
+            raise UserError(
+                f"ONNX export needs the package {package}, which is not installed", _REMEDY
+            )

@@ -1,4 +1,4 @@
-"""Where an episode is shown: in a window, or as MP4 or GIF."""
+"""Show an episode in a window, or write it as MP4 or GIF."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import require_writable
-from hvd_dqn.reporting.videos import Gif, Screen
+from hvd_dqn.reporting.videos import FrameWriter, GifWriter
+
+_USE_A_FILE = "write a file: --video episode.gif"
 
 
-class Mp4:
-    """Pictures as MP4 (H.264)."""
+class Mp4Writer:
+    """Writes MP4 (H.264) with ffmpeg."""
 
     def __init__(self, path: Path, fps: float) -> None:
+        """Raises `UserError` if ffmpeg is missing."""
         self._path, self._fps = path, fps
         self._writer: Any = None
         try:
@@ -26,24 +29,24 @@ class Mp4:
             imageio_ffmpeg.get_ffmpeg_exe()
         except ImportError as error:
             raise UserError(
-                "MP4 needs the package 'imageio-ffmpeg', which brings ffmpeg",
+                "MP4 needs the package imageio-ffmpeg, which contains ffmpeg",
                 "pip install 'hvd_dqn[video]', or name the file .gif",
             ) from error
         except RuntimeError as error:
             raise UserError(
-                "MP4 needs ffmpeg, and there is none here", "install it, or name the file .gif"
+                "MP4 needs ffmpeg, which is not installed", "install it, or name the file .gif"
             ) from error
         self._write_frames = imageio_ffmpeg.write_frames
 
-    def show(self, picture: np.ndarray) -> bool:
-        """One more."""
+    def write(self, frame: np.ndarray) -> bool:
+        """Encode the frame; the first one sets the size."""
         if self._writer is None:
-            size = picture.shape[1], picture.shape[0]
+            size = frame.shape[1], frame.shape[0]
             self._writer = self._write_frames(
                 str(self._path), size, fps=self._fps, macro_block_size=2, quality=8
             )
             self._writer.send(None)
-        self._writer.send(np.ascontiguousarray(picture))
+        self._writer.send(np.ascontiguousarray(frame))
         return True
 
     def close(self) -> None:
@@ -53,37 +56,36 @@ class Mp4:
 
 
 class Window:
-    """Pictures in a window, at their own pace."""
+    """Shows frames in a window, in real time."""
 
     def __init__(self, title: str, fps: float) -> None:
+        """Raises `UserError` if there is no screen or pygame is missing."""
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError("there is no screen here", "name a file: --video episode.mp4, or .gif")
+            raise UserError("no display is available", _USE_A_FILE)
         try:
             os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
             import pygame
         except ImportError as error:
             raise UserError(
-                "a window needs the package 'pygame'",
-                "pip install 'hvd_dqn[video]', or name a file: --video episode.gif",
+                "a window needs the package pygame-ce",
+                f"pip install 'hvd_dqn[video]', or {_USE_A_FILE}",
             ) from error
         self._pygame, self._fps = pygame, fps
         self._title, self._surface = title, None
         self._next = time.monotonic()
 
-    def show(self, picture: np.ndarray) -> bool:
-        """One picture, when it is due; not where the window was closed."""
+    def write(self, frame: np.ndarray) -> bool:
+        """Show the frame when it is due. Return False if the user has closed the window."""
         pygame = self._pygame
         if self._surface is None:
             try:
                 pygame.display.init()
-                self._surface = pygame.display.set_mode((picture.shape[1], picture.shape[0]))
+                self._surface = pygame.display.set_mode((frame.shape[1], frame.shape[0]))
             except pygame.error as error:
-                raise UserError(
-                    f"no window can be opened ({error})", "name a file: --video episode.gif"
-                ) from error
+                raise UserError(f"a window cannot be opened ({error})", _USE_A_FILE) from error
             pygame.display.set_caption(self._title)
         surface: Any = self._surface
-        pygame.surfarray.blit_array(surface, picture.transpose(1, 0, 2))
+        pygame.surfarray.blit_array(surface, frame.transpose(1, 0, 2))
         pygame.display.flip()
         keys = (pygame.K_ESCAPE, pygame.K_q)
         for event in pygame.event.get():
@@ -95,17 +97,20 @@ class Window:
         return True
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         self._pygame.display.quit()
 
 
-def open_screen(video: Path | None, title: str, fps: float) -> Screen:
-    """A file by its ending, or a window. `UserError` where it cannot be had."""
+def open_writer(video: Path | None, title: str, fps: float) -> FrameWriter:
+    """Open the file `video`, MP4 or GIF by its extension, or a window if it is `None`.
+
+    Raises `UserError` if it cannot be opened.
+    """
     if video is None:
         return Window(title, fps)
-    kinds: dict[str, Any] = {".mp4": Mp4, ".gif": Gif}
+    kinds: dict[str, Any] = {".mp4": Mp4Writer, ".gif": GifWriter}
     if video.suffix not in kinds:
-        raise UserError(f"--video {video}", "name it .mp4 or .gif")
+        raise UserError(f"--video {video}", "the file name must end in .mp4 or .gif")
     require_writable(video)
-    screen: Screen = kinds[video.suffix](video, fps)
-    return screen
+    writer: FrameWriter = kinds[video.suffix](video, fps)
+    return writer

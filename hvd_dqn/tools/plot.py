@@ -1,4 +1,4 @@
-"""The report's figures as pictures for a paper: PNG, SVG or PDF."""
+"""Draw the report's figures as PNG, SVG or PDF files, for a paper."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.run.directory import RunDirectory
-from hvd_dqn.tools.report.figures import FIGURES, RETURN, Figure, Line, figures_of
-from hvd_dqn.tools.report.reading import Run, groups_of
-from hvd_dqn.tools.runs import title_of
+from hvd_dqn.tools.report.curves import group_runs
+from hvd_dqn.tools.report.figures import (
+    FIGURES,
+    LIGHT,
+    RETURN,
+    Figure,
+    Line,
+    make_figures,
+    short_number,
+)
+from hvd_dqn.tools.runs import Run
 
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 _ALL = "all"
-_FILES = {RETURN: "learning_curve"}
-"""Figures whose files have another name."""
-
-
+_FILE_NAMES = {RETURN: "learning_curve"}
+"""Figures whose files are not named after them."""
 _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-"""The same runs give the same file."""
+"""Metadata left out, so that the same runs give the same file."""
 
 
 def plot_runs(
@@ -30,40 +35,47 @@ def plot_runs(
     output: Path | None = None,
     kind: str = "png",
 ) -> list[Path]:
-    """Draw the figures of these `names` (`FIGURES`) over `env_steps` or `seconds`; the files.
+    """Draw the figures `names` over `env_steps` or `seconds` and return the files.
 
-    `output` is a file for one figure, which its ending says the `kind` of, or, without an ending, a
-    directory; by default `plots/` of the first run. `names` may be `all` that the runs have. Seeds
-    of one configuration are one curve, their interquartile mean with its bootstrap interval.
-    `UserError` where the runs have nothing for a figure, or a file cannot be written.
+    `names` are from `FIGURES`, or `all` for those the runs have data for. `output` is a file, whose
+    extension sets the format, or, without an extension, a directory for files of format `kind`; by
+    default `plots/` of the first run. Seeds of one configuration become one curve: their
+    interquartile mean with its bootstrap interval.
+
+    Raises `UserError` if the runs have no data for a figure or a file cannot be written.
     """
     for name in names:
         if name not in (*FIGURES, _ALL):
-            raise UserError(f"there is no figure {name!r}", f"take all, or {', '.join(FIGURES)}")
+            raise UserError(
+                f"unknown figure {name!r}", f"choose {_ALL}, or any of {', '.join(FIGURES)}"
+            )
     runs = [Run(path) for path in run_dirs]
-    having = {figure.name: figure for figure in figures_of(runs, groups_of(runs))}
-    chosen = [*having] or [RETURN] if _ALL in names else [*dict.fromkeys(names)]
-    missing = [name for name in chosen if name not in having]
+    figures = {figure.name: figure for figure in make_figures(runs, group_runs(runs))}
+    chosen = [*figures] or [RETURN] if _ALL in names else [*dict.fromkeys(names)]
+    missing = [name for name in chosen if name not in figures]
     if missing:
-        which = runs[0].path if len(runs) == 1 else "these runs"
-        found = ", ".join(having) or "nothing"
-        raise UserError(f"{which}: no record has what {missing[0]} draws", f"there is {found}")
+        which = f"{runs[0].path} has" if len(runs) == 1 else "these runs have"
+        raise UserError(
+            f"{which} no data for the figure {missing[0]!r}",
+            f"available: {', '.join(figures) or 'none'}",
+        )
     if output is not None and output.suffix and len(chosen) > 1:
-        raise UserError(f"--output {output} is one file for {len(chosen)} figures", "name a folder")
-    title = title_of(runs[0].config, runs[0].facts) if len(runs) == 1 else None
+        raise UserError(
+            f"--output {output} is one file for {len(chosen)} figures", "name a directory"
+        )
+    title = runs[0].title if len(runs) == 1 else None
     files = []
     for name in chosen:
         path = output or RunDirectory(run_dirs[0]).plots
         if not path.suffix or path.is_dir():
-            path /= f"{_FILES.get(name, name)}.{kind}"
-        _draw(having[name], over, title, path)
+            path /= f"{_FILE_NAMES.get(name, name)}.{kind}"
+        _draw(figures[name], over, title, path)
         files.append(path)
     return files
 
 
 def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
-    # The object interface: no global state and no window, whatever the user's matplotlib settings
-    # are.
+    # Matplotlib's object interface: no global state, no window, whatever the user's settings are.
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Picture
@@ -73,6 +85,9 @@ def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
     axes = picture.add_subplot()
     for line in figure.lines:
         _draw_line(axes, line, over)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: short_number(value))
+    axes.set_xlim(left=0)
     axes.set_xlabel("env steps (all ranks)" if over == "env_steps" else "seconds")
     returns = figure.name == RETURN
     axes.set_ylabel("episode return (undiscounted, unclipped)" if returns else figure.title)
@@ -87,11 +102,11 @@ def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
             undated = _UNDATED.get(output.suffix, {})
             picture.savefig(output, dpi=150, metadata=undated)
     except (OSError, ValueError) as error:
-        raise UserError(f"the picture cannot be written to {output}: {error}") from error
+        raise UserError(f"{output} cannot be written: {error}") from error
 
 
 def _draw_line(axes: Any, line: Line, over: str) -> None:
-    colour, curve = _COLOURS[line.colour], line.curve
+    colour, curve = LIGHT[line.colour], line.curve
     x = getattr(curve, over)
     if line.faint:
         axes.plot(x, curve.values, color=colour, lw=0.7, alpha=0.35)

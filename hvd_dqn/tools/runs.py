@@ -1,4 +1,4 @@
-"""What a run directory tells of its run."""
+"""Read a run directory: its settings, the facts of its starts, and its records."""
 
 from __future__ import annotations
 
@@ -10,57 +10,110 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.run.directory import RunDirectory
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every record of a run. `UserError` where there is none; a last line cut short by a crash is
-    passed over.
+class RecordReader:
+    """Reads a `metrics.jsonl` while it grows.
+
+    An incomplete last line is left until its end is written. If the file has become shorter (a
+    resumed run removes the records after its checkpoint), it is read again from the start.
     """
-    file = RunDirectory(path).metrics_file
-    try:
-        lines = file.read_text().splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{path} is not a run directory: {file} cannot be read ({error.strerror})"
-        ) from error
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._position = self._lines = 0
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """Return the records since the last call; none if the file does not exist (yet).
+
+        Raises `UserError` if the file cannot be read or a line is not a record.
+        """
+        try:
+            with self._file.open("rb") as file:
+                if file.seek(0, 2) < self._position:
+                    self._position = self._lines = 0
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"{self._file} cannot be read: {error.strerror}") from error
+        complete = data[: data.rfind(b"\n") + 1]
+        self._position += len(complete)
+        return [self._parse(line) for line in complete.splitlines()]
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        self._lines += 1
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
-            continue
+        except ValueError as error:
+            raise UserError(f"{self._file}, line {self._lines} is not JSON: {error}") from error
         if not isinstance(record, dict) or not {"env_steps", "updates", "seconds"} <= record.keys():
-            raise UserError(f"{file}, line {number} is no record of a run")
-        records.append(record)
-    return records
+            raise UserError(
+                f"{self._file}, line {self._lines} is not a record: it needs env_steps, updates "
+                "and seconds"
+            )
+        return record
 
 
-def is_over(path: Path) -> bool:
-    """Whether the closing evaluation was the last that the run did."""
-    records = read_metrics(path)
+class Run:
+    """One run directory, read completely."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `UserError` if `path` is not a run directory or is damaged."""
+        self.path = path
+        self.name = path.resolve().name
+        self.config, self.facts = _read_settings(path)
+        self.records = read_records(path)
+        final = [r for r in self.records if r.get("closing/return_mean") is not None]
+        self.final: dict[str, Any] | None = final[-1] if final else None
+        """The record of the final evaluation."""
+
+    @property
+    def last_start(self) -> dict[str, Any]:
+        """The facts of the run's last start."""
+        facts: dict[str, Any] = self.facts.get("resumed", [self.facts])[-1]
+        return facts
+
+    @property
+    def last_record(self) -> dict[str, Any]:
+        """The newest record, or an empty one."""
+        return self.records[-1] if self.records else {}
+
+    @property
+    def title(self) -> str:
+        """The run in one line: environment, preset, ranks, seed."""
+        count = self.last_start.get("world_size", 1)
+        ranks = f"{count} rank{'s' * (count != 1)} ({self.last_start.get('backend', 'unknown')})"
+        config = self.config
+        parts = config["env"].get("id"), config.get("preset"), ranks, f"seed {config.get('seed')}"
+        return " · ".join(map(str, parts))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of the run in `path`, oldest first. Raises `UserError` as `RecordReader`
+    does.
+    """
+    return RecordReader(RunDirectory(path).metrics_file).read_new()
+
+
+def is_finished(path: Path) -> bool:
+    """Return whether the newest record of the run in `path` is its final evaluation."""
+    records = read_records(path)
     return bool(records) and "closing/return_mean" in records[-1]
 
 
-def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`config.json` and `run.json`. `UserError` where they are not there."""
+def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the contents of `config.json` and `run.json`, of any version of this package."""
     run_dir = RunDirectory(path)
     run_dir.require_run()
-    try:
-        config = json.loads(run_dir.config_file.read_text())
-        facts = json.loads(run_dir.facts_file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path} is no whole run directory: {error}", "the run was damaged, or is another's"
-        ) from error
+    contents = []
+    for file in (run_dir.config_file, run_dir.facts_file):
+        try:
+            contents.append(json.loads(file.read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read: {error}") from error
+    config, facts = contents
     if not isinstance(config, dict) or not isinstance(facts, dict) or "env" not in config:
-        raise UserError(f"{path} is no run directory: its config.json or run.json is of others")
+        raise UserError(
+            f"{path} is not a run directory: its config.json or run.json was not written by hvd_dqn"
+        )
     return config, facts
-
-
-def title_of(config: dict[str, Any], facts: dict[str, Any]) -> str:
-    """A run in a line: environment, preset, ranks, seed."""
-    now = facts.get("resumed", [facts])[-1]
-    count = now.get("world_size", 1)
-    ranks = f"{count} rank{'s' * (count != 1)} ({now.get('backend', 'unknown')})"
-    told = config["env"].get("id"), config.get("preset"), ranks, f"seed {config.get('seed')}"
-    return " · ".join(map(str, told))

@@ -1,4 +1,4 @@
-"""What the returns of some episodes, or the scores of some seeds, say together."""
+"""Statistics of the returns of episodes, or of the scores of seeds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 _RESAMPLES = 5_000
-_NUMBERS_AT_ONCE = 2_000_000
+_MOST_AT_ONCE = 2_000_000
+"""Numbers drawn at once for the bootstrap, which bounds its memory."""
 
 
 class Score(NamedTuple):
-    """Mean, standard deviation (of all of them, not of a sample), median; the interquartile mean
-    and the 95 % interval of its percentile bootstrap (Agarwal et al. 2021, "Deep Reinforcement
-    Learning at the Edge of the Statistical Precipice").
+    """Mean, standard deviation (of the population), median; the interquartile mean and its 95 %
+    interval by percentile bootstrap (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge
+    of the Statistical Precipice").
     """
 
     mean: float
@@ -28,14 +29,14 @@ class Score(NamedTuple):
         interval = f"{self.iqm_low:.1f} … {self.iqm_high:.1f}"
         return (
             f"{self.mean:.1f} ± {self.std:.1f} · median {self.median:.1f} · interquartile mean "
-            f"{self.iqm:.1f} (95 %: {interval})"
+            f"{self.iqm:.1f} (95 % interval: {interval})"
         )
 
 
 def score(values: Sequence[float]) -> Score:
-    """Of one value or more; the same values always give the same interval."""
+    """Return the statistics of `values` (at least one); the same values give the same interval."""
     sample = np.asarray(values, dtype=np.float64)
-    rng, rows = np.random.default_rng(0), max(1, _NUMBERS_AT_ONCE // len(sample))
+    rng, rows = np.random.default_rng(0), max(1, _MOST_AT_ONCE // len(sample))
     means = [
         interquartile_mean(rng.choice(sample, size=(min(rows, _RESAMPLES - done), len(sample))))
         for done in range(0, _RESAMPLES, rows)
@@ -52,7 +53,7 @@ def score(values: Sequence[float]) -> Score:
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Means [...] of [..., K] without the lowest and the highest quarter, rounded down."""
+    """Return the mean [...] of `values` [..., K] without the lowest and highest ⌊K/4⌋ of them."""
     cut = values.shape[-1] // 4
     middle: np.ndarray = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut]
     means: np.ndarray = middle.mean(axis=-1)

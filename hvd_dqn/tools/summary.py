@@ -1,4 +1,4 @@
-"""Several runs in one table, and their mean."""
+"""Several runs in one table, with the mean of their scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from hvd_dqn.tools.runs import read_facts, read_metrics
+from hvd_dqn.tools.runs import Run
 
 
 class RunSummary(NamedTuple):
-    """Where a run is; `return_mean` and `return_std` are those of its closing evaluation, over
-    greedy whole-game episodes, or `None` where it has not come to that.
+    """Progress and score of one run. `return_mean` and `return_std` are those of the final
+    evaluation (greedy, whole games), or `None` if the run is not finished.
     """
 
     run: str
@@ -30,16 +30,15 @@ class RunSummary(NamedTuple):
 
 
 def summarize(path: Path) -> RunSummary:
-    """`UserError` where it is no run directory."""
-    config, facts = read_facts(path)
-    records = read_metrics(path)
-    last = records[-1] if records else {}
+    """Summarize the run in `path`. Raises `UserError` if it is not a run directory."""
+    run = Run(path)
+    last = run.last_record
     return RunSummary(
         str(path),
-        config["preset"],
-        config["env"]["id"],
-        config["seed"],
-        facts.get("resumed", [facts])[-1]["world_size"],
+        run.config["preset"],
+        run.config["env"]["id"],
+        run.config["seed"],
+        run.last_start["world_size"],
         last.get("env_steps", 0),
         last.get("updates", 0),
         last.get("seconds", 0.0),
@@ -49,22 +48,22 @@ def summarize(path: Path) -> RunSummary:
 
 
 def print_summaries(runs: list[RunSummary]) -> None:
-    """A line a run, and one for the mean and the standard deviation of the runs that are over."""
+    """Print one line per run, then the mean and standard deviation over the finished runs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "preset", "environment"):
         table.add_column(name)
     for name in ("seed", "ranks", "env steps", "updates", "seconds", "return"):
         table.add_column(name, justify="right")
     for run in runs:
-        over = run.return_mean is not None and run.return_std is not None
+        finished = run.return_mean is not None and run.return_std is not None
         table.add_row(
             *(run.run, run.preset, run.env, str(run.seed), str(run.ranks)),
             *(f"{run.env_steps:,}", f"{run.updates:,}", f"{run.seconds:,.0f}"),
-            f"{run.return_mean:.1f} ± {run.return_std:.1f}" if over else "not over",
+            f"{run.return_mean:.1f} ± {run.return_std:.1f}" if finished else "not finished",
         )
     scores = [run.return_mean for run in runs if run.return_mean is not None]
     if len(scores) > 1:
         spread = f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"
         table.add_section()
         table.add_row(f"{len(scores)} runs, mean ± std", *[""] * 7, spread)
-    Console(highlight=False, width=1000).print(table)  # lines as long as they are
+    Console(highlight=False, width=1000).print(table)  # never wrapped or cut

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.reporting import display
@@ -13,65 +14,97 @@ METRICS = {
     "speed/env_steps_per_second": 5912.3,
     "speed/updates_per_second": 2956.0,
     "time/averaging": 0.123,
+    "rank/waiting/1": 0.123,
 }
+EVALUATION = {
+    "evaluation/return_mean": 12.34,
+    "evaluation/return_std": 0.5,
+    "evaluation/episodes": 20.0,
+}
+RUN = ("a run", "two ranks", Path("runs/a"))
 
 
-def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
+def test_plain_lines_are_at_least_seconds_apart(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 10.0, 11.0, 20.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    shown = display.PlainDisplay(10_000, "loss/td_huber")
-    shown.start("title", 0)
+    shown = display.PlainDisplay(10_000)
+    shown.start(*RUN, 0)
     for env_steps in (1000, 2500, 3000, 5000):
         shown.update(Progress(env_steps=env_steps), METRICS)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "title"
-    assert len(lines) == 4, "the first, and then every few seconds"
-    assert lines[2] == (
+    assert lines[:2] == ["a run · two ranks", "run directory: runs/a"]
+    assert len(lines) == 5, "the first, and then every few seconds"
+    assert lines[3] == (
         "2,500/10,000 env steps · return 123.5 · loss 0.01234 · ε 0.04 · env steps/s 5,912 · "
         "updates/s 2,956 · waiting for ranks 12% · ETA 0:30"
     )
     assert not any(ord(c) == 27 for c in "".join(lines)), "no escape codes in a log"
 
 
-def test_a_run_that_goes_on_knows_its_own_speed(monkeypatch, capsys):
+def test_the_remaining_time_of_a_resumed_run(monkeypatch, capsys):
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    shown = display.PlainDisplay(10_000, "loss/td_huber")
-    shown.start("title", 8000)
+    shown = display.PlainDisplay(10_000)
+    shown.start(*RUN, 8000)
     shown.update(Progress(env_steps=9000), METRICS)
     assert "ETA 0:10" in capsys.readouterr().out
 
 
-def test_the_panel_shows_every_figure():
+def test_one_rank_does_not_wait_for_others(capsys):
+    one = {name: value for name, value in METRICS.items() if name != "rank/waiting/1"}
+    shown = display.PlainDisplay(10_000)
+    shown.update(Progress(env_steps=1000), one)
+    assert "waiting" not in capsys.readouterr().out
+
+
+def text_of(terminal):
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+
+
+def test_the_panel_shows_every_figure(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     terminal = io.StringIO()
-    shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
-    shown.start("a run", 0)
+    shown = display.LiveDisplay(terminal, 10_000)
+    shown.start(*RUN, 0)
     shown.update(Progress(env_steps=2500), METRICS)
-    shown.say("evaluation at 2,500 env steps")
+    shown.say("[a line] of text")
     shown.stop()
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    text = text_of(terminal)
     for word in (
-        "a run",
-        "2,500 / 10,000",
-        "25 %",
-        "123.5",
-        "0.01234",
-        "5,912",
-        "12%",
-        "ETA",
-        "evaluation at",
+        *("a run", "two ranks", "runs/a", "2,500 / 10,000", "25 %", "123.5", "0.01234", "5,912"),
+        *("12%", "ETA", "[a line] of text"),
     ):
         assert word in text
+    assert "evaluati" not in text
 
 
-def test_the_panel_of_a_run_that_goes_on_begins_where_it_was():
+def test_the_panel_shows_evaluations(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")  # a terminal whose cursor moves
     terminal = io.StringIO()
-    shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
-    shown.start("a run", 8000)
+    shown = display.LiveDisplay(terminal, 10_000)
+    shown.start(*RUN, 0)
+    shown.evaluating()
+    assert "evaluating …" in text_of(terminal)
+    terminal.seek(0)
+    terminal.truncate()
+    shown.evaluated(3000, EVALUATION, (15.0, 1500))
+    shown.stop()
+    text = text_of(terminal)
+    assert "evaluating" not in text
+    assert "evaluation at 3,000 env steps: 12.3 ± 0.5 over 20 episodes" in text
+    assert "last evaluation 12.3 ± 0.5  best 15.0 at 1,500 env steps" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_panel_of_a_resumed_run_starts_where_it_stopped():
+    terminal = io.StringIO()
+    shown = display.LiveDisplay(terminal, 10_000)
+    shown.start(*RUN, 8000)
     shown.stop()
     assert "8,000 / 10,000" in terminal.getvalue()
 
 
-def test_a_run_of_a_day_shows_hours():
+def test_a_long_time_shows_hours():
     assert display._clock(59.6) == "1:00"
     assert display._clock(3661) == "1:01:01"

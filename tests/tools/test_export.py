@@ -1,4 +1,4 @@
-"""Exported policies give the policy's action values, wherever they are read."""
+"""Exported files give the policy's Q-values."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ CASES = {
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_gives_the_policys_values(name, kind, tmp_path):
+def test_an_exported_file_gives_the_policys_q_values(name, kind, tmp_path):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")
     policy = load_policy(run_of(tmp_path / "run", CASES[name]))
@@ -44,7 +44,7 @@ def test_a_file_gives_the_policys_values(name, kind, tmp_path):
     assert export(policy, tmp_path / "out/file", kind, observations) < 1e-4
 
 
-def test_a_file_of_other_values_is_refused(tmp_path, monkeypatch):
+def test_a_file_with_other_q_values_is_refused(tmp_path, monkeypatch):
     policy = load_policy(run_of(tmp_path / "run", {}))
     load = exporting._load_torch
 
@@ -54,7 +54,7 @@ def test_a_file_of_other_values_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(exporting, "_load_torch", loaded_wrongly)
     (tmp_path / "out").mkdir()
-    with pytest.raises(RunError, match=r"by up to 0\.01: do not use it"):
+    with pytest.raises(RunError, match=r"differ from the policy's by up to 0\.01"):
         export(policy, tmp_path / "out/file.pt2", "torch", recorded_observations(policy, 10))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -63,7 +63,7 @@ def test_the_command(tmp_path):
     run_dir = run_of(tmp_path / "run", {})
     done = hvd_dqn("export", str(run_dir), "--format", "torch", launcher="none")
     assert done.code == 0, done.output
-    assert "action values as the policy's on 500 observations" in done.output
+    assert "Q-values match the policy's on 500 observations" in done.output
     program = torch.export.load(run_dir / "policy.pt2").module()
     assert program(torch.zeros(3, 4)).shape == (3, 2)
     done = hvd_dqn("export", str(run_dir), "--output", "/proc/x/y", launcher="none")

@@ -1,4 +1,4 @@
-"""The report: what it says of runs, that it needs nothing else, and that a browser shows it."""
+"""The report: its contents, that it is self-contained, and that a browser shows it."""
 
 import json
 import re
@@ -13,9 +13,11 @@ from PIL import Image
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.run.directory import RunDirectory
-from hvd_dqn.tools.report import Run, groups_of, write_report
-from hvd_dqn.tools.report.charts import Line, line_chart
-from hvd_dqn.tools.report.reading import Curve
+from hvd_dqn.tools.report.curves import Curve, group_runs
+from hvd_dqn.tools.report.figures import Figure, Line
+from hvd_dqn.tools.report.page import run_settings, stage_shares, write_report
+from hvd_dqn.tools.report.svg import draw_svg
+from hvd_dqn.tools.runs import Run
 from hvd_dqn.tools.scores import score
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
@@ -38,13 +40,13 @@ def runs(tmp_path_factory):
 
 
 class Reader(HTMLParser):
-    """The tags that are open, links to elsewhere, and every text."""
+    """Collects open tags, external links, texts and ids."""
 
     VOID = ("meta", "input", "br", "img", "line", "circle", "polyline", "polygon")
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.elsewhere, self.texts, self.ids = [], [], [], []
+        self.open, self.external, self.texts, self.ids = [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -52,7 +54,7 @@ class Reader(HTMLParser):
             self.open.append(tag)
         for name, value in attributes:
             if name in ("src", "href") and not value.startswith(("#", "data:")):
-                self.elsewhere.append(value)
+                self.external.append(value)
             if name == "id":
                 self.ids.append(value)
 
@@ -71,11 +73,11 @@ def written(runs, *names, tmp_path):
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b", "c", "other")])
-def test_the_page_is_whole_and_needs_nothing_else(runs, tmp_path, names):
+def test_the_page_is_valid_and_self_contained(runs, tmp_path, names):
     page = written(runs, *names, tmp_path=tmp_path)
     reader = Reader(page)
     assert reader.open == []
-    assert reader.elsewhere == []
+    assert reader.external == []
     assert "<script" not in page
     assert "url(" not in page
     assert len(reader.ids) == len(set(reader.ids))
@@ -83,25 +85,25 @@ def test_the_page_is_whole_and_needs_nothing_else(runs, tmp_path, names):
     assert len(page) < 300_000
 
 
-def test_one_runs_figures_are_in_it(runs, tmp_path):
+def test_the_numbers_of_one_run(runs, tmp_path):
     run = Run(runs / "a")
     page = written(runs, "a", tmp_path=tmp_path)
-    assert f"{run.closing['closing/return_mean']:.1f} ± " in page
-    for text in ("CartPole-v1 · test · 1 rank (local) · seed 1", "Exploration ε", "gradients"):
+    assert f"{run.final['closing/return_mean']:.1f} ± " in page
+    for text in ("CartPole-v1 · test · 1 rank (local) · seed 1", "Exploration rate ε", "gradients"):
         assert text in page
-    shares = run.stage_shares()
+    shares = stage_shares(run)
     assert f"{100 * shares['gradients']:.1f} %" in page
     assert sum(shares.values()) == pytest.approx(1)
-    assert "env.id" in page
-    assert run.now["platform"] in page
+    assert "env.num-envs" in page
+    assert run.last_start["platform"] in page
 
 
-def test_seeds_stand_together(runs, tmp_path):
+def test_seeds_are_grouped(runs, tmp_path):
     every = [Run(runs / name) for name in ("a", "other", "b", "c")]
-    groups = groups_of(every)
+    groups = group_runs(every)
     assert [[run.name for run in group.runs] for group in groups] == [["a", "b", "c"], ["other"]]
-    assert [group.label for group in groups] == ["learning_rate 0.001", "learning_rate 0.0001"]
-    curve = groups[0].score_curve("evaluation/return_mean")
+    assert [group.label for group in groups] == ["learning-rate 0.001", "learning-rate 0.0001"]
+    curve = groups[0].curve("evaluation/return_mean")
     for place, step in enumerate(curve.env_steps):
         values = [
             record["evaluation/return_mean"]
@@ -114,15 +116,15 @@ def test_seeds_stand_together(runs, tmp_path):
         assert curve.values[place] == pytest.approx(expected.iqm)
         assert (curve.low[place], curve.high[place]) == (expected.iqm_low, expected.iqm_high)
     page = written(runs, "a", "other", "b", "c", tmp_path=tmp_path)
-    assert "learning_rate 0.001, 3 seeds" in page
+    assert "learning-rate 0.001, 3 seeds" in page
     assert "3 of 3" in page
 
 
-def test_what_differs_from_the_preset(runs):
+def test_changes_from_the_preset(runs):
     run = Run(runs / "a")
     run.config = run.config | {"preset": "cartpole"}
-    changed = {name: (value, preset) for name, value, preset in run.settings() if preset}
-    assert changed["total_env_steps"] == ("2,400", "50,000")
+    changed = {name: (value, preset) for name, value, preset in run_settings(run) if preset}
+    assert changed["total-env-steps"] == ("2,400", "50,000")
     assert "env.id" not in changed
 
 
@@ -131,7 +133,8 @@ def test_a_long_curve_keeps_its_spikes():
     values = np.zeros(50_000)
     values[31_234], values[777] = 9.0, -4.0
     values[40] = np.nan
-    chart = str(line_chart("t", [Line("l", Curve(x, x / 10, values), 0)], over="seconds"))
+    figure = Figure("loss", "Loss", [Line("l", Curve(x, x / 10, values), 0)])
+    chart = str(draw_svg(figure, over="seconds"))
     points = re.search(r'<polyline[^>]* points="([^"]*)"', chart).group(1).split()
     assert len(points) <= 302
     heights = [float(point.partition(",")[2]) for point in points]
@@ -146,15 +149,15 @@ def test_names_are_escaped(runs, tmp_path):
     assert "<script" not in page
 
 
-def test_runs_that_are_not_over(runs, tmp_path):
+def test_unfinished_runs(runs, tmp_path):
     young, begun = tmp_path / "young", tmp_path / "begun"
     for place in (young, begun):
         shutil.copytree(runs / "a", place)
     (young / "metrics.jsonl").unlink()
     lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
     (begun / "metrics.jsonl").write_text("".join(lines[:2]) + '{"cut sh')
-    assert "No record yet" in written(runs, young, tmp_path=tmp_path)
-    assert "Exploration ε" in written(runs, begun, tmp_path=tmp_path)
+    assert "No records yet" in written(runs, young, tmp_path=tmp_path)
+    assert "Exploration rate ε" in written(runs, begun, tmp_path=tmp_path)
     assert "0 of 2" in written(runs, young, begun, "other", tmp_path=tmp_path)
 
 
@@ -163,9 +166,9 @@ def test_facts_of_another_version_stay_blank(runs, tmp_path):
     shutil.copytree(runs / "a", place)
     facts = json.loads((place / "run.json").read_text())
     (place / "run.json").write_text(json.dumps({"world_size": 1, "backend": "local", "new": [1]}))
-    assert "Exploration ε" in written(runs, place, tmp_path=tmp_path)
+    assert "Exploration rate ε" in written(runs, place, tmp_path=tmp_path)
     (place / "run.json").write_text(json.dumps(facts | {"resumed": [facts, facts]}))
-    assert "went on 2 times" in written(runs, place, tmp_path=tmp_path)
+    assert "resumed 2 times" in written(runs, place, tmp_path=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_facts_of_another_version_stay_blank(runs, tmp_path):
     ],
     ids=lambda damage: ", ".join(damage),
 )
-def test_records_that_lack_something(runs, tmp_path, damage):
+def test_incomplete_records(runs, tmp_path, damage):
     place = tmp_path / "lacking"
     shutil.copytree(runs / "a", place)
     records = map(json.loads, (runs / "a" / "metrics.jsonl").read_text().splitlines())
@@ -189,7 +192,7 @@ def test_records_that_lack_something(runs, tmp_path, damage):
     (place / "broken.gif").symlink_to(tmp_path / "nowhere.gif")
     (place / "empty.mp4").touch()
     page = written(runs, place, tmp_path=tmp_path)
-    assert "Exploration ε" in page
+    assert "Exploration rate ε" in page
     assert "data:" not in page
     written(runs, place, "b", "other", tmp_path=tmp_path)
 
@@ -197,13 +200,13 @@ def test_records_that_lack_something(runs, tmp_path, damage):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("config.json", "[]", "of others"),
-        ("run.json", "7", "of others"),
-        ("metrics.jsonl", "[1]\n[2]\n", "line 1 is no record"),
-        ("metrics.jsonl", '{"env_steps": 1}\n{}\n', "line 1 is no record"),
+        ("config.json", "[]", "not written by hvd_dqn"),
+        ("run.json", "7", "not written by hvd_dqn"),
+        ("metrics.jsonl", "[1]\n[2]\n", "line 1 is not a record"),
+        ("metrics.jsonl", '{"env_steps": 1}\n{}\n', "line 1 is not a record"),
     ],
 )
-def test_what_is_no_run(runs, tmp_path, name, text, said):
+def test_damaged_runs(runs, tmp_path, name, text, said):
     place = tmp_path / "foreign"
     shutil.copytree(runs / "a", place)
     (place / name).write_text(text)
@@ -211,13 +214,13 @@ def test_what_is_no_run(runs, tmp_path, name, text, said):
         written(runs, place, tmp_path=tmp_path)
 
 
-def test_a_video_is_taken_in(runs, tmp_path):
+def test_a_video_is_embedded(runs, tmp_path):
     place = tmp_path / "seen"
     shutil.copytree(runs / "a", place)
     Image.new("RGB", (8, 8)).save(place / "episode.gif")
     page = written(runs, place, tmp_path=tmp_path)
     assert 'src="data:image/gif;base64,' in page
-    assert Reader(page).elsewhere == []
+    assert Reader(page).external == []
 
 
 def test_the_command(runs, tmp_path):
@@ -225,8 +228,8 @@ def test_the_command(runs, tmp_path):
     assert done.code == 0, done.output
     assert done.output.splitlines()[-1] == str(runs / "b" / "report.html")
     for words, said in (
-        ([], "name one run directory"),
-        ([str(tmp_path)], "is not a run directory: it has no config.json"),
+        ([], "name at least one run directory"),
+        ([str(tmp_path)], "config.json"),
         ([str(runs / "b"), "--output", "/proc/x/y.html"], "/proc/x/y.html cannot be written"),
     ):
         done = hvd_dqn("report", *words, launcher="none")
@@ -272,7 +275,7 @@ document.title = JSON.stringify(answer);
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_shows_it(runs, tmp_path, width):
     page = written(runs, "a", "b", "other", tmp_path=tmp_path)
@@ -285,13 +288,13 @@ def test_a_browser_shows_it(runs, tmp_path, width):
     assert count > 8
     assert answer["before"] == [count, 0]
     assert answer["after"] == [0, count]
-    assert answer["wide"], "nothing to scroll sideways to"
-    assert answer["focus"], "all that can be used can be reached by keyboard"
-    assert answer["svg"], "every picture says what it shows"
+    assert answer["wide"], "no horizontal scrolling"
+    assert answer["focus"], "everything is reachable by keyboard"
+    assert answer["svg"], "every chart has a description"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-def test_it_is_dark_where_that_is_wished(runs, tmp_path):
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_dark_mode(runs, tmp_path):
     page = tmp_path / "report.html"
     write_report([runs / "a"], page)
     brightness = []
@@ -304,6 +307,6 @@ def test_it_is_dark_where_that_is_wished(runs, tmp_path):
             pixels = np.asarray(image.convert("RGB"))
         brightness.append(float(np.median(pixels)))
         colours = np.unique(pixels.reshape(-1, 3), axis=0)
-        assert len(colours) > 50, "something is drawn"
+        assert len(colours) > 50, "charts are drawn"
     assert brightness[0] > 200
     assert brightness[1] < 60

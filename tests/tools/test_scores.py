@@ -1,4 +1,4 @@
-"""Scores against SciPy's trimmed mean and its bootstrap, and the command that prints them."""
+"""Scores, compared with SciPy's trimmed mean and bootstrap, and the command that prints them."""
 
 import json
 
@@ -43,7 +43,7 @@ def run_dir(tmp_path_factory):
     return path
 
 
-def test_several_seeds_and_some_chance(run_dir, tmp_path):
+def test_several_seeds_and_random_actions(run_dir, tmp_path):
     file = tmp_path / "new" / "scores.json"
     done = hvd_dqn(
         *("evaluate", str(run_dir), "--episodes", "6", "--seeds", "3", "4", "--epsilon", "0.5"),

@@ -1,4 +1,4 @@
-"""Following a run: what is shown of it, in which order, and what happens where it falls silent."""
+"""Following a run: what is shown, in which order, and the warning if the run is silent."""
 
 import json
 import os
@@ -8,22 +8,30 @@ import pytest
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.reporting.display import Display
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools import watch as watching
-from hvd_dqn.tools.watch import Records, watch
+from hvd_dqn.tools.runs import RecordReader
+from hvd_dqn.tools.watch import watch
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 
 
-class Seen:
-    """A display that keeps what it is told."""
+class Seen(Display):
+    """Keeps what it is told."""
 
     def __init__(self):
-        self.title, self.steps, self.said, self.stopped = "", [], [], False
+        self.title, self.steps, self.evaluations = "", [], []
+        self.said, self.best, self.stopped = [], None, False
 
-    def start(self, title, env_steps):
+    def start(self, title, details, run_dir, env_steps):
         self.title = title
+
+    def evaluated(self, env_steps, metrics, best):
+        self.steps.append(env_steps)
+        self.evaluations += [name for name in metrics if name.endswith("return_mean")]
+        self.best = best
 
     def update(self, progress, metrics):
         self.steps.append(progress.env_steps)
@@ -43,7 +51,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_under_way_is_followed_to_its_end(finished, tmp_path, monkeypatch):
-    """What a run writes, in pieces that end within lines."""
+    """The records arrive in pieces that end within lines."""
     place = RunDirectory(tmp_path)
     for name in ("config.json", "run.json"):
         (tmp_path / name).write_bytes((finished.path / name).read_bytes())
@@ -57,21 +65,24 @@ def test_a_run_under_way_is_followed_to_its_end(finished, tmp_path, monkeypatch)
     seen = Seen()
     assert watch(tmp_path, display=seen, sleep=write_a_piece)
     assert seen.steps == [json.loads(line)["env_steps"] for line in data.splitlines()]
-    assert [line.partition(" at ")[0] for line in seen.said] == ["evaluation"] * 3 + ["closing"]
+    assert seen.evaluations == ["evaluation/return_mean"] * 3 + ["closing/return_mean"]
     assert seen.title == "CartPole-v1 · test · 1 rank (local) · seed 0"
     assert seen.stopped
 
 
-def test_once_shows_where_it_is(finished):
+def test_once_shows_the_current_state(finished):
     seen = Seen()
     assert watch(finished.path, follow=False, display=seen)
-    assert [line.partition(" at ")[0] for line in seen.said] == ["evaluation", "closing"]
+    assert seen.evaluations == ["evaluation/return_mean", "closing/return_mean"]
+    records = [json.loads(line) for line in finished.metrics_file.read_text().splitlines()]
+    means = [r["evaluation/return_mean"] for r in records if "evaluation/return_mean" in r]
+    assert seen.best[0] == max(means)
     done = hvd_dqn("watch", str(finished.path), "--once", launcher="none")
     assert done.code == 0, done.output
-    assert "closing at 2,400 env steps" in done.output
+    assert "final evaluation at 2,400 env steps" in done.output
 
 
-def test_silence_is_told_once_and_a_heartbeat_is_none(finished, tmp_path, monkeypatch):
+def test_one_warning_if_there_is_neither_record_nor_heartbeat(finished, tmp_path, monkeypatch):
     place = RunDirectory(tmp_path)
     for name in ("config.json", "run.json"):
         (tmp_path / name).write_bytes((finished.path / name).read_bytes())
@@ -91,25 +102,24 @@ def test_silence_is_told_once_and_a_heartbeat_is_none(finished, tmp_path, monkey
             place.metrics_file.write_bytes(finished.metrics_file.read_bytes())
 
     assert watch(tmp_path, display=seen, sleep=pass_time)
-    (line,) = [line for line in seen.said if "nothing has moved for 60 s" in line]
-    assert seen.said.index(line) == 0
+    (line,) = [line for line in seen.said if "for 60 s" in line]
+    assert "the run has stopped" in line
 
 
-def test_a_file_that_was_cut_back_is_read_anew(tmp_path):
+def test_a_file_that_became_shorter_is_read_again(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    records = Records(file)
-    assert list(records.new()) == []
-    file.write_text('{"env_steps": 1}\n{"env_steps": 2, "x": null}\n{"env')
-    one, two = records.new()
-    assert one == {"env_steps": 1}
-    assert two.pop("x") != 0
-    assert two == {"env_steps": 2}
-    file.write_text('{"env_steps": 1}\n')
-    assert list(records.new()) == [{"env_steps": 1}]
+    reader = RecordReader(file)
+    assert reader.read_new() == []
+    one, two = ({"env_steps": step, "updates": 0, "seconds": 1.0, "x": None} for step in (1, 2))
+    file.write_text(f'{json.dumps(one)}\n{json.dumps(two)}\n{{"env')
+    assert reader.read_new() == [one, two]
+    assert reader.read_new() == []
+    file.write_text(f"{json.dumps(one)}\n")
+    assert reader.read_new() == [one]
     with file.open("a") as more:
         more.write("not JSON\n")
-    with pytest.raises(UserError, match="is damaged"):
-        list(records.new())
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        reader.read_new()
 
 
 def test_a_run_while_it_trains(tmp_path):
@@ -126,7 +136,7 @@ def test_a_run_while_it_trains(tmp_path):
     assert seen.steps[-1] == 2400
 
 
-def test_what_is_no_run(tmp_path):
+def test_a_directory_without_a_run(tmp_path):
     done = hvd_dqn("watch", str(tmp_path), launcher="none")
     assert done.code == 2
-    assert "is not a run directory" in done.output
+    assert str(tmp_path) in done.output

@@ -17,7 +17,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.run.directory import RunDirectory, default_path
 from hvd_dqn.tools.bench.report import number, print_table, spread
-from hvd_dqn.tools.runs import read_metrics
+from hvd_dqn.tools.runs import read_records
 from hvd_dqn.training import train
 
 WARM_UP = 3
@@ -96,7 +96,7 @@ def _train_and_read(config: Config, comm: Communicator) -> tuple[list[dict[str, 
     run_dir = RunDirectory(path)
     try:
         train(config, comm, run_dir, resume="never")
-        found = (read_metrics(path), _parameter_bytes(run_dir)) if comm.is_root else None
+        found = (read_records(path), _parameter_bytes(run_dir)) if comm.is_root else None
         metrics, parameter_bytes = comm.gather(found)[0]
     finally:
         if comm.is_root:

@@ -34,7 +34,7 @@ from hvd_dqn.tools.launching.launchers import (
     say,
     this_program,
 )
-from hvd_dqn.tools.runs import is_over
+from hvd_dqn.tools.runs import is_finished
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -125,7 +125,7 @@ def _is_over(command: Sequence[str], launcher: Launcher) -> bool:
     """Return whether the run has its closing record; assume so if only another host can see it."""
     run_dir = RunDirectory(Path(option(command, "run-dir")))
     if run_dir.metrics_file.exists():
-        return is_over(run_dir.path)
+        return is_finished(run_dir.path)
     return not launcher.root_is_here()
 
 

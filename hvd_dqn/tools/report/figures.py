@@ -1,29 +1,35 @@
-"""What is drawn of runs: curves by figure, for the page and for pictures alike."""
+"""Which curves each figure shows, for the page (`svg`) and for image files (`tools.plot`)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from hvd_dqn.tools.report.reading import Curve, Group, Run
+from hvd_dqn.tools.report.curves import Curve, Group, columns, metric_curve
+from hvd_dqn.tools.runs import Run
 
-COLOURS = 8
+LIGHT = ("#0b62a8", "#b3261e", "#1b7a3d", "#7a3e9d", "#a15c00", "#00717a", "#a3316f", "#555b66")
+DARK = ("#6cb4f0", "#ff8a80", "#6fd08c", "#c99bea", "#f0b35a", "#56cfd8", "#f08fc0", "#b0b6c0")
+"""Colours of lines on a light and on a dark background."""
 RETURN = "return"
-_MEASURES = {
-    "epsilon": ("Exploration ε", "exploration/epsilon"),
+_METRICS = {
+    "epsilon": ("Exploration rate ε", "exploration/epsilon"),
     "loss": ("Loss", None),
-    "q-values": ("Action values of actions taken", "q/taken_mean"),
-    "td-error": ("|TD error|", "td/abs_error_mean"),
-    "gradient-norm": ("Gradient norm", "gradient/norm_mean"),
-    "speed": ("Env steps a second, all ranks", "speed/env_steps_per_second"),
-    "replay-age": ("Replay: age of what is drawn, in env steps", "replay/age_env_steps"),
-    "replay-ratio": ("Replay: samples drawn per env step", "replay/ratio"),
-    "waiting": ("Waiting for other ranks, share of the time", "time/averaging"),
+    "q-values": ("Q-value of the actions in the batches", "q/taken_mean"),
+    "td-error": ("Absolute TD error", "td/abs_error_mean"),
+    "gradient-norm": ("Gradient norm before clipping", "gradient/norm_mean"),
+    "speed": ("Env steps per second, all ranks", "speed/env_steps_per_second"),
+    "replay-age": ("Age of sampled transitions, in env steps", "replay/age_env_steps"),
+    "replay-ratio": ("Samples drawn per env step", "replay/ratio"),
+    "waiting": ("Fraction of time waiting for other ranks", "time/averaging"),
 }
-FIGURES = (RETURN, *_MEASURES)
+"""Title and metric of each figure; the name of the loss depends on the configuration."""
+FIGURES = (RETURN, *_METRICS)
 
 
 class Line(NamedTuple):
-    """A curve and what it is called; `marked` where its points are few and stand for themselves."""
+    """One curve of a figure. `colour` is an index into `LIGHT` and `DARK`; `marked` draws a dot at
+    each point; `faint` is for single seeds beside their mean.
+    """
 
     label: str
     curve: Curve
@@ -33,63 +39,76 @@ class Line(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One picture."""
+    """The lines of one figure."""
 
     name: str
     title: str
     lines: list[Line]
 
 
-def figures_of(runs: list[Run], groups: list[Group]) -> list[Figure]:
-    """Those that the runs have something for, in the order of `FIGURES`."""
-    figures = [Figure(RETURN, "Return of an episode", _returns(runs, groups))]
-    for name, (title, metric) in _MEASURES.items():
+def make_figures(runs: list[Run], groups: list[Group]) -> list[Figure]:
+    """Return the figures for which the runs have data, in the order of `FIGURES`."""
+    returns = _returns_of_run(runs[0]) if len(runs) == 1 else _returns_of_groups(groups)
+    figures = [Figure(RETURN, "Episode return", returns)]
+    for name, (title, metric) in _METRICS.items():
         lines = []
         for index, group in enumerate(groups):
+            if name == "waiting" and group.runs[0].last_start.get("world_size") == 1:
+                continue
             own = metric or _loss_name(group)
-            curve = group.score_curve(own)
+            curve = group.curve(own)
             if curve is not None:
-                lines.append(Line(_seeds(group, own), curve, index % COLOURS))
+                lines.append(Line(_legend(group, own), curve, index % len(LIGHT)))
         figures.append(Figure(name, title, lines))
     return [figure for figure in figures if figure.lines]
 
 
-def _returns(runs: list[Run], groups: list[Group]) -> list[Line]:
-    """Of one run, training and evaluation; of several, the evaluations of each group and seed."""
-    lines: list[Line] = []
-    if len(runs) == 1:
-        (run,) = runs
-        median, low, high = (f"episode/return_{name}" for name in ("median", "p10", "p90"))
-        training = run.columns(median, low, high)
-        if training is not None:
-            steps, seconds = training["env_steps"], training["seconds"]
-            curve = Curve(steps, seconds, training[median], training[low], training[high])
-            lines.append(Line("training episodes, median and 10 to 90 %", curve, 1))
-        mean, std = "evaluation/return_mean", "evaluation/return_std"
-        judged = run.columns(mean, std)
-        if judged is not None:
-            around = judged[mean] - judged[std], judged[mean] + judged[std]
-            curve = Curve(judged["env_steps"], judged["seconds"], judged[mean], *around)
-            lines.append(Line("greedy evaluation, mean ± std", curve, 0, marked=True))
-        return lines
-    for index, group in enumerate(groups):
-        each = [run.curve("evaluation/return_mean") for run in group.runs]
-        if len(group.runs) > 1:
-            lines += [
-                Line(run.name, curve, index % COLOURS, faint=True)
-                for run, curve in zip(group.runs, each, strict=True)
-                if curve is not None
-            ]
-        whole = group.score_curve("evaluation/return_mean")
-        if whole is not None:
-            name = _seeds(group, "evaluation/return_mean")
-            lines.append(Line(name, whole, index % COLOURS, marked=True))
+def short_number(value: float) -> str:
+    """Format a value with three digits and a unit: `12.5k`."""
+    size = abs(value)
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= 0.9995 * unit:  # three digits would round it up to the unit
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _returns_of_run(run: Run) -> list[Line]:
+    lines = []
+    median, low, high = (f"episode/return_{name}" for name in ("median", "p10", "p90"))
+    training = columns(run, median, low, high)
+    if training is not None:
+        steps, seconds = training["env_steps"], training["seconds"]
+        curve = Curve(steps, seconds, training[median], training[low], training[high])
+        lines.append(Line("training episodes: median, 10th to 90th percentile", curve, 1))
+    mean, std = "evaluation/return_mean", "evaluation/return_std"
+    evaluated = columns(run, mean, std)
+    if evaluated is not None:
+        around = evaluated[mean] - evaluated[std], evaluated[mean] + evaluated[std]
+        curve = Curve(evaluated["env_steps"], evaluated["seconds"], evaluated[mean], *around)
+        lines.append(Line("greedy evaluation: mean ± standard deviation", curve, 0, marked=True))
     return lines
 
 
-def _seeds(group: Group, name: str) -> str:
-    """The group, and how many of its runs have the metric."""
-    count = sum(run.curve(name) is not None for run in group.runs)
+def _returns_of_groups(groups: list[Group]) -> list[Line]:
+    lines = []
+    name = "evaluation/return_mean"
+    for index, group in enumerate(groups):
+        colour = index % len(LIGHT)
+        if len(group.runs) > 1:
+            lines += [
+                Line(run.name, curve, colour, faint=True)
+                for run in group.runs
+                if (curve := metric_curve(run, name)) is not None
+            ]
+        mean = group.curve(name)
+        if mean is not None:
+            lines.append(Line(_legend(group, name), mean, colour, marked=True))
+    return lines
+
+
+def _legend(group: Group, metric: str) -> str:
+    """Return the group's label and how many of its runs have the metric."""
+    count = sum(metric_curve(run, metric) is not None for run in group.runs)
     return group.label if count == 1 else f"{group.label}, {count} seeds"
 
 
