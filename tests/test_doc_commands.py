@@ -94,7 +94,7 @@ COPIES = {
     "runs/rainbow-*": "runs/rainbow-1",
     "runs/sweep/*": "runs/sweep/rate-1e-3-seed-1",
 }
-"""Runs that a page reads, as it names them, and where a run is put unless the page trains it."""
+"""Runs that a page reads, as it names them, and the directory that a trained run is copied to."""
 
 
 def blocks(page):
