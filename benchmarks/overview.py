@@ -34,6 +34,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 # Okabe & Ito's palette: readers with a colour vision deficiency can tell these apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 RANKS = (1, 2, 4, 8, 16, 64, 256)
+ALLREDUCES = {"2·log N messages": (SumModel.halving, "o--"), "ring": (SumModel.ring, "s:")}
+LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1.2}
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -85,7 +87,7 @@ def draw_curves(axes: Axes, preset: str, title: str) -> None:
 
 def draw_scaling(axes: Axes) -> None:
     """Draw the efficiency of weak scaling: bars for one and two ranks as measured, with the range
-    over the rounds, and a dashed line for the prediction.
+    over the rounds, and a line for the prediction with each allreduce algorithm.
     """
     width = 0.36
     for offset, backend, file, color in (
@@ -101,13 +103,15 @@ def draw_scaling(axes: Axes) -> None:
         axes.errorbar(
             places[1:], heights[1:], errors, fmt="none", ecolor="black", elinewidth=1, capsize=3
         )
-        predicted = [p.exact for p in predict(result, RANKS[2:], SumModel.halving)]
-        axes.plot(range(2, len(RANKS)), predicted, "o--", color=color, markersize=4, linewidth=1.2)
-    axes.plot([], [], "o--", color=GREY, markersize=4, linewidth=1.2, label="predicted")
+        for seconds_of, style in ALLREDUCES.values():
+            predicted = [p.exact for p in predict(result, RANKS[2:], seconds_of)]
+            axes.plot(range(2, len(RANKS)), predicted, style, color=color, **LINE)
+    for name, (_, style) in ALLREDUCES.items():
+        axes.plot([], [], style, color=GREY, **LINE, label=f"predicted: {name}")
     axes.set(title="Weak scaling: CartPole, 68k parameters", xlabel="ranks", ylabel="efficiency")
     axes.set(xticks=range(len(RANKS)), xticklabels=[str(n) for n in RANKS], ylim=(0, 1.05))
     axes.grid(visible=False, axis="x")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.3, 0.0))
 
 
 def read(name: str) -> Any:
