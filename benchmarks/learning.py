@@ -91,6 +91,7 @@ def one_run(arguments: argparse.Namespace, seed: int, ranks: int) -> dict[str, A
         "closing_std": records[-1]["closing/return_std"],
         "closing_episodes": records[-1]["closing/episodes"],
         "last_evaluation_mean": evaluations[-1]["evaluation/return_mean"],
+        "evaluations": [[r["env_steps"], r["evaluation/return_mean"]] for r in evaluations],
         "reached_env_steps": reached and reached["env_steps"],
         "reached_updates": reached and reached["updates"],
         "reached_seconds": reached and round(reached["seconds"], 1),

@@ -1,4 +1,4 @@
-"""The tables of settings.md, from the configuration's own docstrings, when the site is built."""
+"""A mkdocs hook that writes the tables of settings.md from the docstrings of `hvd_dqn.config`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MARK = "<!-- every setting -->"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Called by mkdocs for every page."""
+    """Replace the mark by the tables. mkdocs calls this for every page."""
     return markdown.replace(MARK, tables()) if MARK in markdown else markdown
 
 
 def tables() -> str:
-    """One for the run and one for every section."""
+    """Return one table for the run's own settings and one for each section."""
     documented = griffe.load("hvd_dqn.config")
     whole = {f.name: getattr(Config(), f.name) for f in dataclasses.fields(Config)}
     own = {n: v for n, v in whole.items() if not dataclasses.is_dataclass(v)}
@@ -35,8 +35,8 @@ def tables() -> str:
 
 
 def table(title: str, described: griffe.Object, values: dict[str, Any], prefix: str) -> str:
-    """A heading and a row for each setting."""
-    rows = ["| setting | default | |", "|---|---|---|"]
+    """Return a heading and a Markdown table with one row per setting."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, value in values.items():
         member = described[name]
         default = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -46,12 +46,12 @@ def table(title: str, described: griffe.Object, values: dict[str, Any], prefix: 
 
 
 def in_one_line(described: griffe.Object) -> str:
-    """Its docstring."""
+    """Return the docstring on one line."""
     return " ".join(described.docstring.value.split())
 
 
 def choices(annotation: str) -> str:
-    """The values that a setting may have, where they are few."""
+    """Return the allowed values of a `Literal` annotation, or an empty string for any other."""
     if "Literal[" not in annotation:
         return ""
     inside = annotation.partition("Literal[")[2].partition("]")[0]

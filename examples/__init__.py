@@ -1,1 +1,1 @@
-"""Things to start from."""
+"""Example environments, networks and scripts."""

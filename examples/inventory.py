@@ -1,12 +1,12 @@
-"""An environment of your own: how much to order for a shop, every evening for a hundred days.
+"""A custom environment: how much a shop orders every evening, for a hundred days.
 
     python examples/inventory.py                               one process
     horovodrun -np 4 python examples/inventory.py              four ranks
-    hvd-dqn train cartpole --env.id examples.inventory:Inventory-v0     by the command line
+    hvd-dqn train cartpole --env.id examples.inventory:Inventory-v0     from the command line
 
-An environment is ready for hvd_dqn once it is registered with Gymnasium: discrete actions, a Box of
-numbers to observe. `module:Name-v0` as its id lets every rank, and whoever loads the policy later,
-import it.
+hvd_dqn can train on any environment that is registered with Gymnasium and has discrete actions and
+Box observations. With the id `module:Name-v0`, every rank imports the module before it creates the
+environment.
 """
 
 from __future__ import annotations
@@ -28,27 +28,29 @@ MEAN_DEMAND = 6.0
 
 
 class Inventory(gym.Env[np.ndarray, np.int64]):
-    """Observes the shelf, what is on its way, and the day, each as a share of its greatest value.
-    Goods ordered tonight arrive `LEAD_DAYS` later; what does not fit is lost, and so is a customer
-    who finds nothing. The reward is a day's profit.
+    """A shop with limited shelf space and delayed deliveries.
+
+    The observation is the stock, the orders on their way and the day, each divided by its maximum.
+    Goods arrive `LEAD_DAYS` after they were ordered. Goods that do not fit on the shelf are lost,
+    and so are customers who find it empty. The reward is the day's profit.
     """
 
     def __init__(self) -> None:
-        """Say what can be done and seen."""
+        """Define the action and observation spaces."""
         self.action_space = gym.spaces.Discrete(len(ORDERS))
         self.observation_space = gym.spaces.Box(0.0, 1.0, (2 + LEAD_DAYS,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """A half-full shelf."""
+        """Start with a half-full shelf."""
         super().reset(seed=seed)
         self._day, self._stock = 0, SHELF // 2
         self._coming = [0] * LEAD_DAYS
         return self._observation(), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Order, sell for a day, take in what arrives."""
+        """Order goods, sell for a day, then receive the day's delivery."""
         order = ORDERS[int(action)]
         demand = int(self.np_random.poisson(MEAN_DEMAND))
         sold = min(demand, self._stock)
@@ -58,7 +60,7 @@ class Inventory(gym.Env[np.ndarray, np.int64]):
         self._day += 1
         profit = PRICE * sold - COST * order - FREIGHT * (order > 0)
         profit -= STORING * self._stock + MISSED * (demand - sold)
-        # The shop stays open after the last day that is counted: a time limit, no end.
+        # The shop does not close after the last day: this is a time limit (truncation), not an end.
         return self._observation(), float(profit), False, self._day == DAYS, {}
 
     def _observation(self) -> np.ndarray:
@@ -71,7 +73,7 @@ if "Inventory-v0" not in gym.registry:
 
 
 def main() -> None:
-    """Train, and say what the policy orders."""
+    """Train, then print what the policy orders."""
     changes = {
         "env.id": "examples.inventory:Inventory-v0",
         "total_env_steps": int(sys.argv[1]) if len(sys.argv) > 1 else 60_000,

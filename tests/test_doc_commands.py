@@ -1,8 +1,7 @@
-"""Every command and every Python block of README, docs and examples, run as it stands.
+"""Run the commands and Python blocks of the README, the docs and the examples as they are written.
 
-A command runs in a sandbox for its page, in the page's order; only the presets are of toy size.
-What needs more than this machine has (a cluster, Docker) names the test that runs it, and is
-parsed.
+Each page has a sandbox, in which its commands run in order, with presets of toy size. `NOT_RUN`
+lists the commands that this test does not run, with the reason; they are only parsed.
 """
 
 from __future__ import annotations
@@ -26,23 +25,80 @@ from tests.presets.toy_presets import shrink
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
+LANGUAGES = ("bash", "python", "text", "yaml")
 SECONDS = 120
-ELSEWHERE = {
-    r"git clone|cd hvd_dqn|source .venv|make (train|test|setup)$|pip install -e": ".ci/run",
-    r"salloc |srun |module load|squeue|tail -f rainbow": "tests/cluster/test_slurm.py",
-    r"hvd-dqn summary runs/rainbow-\*": "tests/cluster/test_slurm.py",
-    r".* -H a:\d,b:\d": "tests/cluster/test_ssh.py",
-    r"docker |mkdir -p -m 1777 runs": "tests/container/try.sh",
-    r"ssh-keygen|cp keys|printf 'Port|sudo chown|mkdir -m 700 keys": "tests/cluster/ssh.py",
-    r"hvd-dqn bench (scaling|compare)": "tests/tools/test_bench.py",
-    r"hvd-dqn train dqn --env.id ALE/Pong-v5": "tests/test_examples.py",
-    r"(horovodrun -np 2 )?python examples/inventory": "tests/test_examples.py",
-    r"sbatch examples/sweep|hvd-dqn report runs/sweep": "tests/test_examples.py",
+
+NOT_RUN = {
+    r"git clone|cd hvd_dqn$|source .venv/": "prepares a shell",
+    r"make (train|test|setup)$|pip install -e": (
+        "sets up an environment; .ci/run does that in a clean checkout and runs `make test`"
+    ),
+    r"module load|squeue|tail -f|salloc": "needs a Slurm cluster; nothing equivalent is run",
+    r"srun .*hvd-dqn doctor": (
+        "needs Slurm; tests/cluster/test_slurm.py::test_the_doctor_of_all_ranks runs it on two "
+        "nodes"
+    ),
+    r"srun .*hvd-dqn train": (
+        "needs Slurm; tests/cluster/test_slurm.py::test_two_nodes_by_srun runs a batch script that "
+        "starts its ranks in this way"
+    ),
+    r"srun .*hvd-dqn bench allreduce": (
+        "needs Slurm; tests/tools/test_bench.py::test_sums runs it with other launchers"
+    ),
+    r"hvd-dqn bench scaling --launcher": (
+        "needs Slurm; tests/cluster/test_slurm.py::test_scaling_over_two_nodes runs it, smaller"
+    ),
+    r"hvd-dqn bench scaling --ranks": (
+        "takes minutes; tests/tools/test_bench.py::test_scaling runs it with one round"
+    ),
+    r"hvd-dqn launch .*-H a:\d,b:\d": (
+        "needs two hosts; tests/cluster/test_ssh.py::test_a_host_that_is_gone_is_dropped runs it "
+        "on virtual ones"
+    ),
+    r"horovodrun .*-H a:\d,b:\d hvd-dqn doctor": (
+        "needs two hosts; tests/cluster/test_ssh.py::test_two_hosts_train_what_one_does starts "
+        "training in this way, but not doctor"
+    ),
+    r"docker (build|run --rm hvd-dqn)": (
+        "needs a Docker engine; tests/container/try.sh builds the image with buildah and trains "
+        "CartPole on two ranks in it"
+    ),
+    r"docker .*(--gpus|exec)": "needs Docker, GPUs or several hosts; nothing equivalent is run",
+    r"mkdir -m 700 keys|ssh-keygen|cp keys|printf 'Port|sudo chown": (
+        "prepares ssh for containers on several hosts; nothing equivalent is run"
+    ),
+    r"hvd-dqn train dqn --env.id ALE/Pong-v5": (
+        "needs a GPU; tests/test_examples.py::test_atari_without_a_gpu runs it at toy size, "
+        "without the CUDA graph"
+    ),
+    r"(horovodrun -np 2 )?python examples/inventory": (
+        "takes minutes; tests/test_examples.py::test_training_on_the_inventory runs it with fewer "
+        "steps"
+    ),
+    r"sbatch examples/sweep": (
+        "needs Slurm; tests/test_examples.py::test_one_task_of_the_sweep runs one task without it"
+    ),
 }
+"""Commands that this test does not run, by regular expression, and why."""
+
+INSTEAD = {
+    r"hvd-dqn slurm submit": "hvd-dqn slurm render",  # writes the same script, but needs no Slurm
+    r"tensorboard": "tensorboard --inspect",  # would serve until it is interrupted
+}
+"""Commands of which another form is run."""
+
+COPIES = {
+    "runs/a": "runs/a",
+    "runs/seed-0": "runs/seed-0",
+    "runs/seed-1": "runs/seed-1",
+    "runs/rainbow-*": "runs/rainbow-1",
+    "runs/sweep/*": "runs/sweep/rate-1e-3-seed-1",
+}
+"""Runs that a page reads, as it names them, and the directory that a trained run is copied to."""
 
 
 def blocks(page):
-    """Language, title and text of every fenced block."""
+    """Yield the language, the title and the text of every fenced block."""
     found = re.findall(r"^```(.*?)\n(.*?)^```", page.read_text(), flags=re.M | re.S)
     for heading, text in found:
         title = re.search(r'title="(.*?)"', heading)
@@ -50,7 +106,7 @@ def blocks(page):
 
 
 def commands(text):
-    """Of a block for a shell: joined, without comments, one at a time."""
+    """Yield the commands of a bash block, with continued lines joined and without comments."""
     for line in text.replace("\\\n", " ").splitlines():
         words = re.sub(r"(^|\s)#.*", "", line).strip()
         yield from (part.strip() for part in words.split(" && ") if part.strip())
@@ -60,26 +116,33 @@ def every_command():
     for page in PAGES:
         for language, _, text in blocks(page):
             if language == "bash":
-                yield from ((page, command) for command in commands(text))
+                yield from commands(text)
 
 
-def test_every_block_says_what_it_is():
+def test_every_block_names_its_language():
     for page in PAGES:
         for language, _, text in blocks(page):
-            assert language in ("bash", "python", "yaml"), f"{page.name}: {text}"
+            assert language in LANGUAGES, f"{page.name}: {text}"
 
 
-def test_what_is_run_elsewhere_is_there():
-    everything = [command for _, command in every_command()]
-    for pattern, test in ELSEWHERE.items():
-        assert (ROOT / test).exists(), test
-        assert any(re.match(pattern, command) for command in everything), f"{pattern} is not used"
-    assert len(everything) > 60
+@pytest.mark.parametrize("pattern", [*NOT_RUN, *INSTEAD])
+def test_every_pattern_matches_a_command(pattern):
+    assert any(re.match(pattern, command) for command in every_command())
+
+
+@pytest.mark.parametrize("reason", sorted(set(NOT_RUN.values())))
+def test_every_test_that_a_reason_names_exists(reason):
+    for path, _, name in re.findall(r"((?:tests|\.ci)/[\w/.]+)(::(\w+))?", reason):
+        assert f"def {name}(" in (ROOT / path).read_text() if name else (ROOT / path).exists()
+
+
+def test_commands_are_found():
+    assert len(list(every_command())) > 60
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run as `hvd-dqn train cartpole` makes it, at toy size."""
+    """A run of `hvd-dqn train cartpole` at toy size."""
     place = tmp_path_factory.mktemp("trained")
     with _toy_presets():
         assert cli.run(["train", "cartpole", "--run-dir", str(place / "run")]) == 0
@@ -98,13 +161,11 @@ def _toy_presets():
 
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch, trained, page):
-    """A directory whose Python knows presets of toy size, with the runs that the page looks at and
-    does not train.
-    """
+    """A directory with toy presets and with the runs that the page reads but does not train."""
     text = page.read_text()
-    for name in ("a", "seed-0", "seed-1"):
-        if f"runs/{name}" in text and f"train cartpole --run-dir runs/{name}" not in text:
-            shutil.copytree(trained, tmp_path / "runs" / name)
+    for named, place in COPIES.items():
+        if named in text and f"train cartpole --run-dir {named}" not in text:
+            shutil.copytree(trained, tmp_path / place)
     programs = tmp_path / "site"
     programs.mkdir()
     (programs / "sitecustomize.py").write_text(
@@ -131,7 +192,6 @@ def test_the_commands_of(page, sandbox):
     if "wandb mlflow" in page.read_text():
         pytest.importorskip("wandb")
         pytest.importorskip("mlflow")
-    ran = 0
     with _toy_presets():
         for language, title, text in blocks(page):
             if title is not None:
@@ -141,37 +201,43 @@ def test_the_commands_of(page, sandbox):
             elif language == "bash":
                 for command in commands(text):
                     print(f"$ {command}")
-                    ran += _run(command, sandbox)
-    assert ran or not any(language == "bash" for language, _, _ in blocks(page))
+                    _parse(command)
+                    if not any(re.match(pattern, command) for pattern in NOT_RUN):
+                        _run(command, sandbox)
 
 
-_asked: set[str] = set()
-"""Commands that only look, whatever page they stand on: once is enough."""
+_seen: set[str] = set()
+"""Commands that only print facts; once is enough, whatever page they are on."""
+
+
+def _parse(command):
+    """Check the options of a training command, whatever launches it."""
+    words = shlex.split(command)
+    if "train" in words and words[0] != "make":
+        parse_train(words[words.index("train") + 1 :])
+
+
+def _expanded(word):
+    """Return what a shell makes of a word that may contain `*`."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
 def _run(command, sandbox):
-    """Whether it could be run here."""
-    if command in _asked:
-        return True
+    """Run a command in this process if it allows that, otherwise in a shell."""
+    if command in _seen:
+        return
     if command.startswith(("hvd-dqn doctor", "hvd-dqn presets")):
-        _asked.add(command)
+        _seen.add(command)
+    for pattern, other in INSTEAD.items():
+        command = re.sub(f"^{pattern}", other, command)
     words = shlex.split(command)
-    if "train" in words and words[0] != "make":  # whatever launches it
-        parse_train(words[words.index("train") + 1 :])
-    if words[:3] == ["hvd-dqn", "slurm", "submit"]:
-        assert cli.run(["slurm", "render", *words[3:]]) == 0
-        return True
-    if any(re.match(pattern, command) for pattern in ELSEWHERE):
-        return False
     if words[0] == "hvd-dqn" and words[1] not in ("launch", "bench"):
-        assert cli.run(words[1:]) == 0
-        return True
-    if words[0] == "tensorboard":  # it serves until it is ended
-        words = ["tensorboard", "--inspect", *words[1:]]
+        assert cli.run([name for word in words[1:] for name in _expanded(word)]) == 0
+        return
     environment = clean_environment(PYTHONPATH=f"{sandbox / 'site'}{os.pathsep}{ROOT}")
     environment["PATH"] = f"{sandbox / 'site'}{os.pathsep}{environment['PATH']}"
     with subprocess.Popen(
-        words,
+        ["bash", "-c", command],
         env=environment,
         cwd=sandbox,
         text=True,
@@ -185,4 +251,3 @@ def _run(command, sandbox):
             os.killpg(process.pid, 9)
             raise
     assert process.returncode == 0, f"{command}\n{output}"
-    return True

@@ -1,4 +1,4 @@
-"""The examples, as they stand, at toy size."""
+"""Run the examples as they are written, at toy size."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from tests.launching import clean_environment, hvd_dqn, launch
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_inventory_is_an_environment():
+def test_the_inventory_passes_gymnasiums_checks():
     check_env(Inventory(), skip_render_check=True)
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.multirank)])
-def test_the_inventory(tmp_path, ranks):
+def test_training_on_the_inventory(tmp_path, ranks):
     launcher = "none" if ranks == 1 else "horovodrun"
     script = str(ROOT / "examples/inventory.py")
     done = launch([script, "3000"], ranks=ranks, launcher=launcher, cwd=tmp_path)
@@ -30,10 +30,11 @@ def test_the_inventory(tmp_path, ranks):
     assert json.loads((run_dir / "run.json").read_text())["world_size"] == ranks
 
 
-def test_atari_as_it_is_written_but_for_the_gpu(tmp_path):
+def test_atari_without_a_gpu(tmp_path):
     text = (ROOT / "examples/README.md").read_text().replace("\\\n", " ")
     command = next(line for line in text.splitlines() if "ALE/Pong-v5" in line)
-    words = command.replace("cuda_graph True", "cuda_graph False").split()[1:]
+    assert "cuda-graph True" in command
+    words = command.replace("cuda-graph True", "cuda-graph False").split()[1:]
     small = {"total_env_steps": 512, "learning_starts_env_steps": 128, "replay.capacity": 2000,
              "env.num_envs": 8, "replay.batch_size": 32, "network.hidden_sizes": 16,
              "evaluation.episodes": 1, "evaluation.final_episodes": 1,
@@ -44,14 +45,14 @@ def test_atari_as_it_is_written_but_for_the_gpu(tmp_path):
     assert "updates" in done.lines("dqn: return")[0]
 
 
-def test_a_task_of_the_sweep(tmp_path):
+def test_one_task_of_the_sweep(tmp_path):
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "hvd-dqn"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hvd_dqn "$@"\n')
     command.chmod(0o755)
     environment = clean_environment(SLURM_ARRAY_TASK_ID="4", PYTHONPATH=str(ROOT))
     environment["PATH"] = f"{command.parent}{os.pathsep}{environment['PATH']}"
-    words = ["cartpole", "--total_env_steps", "1500", "--evaluation.final_episodes", "2"]
+    words = ["cartpole", "--total-env-steps", "1500", "--evaluation.final-episodes", "2"]
     done = subprocess.run(
         [ROOT / "examples/sweep.sh", *words],
         cwd=tmp_path,

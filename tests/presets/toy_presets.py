@@ -1,5 +1,5 @@
-"""Presets at toy size: what `sitecustomize` of a sandbox calls, so that commands can be run as they
-stand in the documents, by any launcher.
+"""Presets of toy size. The `sitecustomize` module of a test's sandbox calls `shrink`, so that any
+launcher runs documented commands as they are written, in a few seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from hvd_dqn.config import Config
 from hvd_dqn.presets import PRESETS
 
-_SIZE = {
+_TOY = {
     "total_env_steps": 1_200,
     "learning_starts_env_steps": 300,
     "evaluation.period_env_steps": 400,
@@ -23,8 +23,7 @@ _SIZE = {
     "distributed.threads_per_rank": 1,
 }
 
-
-_SLOW = _SIZE | {
+_TOY_FOR_SLOW_ENVIRONMENTS = _TOY | {
     "total_env_steps": 120,
     "learning_starts_env_steps": 60,
     "evaluation.episodes": 1,
@@ -34,15 +33,15 @@ _SLOW = _SIZE | {
 
 
 def shrink() -> None:
-    """From now on, in this process, these presets are over in a few seconds."""
+    """Replace some presets of this process by toy ones that finish in a few seconds."""
     for name in ("cartpole", "acrobot", "lunarlander"):
-        PRESETS[name] = _small(PRESETS[name], _SIZE)
-    PRESETS["highway"] = _small(PRESETS["highway"], _SLOW)
+        PRESETS[name] = _changed(PRESETS[name], _TOY)
+    PRESETS["highway"] = _changed(PRESETS["highway"], _TOY_FOR_SLOW_ENVIRONMENTS)
 
 
-def _small(preset: Callable[[], Config], size: dict[str, Any]) -> Callable[[], Config]:
-    def small() -> Config:
-        return preset().changed(size)
+def _changed(preset: Callable[[], Config], changes: dict[str, Any]) -> Callable[[], Config]:
+    def toy() -> Config:
+        return preset().changed(changes)
 
-    small.__doc__ = preset.__doc__
-    return small
+    toy.__doc__ = preset.__doc__
+    return toy
