@@ -21,7 +21,7 @@ from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.methods import schedules
 from hvd_dqn.reporting.metrics import Callback
-from hvd_dqn.run.assembly import Components, assemble, blank_batch, epsilon
+from hvd_dqn.run.assembly import Components, assemble, blank_batch
 from hvd_dqn.run.checkpointing import Checkpoints
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.observer import Summary
@@ -94,14 +94,14 @@ def iterate(config: Config, comm: Communicator, parts: Components) -> None:
     progress = parts.progress
     last = config.vector_steps_per_iteration - 1
     for number in range(config.vector_steps_per_iteration):
-        share_of_random = epsilon(config, comm, progress.env_steps)
+        env_steps = progress.env_steps
         progress.env_steps += config.env.num_envs * comm.world_size
         if config.env.overlap_updates and number == last:
-            parts.actor.begin_step(share_of_random)
+            parts.actor.begin_step(env_steps)
             update(config, comm, parts)
             episodes = parts.actor.finish_step()
         else:
-            episodes = parts.actor.step(share_of_random)
+            episodes = parts.actor.step(env_steps)
         parts.observer.add_episodes(episodes)
     if not config.env.overlap_updates:
         update(config, comm, parts)

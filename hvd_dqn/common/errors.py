@@ -17,6 +17,10 @@ class UserError(Exception):
         self.remedy = remedy
 
 
+class ConfigError(UserError):
+    """A setting has a value that it cannot have."""
+
+
 class AgreedError(UserError):
     """A `UserError` that every rank raises alike: the root says it, and the others say nothing."""
 

@@ -72,15 +72,11 @@ class Config(Section):
                 "distributed.average = 'parameters' each rank steps on a batch of its own; set it "
                 "to none"
             )
-        drawn = {
-            "objective.distribution": self.objective.distribution == "implicit_quantile",
-            "network.dropout": self.network.dropout > 0,
-        }
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
-        for name in (name for name, draws in drawn.items() if draws and fixed):
+        if self.network.dropout > 0 and fixed:
             raise ConfigError(
-                f"optimizer.{fixed[0]} = True: {name} = {self.flat()[name]!r} draws random numbers "
-                "within the passes, which a fixed program does not; set it to False"
+                f"optimizer.{fixed[0]} = True: network.dropout = {self.network.dropout!r} draws "
+                "random numbers within the passes, which a fixed program does not; set it to False"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:

@@ -17,9 +17,11 @@ class DistributedConfig(Section):
 
     prefix = "distributed."
 
-    backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
-    """`auto`: Horovod under an MPI launcher, else one process. `mpi` needs mpi4py alone, and
-    sums through shared memory where all ranks are on the cores of one node.
+    backend: str = "auto"
+    """`auto`: `horovod` under an MPI launcher, `local` (one process) without. `mpi` needs only
+    mpi4py, and sums in shared memory if all ranks are on one node. `module:function` names your
+    own: called with the ranks' plain communicator, it returns a
+    `hvd_dqn.distributed.communicator.Communicator`.
     """
     hang_seconds: float = positive(60.0)
     """The job is ended where a rank has not moved for so long."""

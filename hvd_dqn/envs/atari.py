@@ -25,9 +25,10 @@ import numpy as np
 from packaging.version import Version
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.extensions import one_line
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import packages
-from hvd_dqn.envs.simulators import SimulatorStep
+from hvd_dqn.envs.family import Family
+from hvd_dqn.envs.simulators import Simulators, SimulatorStep
 
 
 class AtariProtocol(NamedTuple):
@@ -150,20 +151,57 @@ class AtariSimulators:
         self._envs = None  # its threads end with it
 
 
-def make_atari(
-    config: EnvConfig, *, num_envs: int, max_episode_steps: int | None, threads: int
-) -> tuple[AtariSimulators, int]:
-    """The copies and the steps after which to truncate: 108,000 frames or `max_episode_steps`,
-    whichever comes first. `UserError` for an unknown game, a missing ale-py or arguments that it
-    does not take.
+class Atari(Family):
+    """ALE's ids, `ALE/Name-v5`, which its own vector environment plays."""
+
+    package = "ale-py"
+    module = "ale_py"
+    extra = "atari"
+
+    def claims(self, config: EnvConfig) -> bool:
+        """See `Family`."""
+        return config.is_atari
+
+    def make_simulators(
+        self,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        max_episode_steps: int | None,
+        threads: int,
+        pictures: bool,
+    ) -> tuple[Simulators, int | None]:
+        """See `Family`. The limit is 108,000 frames or `max_episode_steps`, whichever is lower."""
+        self.register(config.id)
+        _check_version()
+        try:
+            game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
+        except gym.error.Error as error:
+            raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
+        kwargs = json.loads(config.kwargs)
+        max_frames = _check_kwargs(kwargs)
+        steps = -(-max_frames // config.frames_per_env_step)
+        try:
+            simulators = AtariSimulators(
+                game,
+                num_envs=num_envs,
+                frame_skip=config.frames_per_env_step,
+                protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
+                threads=threads,
+                **kwargs,
+            )
+        except Exception as error:  # of nanobind's message the first line is enough
+            raise UserError(
+                f"env.id {config.id!r} cannot be made with env.kwargs {config.kwargs}: "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+        return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+
+
+def _check_kwargs(kwargs: dict[str, Any]) -> int:
+    """Remove the limit of frames from `kwargs` and return it. Raises `UserError` for other
+    arguments than those that can be set.
     """
-    packages.register(config.id)
-    _check_version()
-    try:
-        game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
-    except gym.error.Error as error:
-        raise UserError(f"env.id {config.id!r}: {' '.join(str(error).split())}") from error
-    kwargs = json.loads(config.kwargs)
     for name in kwargs:
         if name not in _ADJUSTABLE:
             raise UserError(
@@ -174,28 +212,10 @@ def make_atari(
     max_frames = kwargs.pop("max_num_frames_per_episode", _MAX_FRAMES)
     if not isinstance(max_frames, int) or max_frames <= 0:
         raise UserError(
-            f"env.kwargs has max_num_frames_per_episode = {max_frames!r}: a whole number of frames "
-            "greater than 0 is needed"
+            f"env.kwargs has max_num_frames_per_episode = {max_frames!r}: it must be an integer "
+            "greater than 0"
         )
-    frame_skip = config.frames_per_env_step
-    steps = -(-max_frames // frame_skip)
-    try:
-        simulators = AtariSimulators(
-            game,
-            num_envs=num_envs,
-            frame_skip=frame_skip,
-            protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
-            threads=threads,
-            **kwargs,
-        )
-    except (
-        Exception
-    ) as error:  # nanobind's text for a wrong type names every overload: say it short
-        raise UserError(
-            f"env.id {config.id!r} cannot be made with env.kwargs {config.kwargs}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+    return max_frames
 
 
 def _check_version() -> None:

@@ -98,7 +98,7 @@ class GymnasiumSimulators(ABC):
             raise UserError(f"the environment cannot draw itself ({reason})") from error
         picture = None if drawn is None else np.asarray(drawn)
         if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError("the environment draws no pictures (rgb_array is no way it renders)")
+            raise UserError('the environment does not support render_mode="rgb_array"')
         if picture.dtype.kind == "f" and picture.max() <= 1:  # MinAtar's are shares
             picture = np.rint(255 * picture)
         return picture.astype(np.uint8)

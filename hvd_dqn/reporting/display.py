@@ -64,9 +64,8 @@ class NullDisplay:
 class PlainDisplay:
     """Lines for a log file."""
 
-    def __init__(self, total_env_steps: int, loss_name: str) -> None:
+    def __init__(self, total_env_steps: int) -> None:
         self._total = total_env_steps
-        self._loss_name = loss_name
         self._first = 0
         self._began, self._last_line = time.monotonic(), -math.inf
 
@@ -85,7 +84,7 @@ class PlainDisplay:
         remaining = (now - self._began) * left / max(done, 1)
         parts = [
             f"{progress.env_steps:,}/{self._total:,} env steps",
-            *(f"{k} {v}" for k, v in _facts(metrics, self._loss_name)),
+            *(f"{k} {v}" for k, v in _facts(metrics)),
         ]
         print(" · ".join([*parts, f"ETA {_clock(remaining)}"]), flush=True)
 
@@ -100,8 +99,7 @@ class PlainDisplay:
 class LiveDisplay:
     """A progress bar and the newest figures, redrawn in place."""
 
-    def __init__(self, terminal: TextIO, total_env_steps: int, loss_name: str) -> None:
-        self._loss_name = loss_name
+    def __init__(self, terminal: TextIO, total_env_steps: int) -> None:
         self._console = Console(file=terminal, force_terminal=True)
         self._bar = ProgressBar(
             TextColumn("{task.completed:>10,.0f} / {task.total:,.0f} env steps"),
@@ -131,7 +129,7 @@ class LiveDisplay:
 
     def update(self, progress: Progress, metrics: Metrics) -> None:
         """Redraw with the new figures; a figure that this record lacks keeps its last value."""
-        self._shown |= dict(_facts(metrics, self._loss_name))
+        self._shown |= dict(_facts(metrics))
         self._bar.update(self._task, completed=progress.env_steps)
         self._draw()
 
@@ -160,12 +158,12 @@ class LiveDisplay:
         )
 
 
-def make_display(total_env_steps: int, loss_name: str) -> Display:
+def make_display(total_env_steps: int) -> Display:
     """The live panel where a person sits at a terminal, else plain lines."""
     terminal = _terminal()
     if terminal is None:
-        return PlainDisplay(total_env_steps, loss_name)
-    return LiveDisplay(terminal, total_env_steps, loss_name)
+        return PlainDisplay(total_env_steps)
+    return LiveDisplay(terminal, total_env_steps)
 
 
 def _terminal() -> TextIO | None:
@@ -185,11 +183,11 @@ def _terminal() -> TextIO | None:
     return None
 
 
-def _facts(metrics: Metrics, loss_name: str) -> list[tuple[str, str]]:
+def _facts(metrics: Metrics) -> list[tuple[str, str]]:
     """The figures a person follows, those of them that the record holds."""
     shown = (
         ("return", "episode/return_mean", "{:.1f}"),
-        ("loss", loss_name, "{:.4g}"),
+        ("loss", next((n for n in metrics if n.startswith("loss/")), ""), "{:.4g}"),
         ("ε", "exploration/epsilon", "{:.2f}"),
         ("env steps/s", "speed/env_steps_per_second", "{:,.0f}"),
         ("updates/s", "speed/updates_per_second", "{:,.0f}"),

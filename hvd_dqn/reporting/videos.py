@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.config import Config
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
@@ -162,11 +163,10 @@ class EpisodeRecorder:
             obs, so_far = envs.reset(episode), 0.0
             returns.append(so_far)
             for steps in range(max_steps):
-                values = values_of(obs)[0]
-                random = rng.random() < epsilon
-                action = int(rng.integers(envs.num_actions) if random else values.argmax())
+                values = values_of(obs)
+                action = _choose(values, epsilon, rng)
                 if steps % every == 0:
-                    moment = Moment(envs.picture(), values, action, so_far, steps, episode)
+                    moment = Moment(envs.picture(), values[0], action, so_far, steps, episode)
                     if not screen.show(compose(moment, names)) or self._wants_stop():
                         return returns
                 step = envs.step(np.array([action]))
@@ -196,3 +196,8 @@ class EpisodeRecorder:
     def close(self) -> None:
         """End the environment."""
         self._envs.close()
+
+
+def _choose(values: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
+    """Return an ε-greedy action for action values [1, A]."""
+    return int(epsilon_greedy(np.array([epsilon]), values.shape[1], lambda: values, rng)[0])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.acting.actor import Actor
-from hvd_dqn.acting.exploration import Exploration
+from hvd_dqn.acting.exploration import Slots, make_exploration
 from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
@@ -20,8 +20,8 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
 from hvd_dqn.methods import schedules
-from hvd_dqn.methods.objectives import make_objective
-from hvd_dqn.networks import QNetwork, make_network
+from hvd_dqn.methods.registry import make_network, make_objective
+from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
 from hvd_dqn.run.observer import Observer
 from hvd_dqn.run.resources import Resources
@@ -91,7 +91,9 @@ def assemble(
     learner = assemble_learner(config, comm, resources, clock)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, learner, replay, progress, clock)
+    observer = Observer(
+        config, comm, resources, learner, replay, progress, clock, actor.exploration
+    )
     return Components(progress, learner, replay, actor, observer, clock)
 
 
@@ -188,24 +190,14 @@ def assemble_actor(
     clock: StageClock,
 ) -> Actor:
     """What steps this rank's environments by the online network."""
-    exploration = Exploration(
-        num_envs=config.env.num_envs,
+    count = config.env.num_envs
+    exploration = make_exploration(
+        config.exploration,
+        Slots(comm.rank * count, count, comm.world_size * count),
         num_actions=resources.envs.num_actions,
-        zeta_exponent=config.exploration.zeta_exponent,
         rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
     )
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
     kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
     policy = kind(online, resources.device, generator)
     return Actor(resources.envs, policy, exploration, replay, clock)
-
-
-def epsilon(config: Config, comm: Communicator, env_steps: int) -> np.ndarray:
-    """Shares of random actions [N] of this rank's environments."""
-    return schedules.epsilon(
-        config.exploration,
-        env_steps,
-        first=comm.rank * config.env.num_envs,
-        count=config.env.num_envs,
-        total=comm.world_size * config.env.num_envs,
-    )

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from hvd_dqn.acting.evaluation import Evaluator
+from hvd_dqn.acting.exploration import EXPLORATIONS
 from hvd_dqn.checkpoint import DamageError, Saver, Store
 from hvd_dqn.common import seeding
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.extensions import lookup
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.config import Config
@@ -32,7 +34,8 @@ from hvd_dqn.distributed.devices import describe_device, gpu_name, select_device
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.spaces import describe
 from hvd_dqn.methods import schedules
-from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.methods.registry import make_network, require_method
+from hvd_dqn.networks import multiply_adds
 from hvd_dqn.networks.saved import NetworkDirectory
 from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.reporting.display import Display, NullDisplay, make_display
@@ -167,6 +170,8 @@ def _require_what_updates_need(config: Config, comm: Communicator, device: torch
             f"{config.updates_start_env_steps(comm.world_size)} env steps",
             "raise the total, or lower learning_starts_env_steps, n_step or the ranks",
         )
+    require_method(config)
+    lookup("exploration.kind", config.exploration.kind, EXPLORATIONS)
     if config.optimizer.compile:
         require_compiler(device)
     if config.optimizer.cuda_graph and device.type != "cuda":
@@ -270,7 +275,7 @@ def _open_outputs(
     loggers = open_loggers(config.logging.loggers, followed)
     resources.sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
     resources.on_close.callback(_close, resources.sink, watchdog)
-    resources.display = make_display(config.total_env_steps, config.objective.loss_name)
+    resources.display = make_display(config.total_env_steps)
     resources.on_close.callback(resources.display.stop)
 
 

@@ -66,7 +66,7 @@ def watch(
     run_dir.require_run()
     config = load_config(run_dir.config_file)
     title = title_of(*read_facts(path))
-    display = display or make_display(config.total_env_steps, config.objective.loss_name)
+    display = display or make_display(config.total_env_steps)
     records = Records(run_dir.metrics_file)
     past = list(records.new())
     display.start(title, past[-1]["env_steps"] if past else 0)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
-from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.methods.registry import make_network
+from hvd_dqn.networks import multiply_adds
 from hvd_dqn.networks.layers import NoisyLinear, SpectralConv2d
 from hvd_dqn.networks.torsos import BoundsScaling
 
@@ -326,9 +327,9 @@ def test_somebodys_own_torso():
 @pytest.mark.parametrize(
     ("torso", "said"),
     [
-        ("resnet", "must be one of auto, mlp"),
+        ("resnet", "must be one of auto, mlp, minatar, nature, impala, or module:function"),
         ("no_such_module:torso", "no module 'no_such_module'"),
-        ("tests.networks.test_networks:nobody", "has no 'nobody'"),
+        ("tests.networks.test_networks:nobody", "has no attribute 'nobody'"),
         ("tests.networks.test_networks:flat", r"gives \(600,\) for two observations"),
         ("tests.networks.test_networks:pytest", "raises TypeError"),
     ],

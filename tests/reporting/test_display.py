@@ -19,7 +19,7 @@ METRICS = {
 def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 10.0, 11.0, 20.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    shown = display.PlainDisplay(10_000, "loss/td_huber")
+    shown = display.PlainDisplay(10_000)
     shown.start("title", 0)
     for env_steps in (1000, 2500, 3000, 5000):
         shown.update(Progress(env_steps=env_steps), METRICS)
@@ -36,7 +36,7 @@ def test_a_log_file_gets_plain_lines_not_too_many(monkeypatch, capsys):
 def test_a_run_that_goes_on_knows_its_own_speed(monkeypatch, capsys):
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    shown = display.PlainDisplay(10_000, "loss/td_huber")
+    shown = display.PlainDisplay(10_000)
     shown.start("title", 8000)
     shown.update(Progress(env_steps=9000), METRICS)
     assert "ETA 0:10" in capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_a_run_that_goes_on_knows_its_own_speed(monkeypatch, capsys):
 
 def test_the_panel_shows_every_figure():
     terminal = io.StringIO()
-    shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
+    shown = display.LiveDisplay(terminal, 10_000)
     shown.start("a run", 0)
     shown.update(Progress(env_steps=2500), METRICS)
     shown.say("evaluation at 2,500 env steps")
@@ -66,7 +66,7 @@ def test_the_panel_shows_every_figure():
 
 def test_the_panel_of_a_run_that_goes_on_begins_where_it_was():
     terminal = io.StringIO()
-    shown = display.LiveDisplay(terminal, 10_000, "loss/td_huber")
+    shown = display.LiveDisplay(terminal, 10_000)
     shown.start("a run", 8000)
     shown.stop()
     assert "8,000 / 10,000" in terminal.getvalue()
