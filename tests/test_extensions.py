@@ -130,7 +130,10 @@ def test_a_backend_over_ranks(tmp_path):
         ({"objective.distribution": "gaussian"}, "must be one of expected, categorical"),
         ({"network.torso": "resnet"}, "must be one of auto, mlp"),
         ({"exploration.kind": "softmax"}, "must be one of annealed, ladder, or module:function"),
-        ({"distributed.backend": "gloo"}, "must be one of local, horovod, mpi, or module:function"),
+        (
+            {"distributed.backend": "gloo"},
+            "must be one of auto, local, horovod, mpi, or module:function",
+        ),
         ({"env.id": "tests.extensions:nobody"}, "nobody"),
         ({"env.id": "tests.extensions:count"}, "TypeError"),
         ({"env.id": "tests.extensions:calls"}, "calls"),

@@ -46,6 +46,7 @@ def _horovod(meeting: Communicator) -> Communicator:
 
 
 BACKENDS: dict[str, Callable[[Communicator], Communicator]] = {
+    "auto": _horovod,  # under a launcher; without one, connect chooses "local"
     "local": _local,
     "horovod": _horovod,
     "mpi": _mpi,
@@ -59,8 +60,8 @@ the same time, so it may use collectives. It returns the communicator to train w
 
 
 def connect(backend: str = "auto", problem: UserError | None = None) -> Communicator:
-    """Connect to the other ranks of this launch, with one of `BACKENDS`, the user's
-    `module:function`, or `auto`.
+    """Connect to the other ranks of this launch, with one of `BACKENDS` or the user's
+    `module:function`.
 
     Ranks meet by plain MPI first and agree on what each has found so far: a `problem` of one rank,
     a backend that does not load, or different backends are reported on all ranks, and no rank waits
@@ -70,8 +71,8 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
     Raises `AgreedError` on all ranks alike, and `UserError` if the ranks cannot meet at all.
     """
     launch = detect_launch()
-    if backend == "auto":
-        backend = "local" if launch is None else "horovod"
+    if backend == "auto" and launch is None:
+        backend = "local"
     try:
         make = lookup("distributed.backend", backend, BACKENDS)
     except UserError as error:

@@ -7,7 +7,7 @@ from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
 from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks import multiply_adds
 from hvd_dqn.networks.layers import NoisyLinear, SpectralConv2d
-from hvd_dqn.networks.torsos import BoundsScaling
+from hvd_dqn.networks.scaling import BoundsScaling
 
 CPU = torch.device("cpu")
 EXPECTED = ObjectiveConfig()
