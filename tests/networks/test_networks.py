@@ -108,7 +108,7 @@ def test_convolutional_torsos_have_the_published_sizes(shape, config, parameters
 
 
 def test_pooling_to_more_than_there_is_is_refused():
-    with pytest.raises(ConfigError, match="reduce .* to 2 rows or columns"):
+    with pytest.raises(ConfigError, match=r"reduce .* to 2 rows or columns"):
         build((4, 10, 10), torso="impala", pool_size=6)
 
 
