@@ -20,8 +20,7 @@ from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.config import DistributedConfig, NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
-from hvd_dqn.methods.objectives import make_objective
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network, make_objective
 from hvd_dqn.tools.bench.report import print_table, say
 
 VECTORS = gym.spaces.Box(-1, 1, (4,))

@@ -103,8 +103,8 @@ def assemble(
     learner: Any = DocumentedLearner(ours, config, way, comm)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, ours, replay, progress, clock)
-    pace = make_pace(config, rank=comm.rank, world_size=comm.world_size)
+    observer = Observer(config, comm, resources, ours, replay, progress, clock, actor.exploration)
+    pace = make_pace(config, world_size=comm.world_size)
     return Components(comm, pace, progress, learner, replay, actor, observer, clock)
 
 

@@ -19,7 +19,8 @@ from hvd_dqn.config import Config
 from hvd_dqn.config.loading import load_config
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.spaces import space_of
-from hvd_dqn.networks import QNetwork, make_network
+from hvd_dqn.methods.registry import make_network
+from hvd_dqn.networks import QNetwork
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 

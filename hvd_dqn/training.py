@@ -97,14 +97,14 @@ def iterate(components: Components) -> None:
     """Collect, then update; with `env.overlap_updates`, update during the last vector step."""
     progress, actor, pace = components.progress, components.actor, components.pace
     for number in range(pace.vector_steps):
-        epsilon = pace.epsilon(progress.env_steps)
+        env_steps = progress.env_steps
         progress.env_steps += pace.env_steps_per_vector_step
         if pace.overlap_updates and number == pace.vector_steps - 1:
-            actor.begin_step(epsilon)
+            actor.begin_step(env_steps)
             update(components)
             episodes = actor.finish_step()
         else:
-            episodes = actor.step(epsilon)
+            episodes = actor.step(env_steps)
         components.observer.add_episodes(episodes)
     if not pace.overlap_updates:
         update(components)

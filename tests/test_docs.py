@@ -11,6 +11,7 @@ import pytest
 
 from hvd_dqn.config import Config, ObjectiveConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.methods.registry import method_of
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
@@ -106,7 +107,7 @@ def test_every_metric_is_documented_and_no_other(tmp_path):
     recorded -= {"env_steps", "updates", "seconds"}
     recorded = {name.replace("rank/waiting/0", "rank/waiting/R") for name in recorded}
     losses = {
-        ObjectiveConfig(**options).loss_name
+        method_of(ObjectiveConfig(**options)).loss_name
         for options in (
             {"loss": "huber"},
             {"loss": "squared"},

@@ -142,7 +142,7 @@ def test_no_mpi_no_horovod_no_replay(runs):
             lambda place: (place / "config.json").unlink(),
             "no run directory: it has no config.json: name",
         ),
-        (lambda place: (place / "networks").rename(place / "else"), "holds no checkpoint"),
+        (lambda place: (place / "networks").rename(place / "else"), "contains no network"),
     ],
     ids=["old", "deep", "no config", "no network"],
 )

@@ -1,1 +1,1 @@
-"""Acting in environments by a network: exploration, the actor, greedy policies, evaluation."""
+"""Acting in environments: greedy policies, exploration, the actor, evaluation."""

@@ -1,4 +1,4 @@
-"""Collecting experience: steps of this rank's environments into its replay."""
+"""The actor: steps this rank's environments and stores the transitions in its replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hvd_dqn.replay import ReplayBuffer
 
 
 class Actor:
-    """Steps the environments of one rank and keeps what they give."""
+    """Steps the environments of one rank and stores the transitions."""
 
     def __init__(
         self,
@@ -25,61 +25,65 @@ class Actor:
         replay: ReplayBuffer,
         clock: StageClock,
     ) -> None:
+        self.exploration = exploration
         self._clock = clock
         self._envs = envs
         self._policy = policy
-        self._exploration = exploration
         self._replay = replay
         self.begin_episodes(0)
 
     def begin_episodes(self, number: int) -> None:
-        """Start the episode of this number in every environment, by the network as it is."""
+        """Start the episode of this number in every environment, with the current network."""
         self._policy.follow()
         self._obs = self._envs.reset(number)
         self._replay.start(self._obs)
-        self._exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
+        self.exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
 
-    def step(self, epsilon: np.ndarray) -> list[Episode]:
-        """One step of every environment, ε-greedy with its ε of [N]; the episodes that ended."""
+    def step(self, env_steps: int) -> list[Episode]:
+        """Step every environment once, after `env_steps` global env steps. Return the episodes that
+        ended.
+        """
         while True:
-            action = self._choose(epsilon)
+            action = self._choose(env_steps)
             try:
                 step = self._envs.step(action)
                 break
             except EpisodesLostError:
                 self._lose_episodes(np.ones(len(action), dtype=np.bool_))
-        return self._keep(action, step)
+        return self._store(action, step)
 
-    def begin_step(self, epsilon: np.ndarray) -> None:
-        """The same in two halves, between which the environments are under way: the replay stays
-        as it is until `finish_step`.
+    def begin_step(self, env_steps: int) -> None:
+        """Start a step that `finish_step` completes. Until then the environments may step in the
+        background, and the replay does not change.
         """
-        action = self._choose(epsilon)
+        action = self._choose(env_steps)
         self._envs.begin(action)
         self._policy.follow()
-        self._begun = epsilon, action
+        self._begun = env_steps, action
 
     def step_meanwhile(self) -> None:
-        """This rank would wait for others now."""
+        """Take the step that was begun, if the environments cannot step in the background. Called
+        when this rank would otherwise wait for other ranks.
+        """
         self._envs.step_meanwhile()
         self._clock.lap("envs")
 
     def finish_step(self) -> list[Episode]:
-        """The episodes that ended in the step that was begun."""
-        epsilon, action = self._begun
+        """Complete the step that was begun. Return the episodes that ended."""
+        env_steps, action = self._begun
         try:
             step = self._envs.finish()
         except EpisodesLostError:
             self._lose_episodes(np.ones(len(action), dtype=np.bool_))
-            return self.step(epsilon)
-        return self._keep(action, step)
+            return self.step(env_steps)
+        return self._store(action, step)
 
-    def _choose(self, epsilon: np.ndarray) -> np.ndarray:
-        action = self._exploration.choose(epsilon, lambda: self._policy(self._obs))
+    def _choose(self, env_steps: int) -> np.ndarray:
+        action = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs))
         self._clock.lap("acting")
         return action
 
-    def _keep(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
+    def _store(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
         self._clock.lap("envs")
         self._replay.add(
             action=action,
@@ -91,25 +95,25 @@ class Actor:
             obs=step.obs,
         )
         if step.episodes:
-            self._exploration.end_episodes(step.ended)
+            self.exploration.end_episodes(step.ended)
         self._obs = step.obs
         self._clock.lap("replay")
         return step.episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Environments, exploration and the policy's noise; the replay has a state of its own."""
+        """Return the state of environments, exploration and policy, but not the replay's."""
         return {
             "envs": self._envs.state_dict(),
-            "exploration": self._exploration.state_dict(),
+            "exploration": self.exploration.state_dict(),
             "policy": self._policy.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> int:
-        """Put back what `state_dict` gave, after the replay's; the number of environments whose
-        episode could not be played again and has ended instead.
+        """Restore the state that `state_dict` returned, after that of the replay. Return the number
+        of environments whose episode could not be replayed and has ended.
         """
         lost = self._envs.load_state_dict(state["envs"])
-        self._exploration.load_state_dict(state["exploration"])
+        self.exploration.load_state_dict(state["exploration"])
         self._policy.load_state_dict(state["policy"])
         self._obs = self._envs.obs
         if lost.any():
@@ -117,12 +121,12 @@ class Actor:
         return int(lost.sum())
 
     def _lose_episodes(self, lost: np.ndarray) -> None:
-        """The environments [N] `lost` are at the beginning of other episodes."""
+        """Tell replay and exploration that the environments `lost` [N] started new episodes."""
         self._obs = self._envs.obs
         self._replay.truncate(np.flatnonzero(lost), self._obs[lost])
-        self._exploration.end_episodes(lost)
+        self.exploration.end_episodes(lost)
 
     def load_random_streams(self, state: dict[str, Any]) -> None:
-        """Put back that part of a `state_dict` alone."""
-        self._exploration.load_random_stream(state["exploration"])
+        """Restore only the random streams of a `state_dict`."""
+        self.exploration.load_random_stream(state["exploration"])
         self._policy.load_state_dict(state["policy"])

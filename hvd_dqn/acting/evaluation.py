@@ -1,4 +1,4 @@
-"""Greedy evaluation, its episodes split over the ranks before the first one starts."""
+"""Greedy evaluation, with episodes divided among the ranks in advance."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
 
 PERIODIC, CLOSING, AFTERWARDS = range(3)
-"""Purposes of an evaluation: each plays episodes of its own, so the closing score is of episodes
-that chose nothing.
+"""Purposes of an evaluation. Each has its own episodes, so the final score comes from episodes
+that were not used to select the network.
 """
 
 
 class EvaluationResult(NamedTuple):
-    """All episodes of an evaluation, over all ranks; the same on every rank."""
+    """The episodes of an evaluation, over all ranks; the same on every rank."""
 
     returns: list[float]
     lengths: list[int]
@@ -37,11 +37,11 @@ class EvaluationResult(NamedTuple):
 
 
 class Evaluator:
-    """Plays greedy episodes over all ranks, on environments of its own.
+    """Plays greedy episodes over all ranks, in its own environments.
 
-    Which episodes are played depends on the seed and the purpose, never on the number of ranks; and
-    an environment plays as many as were given to it beforehand, so that short episodes are not
-    counted more often than long ones. `seed` may be another for the next evaluation.
+    The episodes depend on the seed and the purpose, not on the number of ranks. Each environment
+    plays a fixed number of them, so that short episodes do not count more often than long ones.
+    `seed` can be changed between evaluations.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Evaluator:
     def evaluate(
         self, policy: Callable[[np.ndarray], np.ndarray], *, episodes: int, purpose: int
     ) -> EvaluationResult | None:
-        """Play `episodes` from their beginnings; `None` where a rank was asked to stop.
+        """Play `episodes` and return their results, or `None` if a rank was asked to stop.
 
         Collective.
         """
@@ -82,7 +82,7 @@ class Evaluator:
                 mine = [list(episode) for episode in self._play(policy, quota)]
                 break
             except EpisodesLostError:
-                continue  # from their beginnings once more
+                continue  # all episodes again
         everyone = self._comm.gather([mine, self._wants_stop()])
         if any(stop for _, stop in everyone):
             return None
@@ -90,17 +90,19 @@ class Evaluator:
         return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
 
     def close(self) -> None:
-        """End the environments."""
+        """Close the environments."""
         self.envs.close()
 
     def _episode_seed(self, slot: int, number: int) -> int:
-        """Episode `number` of a slot is one of a sequence that all slots of all ranks share."""
+        """Return the seed of a slot's episode. All slots of all ranks share one sequence."""
         on_this_rank = number * self.envs.num_envs + slot
         position = on_this_rank * self._comm.world_size + self._comm.rank
         return derived_seed(self.seed, Stream.EVALUATION, self._purpose, position)
 
     def _play(self, policy: Callable[[np.ndarray], np.ndarray], quota: np.ndarray) -> list[Episode]:
-        """The first `quota` [slots] episodes of every slot; slots that are done idle along."""
+        """Play the first `quota` [slots] episodes of every slot. Slots that are done keep stepping,
+        without effect.
+        """
         played = np.zeros_like(quota)
         kept: list[Episode] = []
         obs = self.envs.reset()

@@ -1,53 +1,105 @@
-"""Which actions are random."""
+"""Explorations: how the actor chooses actions that are not always the best ones.
+
+`exploration.kind` names an entry of `EXPLORATIONS`, or the user's own function.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from hvd_dqn.common.errors import ConfigError
+from hvd_dqn.common.extensions import lookup
+from hvd_dqn.config import ExplorationConfig
+
+Values = Callable[[], np.ndarray]
+"""Computes the action values [N, A] of the current observations, when called."""
+
+
+class Slots(NamedTuple):
+    """The environments of one rank: `num_envs` of the `total_envs` over all ranks, from number
+    `first` on.
+    """
+
+    first: int
+    num_envs: int
+    total_envs: int
+
 
 class Exploration:
-    """ε-greedy over N environments; with a zeta exponent, εz-greedy: random actions of random
-    duration (Dabney, Ostrovski, Barreto 2021, "Temporally-Extended ε-Greedy Exploration").
+    """Chooses the actions of N environments. A subclass defines `choose`; if it keeps state between
+    steps, such as a random stream, also the methods that save and restore it.
+    """
+
+    def choose(self, env_steps: int, values: Values) -> np.ndarray:
+        """Return actions [N] int64, after `env_steps` global env steps. `values` is a function:
+        calling it costs a forward pass.
+        """
+        raise NotImplementedError
+
+    def mean_epsilon(self, env_steps: int) -> float:
+        """Return ε, averaged over the environments of all ranks, for the metrics; NaN if this
+        exploration has no ε.
+        """
+        return float("nan")
+
+    def end_episodes(self, ended: np.ndarray) -> None:
+        """Forget what belongs to the episodes that ended, [N] bool."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: tensors and JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
+
+    def load_random_stream(self, state: dict[str, Any]) -> None:
+        """Restore only the random stream: the run resumes on another number of ranks, with other
+        episodes.
+        """
+
+
+class EpsilonGreedy(Exploration):
+    """ε-greedy; with a zeta exponent εz-greedy, which repeats each random action for a random
+    number of steps (Dabney, Ostrovski, Barreto 2021, "Temporally-Extended ε-Greedy Exploration").
     """
 
     def __init__(
         self,
+        schedule: Callable[[int, Slots], np.ndarray],
+        slots: Slots,
         *,
-        num_envs: int,
         num_actions: int,
         zeta_exponent: float | None,
         rng: np.random.Generator,
     ) -> None:
+        """`schedule` returns the ε of each of `slots`, [num_envs], after a number of global env
+        steps.
+        """
+        self._schedule = schedule
+        self._slots = slots
         self._num_actions = num_actions
         self._zeta_exponent = zeta_exponent
         self._rng = rng
-        self._action: np.ndarray = np.zeros(num_envs, dtype=np.int64)
-        self._remaining: np.ndarray = np.zeros(num_envs, dtype=np.int64)
+        self._action: np.ndarray = np.zeros(slots.num_envs, dtype=np.int64)
+        self._remaining: np.ndarray = np.zeros(slots.num_envs, dtype=np.int64)
 
-    def choose(self, epsilon: np.ndarray, greedy: Callable[[], np.ndarray]) -> np.ndarray:
-        """Actions [N], each random with its ε of [N]; `greedy` is asked only where some environment
-        does not explore.
-        """
-        exploring = self._rng.random(len(self._action)) < epsilon
+    def choose(self, env_steps: int, values: Values) -> np.ndarray:
+        """See `Exploration`; `values` is not called if all environments explore."""
+        epsilon = self._schedule(env_steps, self._slots)
         if self._zeta_exponent is None:
-            if np.count_nonzero(exploring):
-                self._action = self._rng.integers(self._num_actions, size=len(self._action))
-        else:
-            exploring = self._lasting(exploring, self._zeta_exponent)
-        count = np.count_nonzero(exploring)
-        if count == 0:
-            return greedy()
-        if count == len(exploring):
-            return self._action
-        action: np.ndarray = np.where(exploring, self._action, greedy())
-        return action
+            return epsilon_greedy(epsilon, self._num_actions, values, self._rng)
+        start = self._rng.random(len(epsilon)) < epsilon
+        exploring = self._repeating(start, self._zeta_exponent)
+        return _mixed(exploring, self._action, values)
 
-    def _lasting(self, start: np.ndarray, zeta_exponent: float) -> np.ndarray:
-        """Where random actions are under way [N], once those have begun that are to `start` [N]."""
+    def _repeating(self, start: np.ndarray, zeta_exponent: float) -> np.ndarray:
+        """Begin random actions in the environments `start` [N] that repeat none, and return which
+        ones explore in this step, [N].
+        """
         start &= self._remaining == 0
         if np.count_nonzero(start):
             drawn = self._rng.integers(self._num_actions, size=len(self._action))
@@ -58,12 +110,17 @@ class Exploration:
         self._remaining -= exploring
         return exploring
 
+    def mean_epsilon(self, env_steps: int) -> float:
+        """See `Exploration`."""
+        total = self._slots.total_envs
+        return float(self._schedule(env_steps, Slots(0, total, total)).mean())
+
     def end_episodes(self, ended: np.ndarray) -> None:
-        """No random action outlasts its episode."""
+        """End the random actions that are repeated in these episodes."""
         self._remaining[ended] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The random actions under way, and the generator's state."""
+        """Return the repeated actions and the state of the random stream."""
         return {
             "action": torch.from_numpy(self._action.copy()),
             "remaining": torch.from_numpy(self._remaining.copy()),
@@ -71,11 +128,101 @@ class Exploration:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """See `Exploration`."""
         self._action = state["action"].numpy().copy()
         self._remaining = state["remaining"].numpy().copy()
         self.load_random_stream(state)
 
     def load_random_stream(self, state: dict[str, Any]) -> None:
-        """Put back that part of a `state_dict` alone."""
+        """See `Exploration`."""
         self._rng.bit_generator.state = state["rng"]
+
+
+def epsilon_greedy(
+    epsilon: np.ndarray,
+    num_actions: int,
+    values: Values,
+    rng: np.random.Generator,
+    *,
+    draws_always: bool = False,
+) -> np.ndarray:
+    """Return actions [N], each random with probability `epsilon` [N], else the best by `values`.
+
+    Random actions are drawn only in steps in which some environment explores, or, with
+    `draws_always`, in every step (the random stream of `hvd-dqn evaluate`).
+    """
+    exploring = rng.random(len(epsilon)) < epsilon
+    if not draws_always and not np.count_nonzero(exploring):
+        return _best(values)
+    return _mixed(exploring, rng.integers(num_actions, size=len(epsilon)), values)
+
+
+def _mixed(exploring: np.ndarray, drawn: np.ndarray, values: Values) -> np.ndarray:
+    """Return the actions `drawn` [N] of environments that explore [N], and the best of others."""
+    count = np.count_nonzero(exploring)
+    if count == 0:
+        return _best(values)
+    if count == len(exploring):
+        return drawn
+    action: np.ndarray = np.where(exploring, drawn, _best(values))
+    return action
+
+
+def _best(values: Values) -> np.ndarray:
+    action: np.ndarray = values().argmax(axis=1)
+    return action
+
+
+def annealed(
+    config: ExplorationConfig, slots: Slots, num_actions: int, rng: np.random.Generator
+) -> Exploration:
+    """Return ε-greedy with one ε, which changes linearly from `epsilon_initial` to
+    `epsilon_final`.
+    """
+
+    def schedule(env_steps: int, slots: Slots) -> np.ndarray:
+        decay = config.epsilon_decay_env_steps
+        share = min(env_steps / decay, 1.0) if decay else 1.0
+        initial, final = config.epsilon_initial, config.epsilon_final
+        return np.full(slots.num_envs, initial + (final - initial) * share)
+
+    return EpsilonGreedy(
+        schedule, slots, num_actions=num_actions, zeta_exponent=config.zeta_exponent, rng=rng
+    )
+
+
+def ladder(
+    config: ExplorationConfig, slots: Slots, num_actions: int, rng: np.random.Generator
+) -> Exploration:
+    """Return ε-greedy with a constant ε for each environment (Horgan et al. 2018, section 4)."""
+
+    def schedule(env_steps: int, slots: Slots) -> np.ndarray:
+        place = np.arange(slots.first, slots.first + slots.num_envs) / max(slots.total_envs - 1, 1)
+        epsilon: np.ndarray = 0.4 ** (1 + 7 * place)
+        return epsilon
+
+    return EpsilonGreedy(
+        schedule, slots, num_actions=num_actions, zeta_exponent=config.zeta_exponent, rng=rng
+    )
+
+
+EXPLORATIONS: dict[str, Callable[..., Exploration]] = {"annealed": annealed, "ladder": ladder}
+"""A new exploration is one function like these, and one entry here."""
+
+
+def make_exploration(
+    config: ExplorationConfig, slots: Slots, *, num_actions: int, rng: np.random.Generator
+) -> Exploration:
+    """Return the exploration that `exploration.kind` names: one of `EXPLORATIONS`, or the user's
+    `module:function`, called like these.
+
+    Raises `ConfigError` if there is none.
+    """
+    make = lookup("exploration.kind", config.kind, EXPLORATIONS)
+    exploration: object = make(config, slots, num_actions, rng)
+    if not isinstance(exploration, Exploration):
+        raise ConfigError(
+            f"exploration.kind = {config.kind!r}: must return a "
+            f"hvd_dqn.acting.exploration.Exploration, and returns {type(exploration).__name__}"
+        )
+    return exploration

@@ -1,9 +1,10 @@
-"""Acting by a network: the action of the highest value."""
+"""Greedy policies: the action with the highest value."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,10 +17,10 @@ from hvd_dqn.networks import QNetwork, numpy_network
 
 
 class GreedyPolicy:
-    """The action of the highest value.
+    """Chooses the action with the highest value.
 
-    A noisy network draws new noise from `generator` at each call; without one it has none. The
-    network's parameters may change, but not move in memory.
+    A noisy network draws new noise from `generator` at each call; without a generator it acts
+    without noise.
     """
 
     def __init__(
@@ -31,12 +32,12 @@ class GreedyPolicy:
         self._on_host = numpy_network(network) if device.type == "cpu" else None
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions [N] int64 for observations [N, *shape]. On a GPU this waits for the result."""
+        """Return actions [N] int64 for observations [N, *shape]. On a GPU, wait for the result."""
         action: np.ndarray = self.values(obs).argmax(axis=1)
         return action
 
     def values(self, obs: np.ndarray) -> np.ndarray:
-        """Action values [N, A]."""
+        """Return action values [N, A] for observations [N, *shape]."""
         if self._on_host is not None and self._on_host.is_faster(len(obs)):
             return self._on_host(obs)
         with torch.no_grad():
@@ -45,39 +46,40 @@ class GreedyPolicy:
         return values
 
     def follow(self) -> None:
-        """The actions of an iteration are chosen, and its updates come next. They change the
-        network that acts, which need not be told.
+        """Called when the actions of an iteration are chosen and its updates come next. This policy
+        acts with the network that the updates change, so there is nothing to do.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the generator, if there is one."""
+        """Return the state of the generator, if there is one."""
         return {} if self._generator is None else {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         if self._generator is not None:
             restore_generator(self._generator, state["generator"])
 
 
 class LatePolicy(GreedyPolicy):
-    """Acts by a copy of the network from before the last iteration's updates: always the same one,
-    whether those are done or not. So acting waits for none of them; on a GPU it has a stream of its
-    own.
+    """Acts with a copy of the network from before the last iteration's updates, whether these are
+    complete or not. So acting never waits for updates; on a GPU it uses its own stream.
     """
 
     def __init__(
         self, network: QNetwork, device: torch.device, generator: torch.Generator | None = None
     ) -> None:
         late = copy.deepcopy(network).requires_grad_(False)
-        self._followed, self._copied = _tensors(network), _tensors(late)
+        # Parameters themselves: a detached tensor would keep the old memory if they moved.
+        self._followed = [tensor for _, tensor in _named_tensors(network)]
+        self._copied = {name: tensor.detach() for name, tensor in _named_tensors(late)}
         super().__init__(late, device, generator)
         on_gpu = device.type == "cuda"
-        # Before what other streams have waiting: an update's kernels fill the GPU.
+        # High priority: the kernels of an update fill the GPU.
         self._stream: Any = cuda.Stream(device, priority=-1) if on_gpu else None  # type: ignore[no-untyped-call]
         self._is_copied: Any = cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def values(self, obs: np.ndarray) -> np.ndarray:
-        """See `GreedyPolicy`; on a GPU this waits for the copy, and for what it launches itself."""
+        """See `GreedyPolicy`. On a GPU this waits for the copy and for its own kernels."""
         if self._stream is not None:
             self._stream.wait_event(self._is_copied)
         with nullcontext() if self._stream is None else cuda.stream(self._stream):
@@ -85,10 +87,8 @@ class LatePolicy(GreedyPolicy):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Copy the network, in the order of the updates: behind the last, before the next. What was
-        chosen by the old copy has been waited for.
-        """
-        torch._foreach_copy_([*self._copied.values()], [*self._followed.values()])
+        """Copy the network, after the last update and before the next one."""
+        torch._foreach_copy_([*self._copied.values()], self._followed)
         self._mark()
 
     def _mark(self) -> None:
@@ -96,13 +96,13 @@ class LatePolicy(GreedyPolicy):
             self._is_copied.record()
 
     def state_dict(self) -> dict[str, Any]:
-        """The copy, too: in the middle of a run it is not the newest network."""
+        """Return the state of the generator and the copy, which may be older than the network."""
         return super().state_dict() | {"late": self._copied}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave, of a `GreedyPolicy` too: then by the network as it is
-        now, which is loaded before.
+        """Restore the state that `state_dict` returned, after that of the network. The state may be
+        a `GreedyPolicy`'s: then the copy is of the current network.
         """
         super().load_state_dict(state)
         self.follow()
@@ -111,6 +111,5 @@ class LatePolicy(GreedyPolicy):
         self._mark()
 
 
-def _tensors(network: QNetwork) -> dict[str, torch.Tensor]:
-    both = itertools.chain(network.named_parameters(), network.named_buffers())
-    return {name: tensor.detach() for name, tensor in both}
+def _named_tensors(network: QNetwork) -> Iterator[tuple[str, torch.Tensor]]:
+    return itertools.chain(network.named_parameters(), network.named_buffers())

@@ -20,6 +20,10 @@ class UserError(Exception):
         self.remedy = remedy
 
 
+class ConfigError(UserError):
+    """A setting has a value that it cannot have."""
+
+
 class AgreedError(UserError):
     """A `UserError` that every rank raises with the same text; only the root prints it."""
 

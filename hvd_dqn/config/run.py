@@ -74,16 +74,12 @@ class Config(Section):
                 "distributed.average = 'parameters' each rank steps on its own batch; set it to "
                 "none"
             )
-        drawn = {
-            "objective.distribution": self.objective.distribution == "implicit_quantile",
-            "network.dropout": self.network.dropout > 0,
-        }
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
-        for name in (name for name, draws in drawn.items() if draws and fixed):
+        if self.network.dropout > 0 and fixed:
             raise ConfigError(
-                f"optimizer.{fixed[0].replace('_', '-')} = True: {name} = {self.flat()[name]!r} "
-                "draws random numbers in every pass, which a compiled or recorded program cannot; "
-                "set it to False"
+                f"optimizer.{fixed[0].replace('_', '-')} = True: network.dropout = "
+                f"{self.network.dropout!r} draws random numbers in every pass, which a compiled or "
+                "recorded program cannot; set it to False"
             )
         averaging = self.distributed.average_period_updates
         if self.distributed.average == "parameters" and self.target_period_updates % averaging:

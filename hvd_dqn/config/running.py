@@ -21,9 +21,11 @@ class DistributedConfig(Section):
 
     prefix = "distributed."
 
-    backend: Literal["auto", "local", "horovod", "mpi"] = "auto"
-    """`auto`: Horovod under an MPI launcher, otherwise `local`. `local`: one process. `mpi`: mpi4py
-    only, with sums in shared memory if all ranks train on the CPU cores of one node.
+    backend: str = "auto"
+    """`auto`: `horovod` under an MPI launcher, `local` (one process) without. `mpi` needs only
+    mpi4py, and sums in shared memory if all ranks are on one node. `module:function` names your
+    own: called with the ranks' plain communicator, it returns a
+    `hvd_dqn.distributed.communicator.Communicator`.
     """
     hang_seconds: float = positive(60.0)
     """Abort the job if a rank makes no progress for this many seconds."""

@@ -9,11 +9,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
-from hvd_dqn.common.errors import UserError
-
-
-class ConfigError(UserError):
-    """A setting or an option has an invalid value."""
+from hvd_dqn.common.errors import ConfigError as ConfigError
 
 
 def ranged(default: Any, check: Callable[[Any], bool], text: str) -> Any:

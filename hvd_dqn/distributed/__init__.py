@@ -1,4 +1,4 @@
-"""How ranks act as one: a Communicator with three backends, the one flat buffer of an update."""
+"""Communication between ranks: the Communicator and its backends."""
 
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect

@@ -1,4 +1,4 @@
-"""Ending together: what one rank finds wrong, every rank raises."""
+"""Agreement on errors: an error on one rank is raised on every rank."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hvd_dqn.distributed.communicator import Communicator, Json, hostname
 
 @contextmanager
 def agreement(communicator: Communicator) -> Iterator[None]:
-    """Around work that may raise `UserError` on some ranks and holds no collective: afterwards all
-    raise it, or none.
+    """Run a block that may raise `UserError` on some ranks. Afterwards all ranks raise it, as
+    `AgreedError`, or none does. The block must not contain collectives.
     """
     mine: str | None = None
     try:
@@ -29,8 +29,8 @@ def agreement(communicator: Communicator) -> Iterator[None]:
 
 
 def require_same(communicator: Communicator, what: str, value: dict[str, Json]) -> None:
-    """Raise `UserError` on every rank, naming the first key in which a rank differs from rank 0.
-    Collective.
+    """Raise `AgreedError` on every rank if a rank's `value` differs from that of rank 0, naming the
+    first key that differs. Collective.
     """
     values = communicator.gather(value)
     for rank, other in enumerate(values):

@@ -1,4 +1,4 @@
-"""What a run needs of the ranks beside it, and the object that stands in when there are none."""
+"""The interface between ranks, and its implementation for one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Json = Any
-"""A value that `json.dumps` takes."""
+"""A value that `json.dumps` accepts."""
 
 
 class Communicator(Protocol):
@@ -21,46 +21,48 @@ class Communicator(Protocol):
     world_size: int
     local_rank: int
     route: str
-    """How a GPU's tensors reach those of other ranks: NCCL, or the host."""
+    """How tensors travel between the GPUs of ranks: "NCCL", or "the host"."""
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks for all."""
+        """Whether this is rank 0, which writes files and prints messages."""
         ...
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
-        """Begin replacing `tensor` (contiguous, float32) by its sum over ranks; it must not be
-        touched until `finish_sum`.
+        """Start to replace `tensor` (contiguous, float32) by its sum over ranks. The tensor must
+        not be used until `finish_sum` returns.
 
-        One sum is under way at a time. `name` is the same on every rank and at every call for the
-        same tensor. `overlap`: so much work comes before `finish_sum` that the sum is to be made
-        meanwhile, even where that takes the core from the work.
+        Only one sum can be in progress. `name` is the same on every rank and at every call for the
+        same tensor. `overlap`: the caller does enough work before `finish_sum` that the sum should
+        progress meanwhile, even if both share a core.
         """
         ...
 
     def finish_sum(self) -> None:
-        """Wait for the sum that `start_sum` began."""
+        """Wait for the sum that `start_sum` started."""
         ...
 
     def broadcast(self, tensor: Tensor, name: str) -> None:
-        """Replace `tensor` (contiguous) by the root's."""
+        """Replace `tensor` (contiguous) by that of rank 0."""
         ...
 
     def gather(self, value: Json) -> list[Json]:
-        """Every rank's `value`, in order of rank, on every rank. Travels as JSON."""
+        """Return the `value` of every rank, in the order of ranks, on every rank. Values travel as
+        JSON.
+        """
         ...
 
     def abort(self, exit_code: int) -> None:
-        """End every rank now, whatever it is doing. Does not return where there are other ranks."""
+        """End all ranks immediately. Does not return if there are other ranks."""
         ...
 
     def close(self) -> None:
-        """Leave in good order, when a sum that is under way has come; every rank does."""
+        """Disconnect, after a sum in progress has finished. Collective."""
         ...
 
 
 class LocalCommunicator:
-    """One process: every sum is done already and nobody has to be waited for."""
+    """The communicator of a single process: every sum is the tensor itself."""
 
     backend = "local"
     rank = 0
@@ -70,25 +72,25 @@ class LocalCommunicator:
     is_root = True
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
-        """The sum over one rank is the tensor itself."""
+        """Do nothing."""
 
     def finish_sum(self) -> None:
-        """Nothing is under way."""
+        """Do nothing."""
 
     def broadcast(self, tensor: Tensor, name: str) -> None:
-        """The root's tensor is this one."""
+        """Do nothing."""
 
     def gather(self, value: Json) -> list[Json]:
-        """As other backends return it: through JSON."""
+        """Return the value as other backends do: converted to JSON and back."""
         return [json.loads(json.dumps(value))]
 
     def abort(self, exit_code: int) -> None:
-        """There is nobody else to end."""
+        """Do nothing: there are no other ranks."""
 
     def close(self) -> None:
-        """There is nobody to leave."""
+        """Do nothing."""
 
 
 def hostname() -> str:
-    """This machine's short name."""
+    """Return the short name of this machine."""
     return socket.gethostname().partition(".")[0]

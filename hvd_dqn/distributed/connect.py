@@ -1,11 +1,13 @@
-"""From a backend's name to a connected Communicator, or to the reason why there is none."""
+"""Connects ranks: from the name of a backend to a Communicator, or to a one-line error."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.extensions import lookup
 from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator, LocalCommunicator, hostname
 from hvd_dqn.distributed.launcher import (
@@ -20,23 +22,66 @@ if TYPE_CHECKING:
     from hvd_dqn.distributed.mpi import MpiCommunicator
 
 
+def _local(meeting: Communicator) -> Communicator:
+    with agreement(meeting):
+        if meeting.world_size > 1:
+            raise UserError(
+                f"distributed.backend = 'local', but there are {meeting.world_size} processes, "
+                "which would train as strangers",
+                "start one process, or choose horovod or mpi",
+            )
+    return LocalCommunicator()
+
+
+def _mpi(meeting: Communicator) -> Communicator:
+    return meeting
+
+
+def _horovod(meeting: Communicator) -> Communicator:
+    from hvd_dqn.distributed.horovod import HorovodCommunicator, load_horovod
+
+    with agreement(meeting):
+        horovod = load_horovod()
+    return HorovodCommunicator(horovod, spare_core=_cores_per_rank(meeting) >= 2)
+
+
+BACKENDS: dict[str, Callable[[Communicator], Communicator]] = {
+    "auto": _horovod,  # under a launcher; without one, connect chooses "local"
+    "local": _local,
+    "horovod": _horovod,
+    "mpi": _mpi,
+}
+"""A new backend is one module with a `Communicator`, and one entry here.
+
+An entry is called with a communicator over which the ranks have already met: plain MPI, or
+`LocalCommunicator` for the user's own backend in a process without a launcher. All ranks call it at
+the same time, so it may use collectives. It returns the communicator to train with.
+"""
+
+
 def connect(backend: str = "auto", problem: UserError | None = None) -> Communicator:
-    """Join the other ranks of this launch.
+    """Connect to the other ranks of this launch, with one of `BACKENDS` or the user's
+    `module:function`.
 
-    Ranks meet by plain MPI first and agree there on what each has found so far: a `problem` of one
-    rank, a Horovod that does not load on another, or different backends are told to all, and no
-    rank waits in one library for ranks that wait in another. Never falls back in silence: N
-    processes that cannot meet do not run as N strangers.
+    Ranks meet by plain MPI first and agree on what each has found so far: a `problem` of one rank,
+    a backend that does not load, or different backends are reported on all ranks, and no rank waits
+    in one library for ranks that wait in another. There is no silent fallback: N processes that
+    cannot connect do not run as N separate ones.
 
-    Raises `AgreedError` on all ranks alike, and `UserError` where ranks could not meet at all.
+    Raises `AgreedError` on all ranks alike, and `UserError` if the ranks cannot meet at all.
     """
     launch = detect_launch()
-    if problem is not None and (launch is None or launch.world_size == 1):
+    if backend == "auto" and launch is None:
+        backend = "local"
+    try:
+        make = lookup("distributed.backend", backend, BACKENDS)
+    except UserError as error:
+        problem = problem or error
+    alone = launch is None or launch.world_size == 1
+    if problem is not None and alone:
         raise problem
-    if launch is None and backend in ("auto", "local"):
-        return LocalCommunicator()
-    if launch is not None and launch.world_size == 1 and backend == "local":
-        return LocalCommunicator()
+    if alone and (backend == "local" or (launch is None and backend not in BACKENDS)):
+        return make(LocalCommunicator())
     set_small_message_defaults(launch)
     try:
         meeting = _meet(launch)
@@ -45,21 +90,9 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
     with agreement(meeting):
         if problem is not None:
             raise problem
-        if backend == "local":
-            raise UserError(
-                f"distributed.backend = 'local', but there are {meeting.world_size} processes, "
-                "which would train as strangers",
-                "start one process, or choose horovod or mpi",
-            )
     require_same(meeting, "the command line", {"distributed.backend": backend})
-    meeting.spare_core = _cores_a_rank(meeting) >= 2
-    if backend == "mpi":
-        return meeting
-    from hvd_dqn.distributed.horovod import HorovodCommunicator, load_horovod
-
-    with agreement(meeting):
-        horovod = load_horovod()
-    return HorovodCommunicator(horovod, spare_core=meeting.spare_core)
+    meeting.spare_core = _cores_per_rank(meeting) >= 2
+    return make(meeting)
 
 
 def _meet(launch: Launch | None) -> MpiCommunicator:
@@ -70,27 +103,26 @@ def _meet(launch: Launch | None) -> MpiCommunicator:
         raise UserError(
             f"{launch.launcher} started {launch.world_size} processes, but MPI has joined "
             f"{meeting.world_size}: the launcher belongs to another MPI than mpi4py's",
-            "use the mpirun beside the mpicc that mpi4py was built with (hvd-dqn doctor names "
+            "use the mpirun next to the mpicc that mpi4py was built with (hvd-dqn doctor names "
             "both), or srun --mpi=pmix",
         )
     return meeting
 
 
 def compute_threads(communicator: Communicator, useful: int) -> int:
-    """Threads for this rank: OMP_NUM_THREADS where the user set it, else the cores it may use,
-    shared with the ranks of its host that may use them too, and no more than are `useful`.
-    Collective.
+    """Return the number of threads of this rank: OMP_NUM_THREADS if the user set it, otherwise its
+    share of the cores that it may use, and at most `useful`. Collective.
     """
-    share = _cores_a_rank(communicator)
+    share = _cores_per_rank(communicator)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
     return max(1, min(share, useful))
 
 
-def _cores_a_rank(communicator: Communicator) -> int:
-    """The cores that this rank may use, shared with the ranks of its host that may use them too; 0
-    where they are fewer than the ranks. Collective.
+def _cores_per_rank(communicator: Communicator) -> int:
+    """Return the number of cores that this rank may use, divided by the number of ranks of its host
+    that may use them too; 0 if there are fewer cores than ranks. Collective.
     """
     cores = usable_cores()
     places = communicator.gather([hostname(), sorted(cores)])

@@ -1,4 +1,4 @@
-"""Which GPU a rank uses."""
+"""Selection of a rank's GPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from hvd_dqn.common.errors import UserError
 
 
 def select_device(name: str, local_rank: int) -> torch.device:
-    """`auto` is this local rank's GPU where there is one; ranks share GPUs where there are fewer.
+    """Return the device for `auto`, `cpu` or `cuda`. `auto` is the GPU of this local rank if there
+    is one; ranks share GPUs if there are fewer GPUs than ranks.
 
-    Before any other CUDA call. `UserError` where `cuda` is asked for and not there.
+    Call this before any other CUDA call. Raises `UserError` for `cuda` without a GPU.
     """
     index = gpu_index(local_rank)
     if name == "cuda" and index is None:
@@ -25,18 +26,18 @@ def select_device(name: str, local_rank: int) -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """For people: a GPU with its name."""
+    """Return the device's name for messages; a GPU's with its model."""
     if device.type != "cuda":
         return str(device)
     return f"{device} {torch.cuda.get_device_name(device)}"
 
 
 def gpu_index(local_rank: int) -> int | None:
-    """The GPU of a local rank among those that this process sees."""
+    """Return the index of a local rank's GPU among those visible to this process, if any."""
     return local_rank % torch.cuda.device_count() if torch.cuda.is_available() else None
 
 
 def gpu_name(local_rank: int) -> str | None:
-    """A name of that GPU which no other GPU of any host has."""
+    """Return the UUID of a local rank's GPU, which is unique over hosts, if there is a GPU."""
     index = gpu_index(local_rank)
     return None if index is None else str(torch.cuda.get_device_properties(index).uuid)

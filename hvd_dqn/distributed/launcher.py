@@ -1,6 +1,4 @@
-"""What the launcher says of this process, read from the environment before any MPI library is
-loaded.
-"""
+"""The launcher's environment variables and the host's limits, read before MPI is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import NamedTuple
 
 
 class Launch(NamedTuple):
-    """A process's place in a launch; `local_size` is 0 where the launcher does not tell it."""
+    """The place of a process in a launch. `local_size` is 0 if the launcher does not set it."""
 
     launcher: str
     rank: int
@@ -21,8 +19,8 @@ class Launch(NamedTuple):
     local_size: int = 0
 
 
-# Open MPI's mpirun (and so horovodrun); MVAPICH2; MPICH, Intel MPI and srun --mpi=pmi2; srun with
-# whichever MPI plugin.
+# Open MPI's mpirun (also under horovodrun); MVAPICH2; MPICH, Intel MPI and srun --mpi=pmi2; srun
+# with any MPI plugin.
 _VARIABLES = (
     ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("MVAPICH2's launcher", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
@@ -38,10 +36,10 @@ _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_
 
 
 def detect_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
-    """The launch this process is part of; `None` for a process started by hand.
+    """Return the launch of this process, or `None` if it was started by hand.
 
-    A Slurm step of one task counts as started by hand: every interactive shell on a compute node is
-    one.
+    A Slurm step of one task counts as started by hand, because every interactive shell on a compute
+    node is one.
     """
     local_size = next((int(environ[name]) for name in _LOCAL_SIZES if name in environ), None)
     if local_size is None:
@@ -55,7 +53,7 @@ def detect_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def _tasks_here(environ: Mapping[str, str]) -> int:
-    """Of this Slurm step on this node, which Slurm tells as 2(x3),1 for four nodes."""
+    """Return the tasks of this Slurm step on this node, from e.g. 2(x3),1 for four nodes."""
     tasks: list[int] = []
     for number, times in _TASKS.findall(environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
         tasks += int(times or 1) * [int(number)]
@@ -64,7 +62,7 @@ def _tasks_here(environ: Mapping[str, str]) -> int:
 
 
 def usable_cores() -> set[int]:
-    """The cores this process may run on."""
+    """Return the cores that this process may run on."""
     return (
         os.sched_getaffinity(0)
         if hasattr(os, "sched_getaffinity")
@@ -73,8 +71,8 @@ def usable_cores() -> set[int]:
 
 
 def cpu_quota() -> float:
-    """Cores' worth of CPU time that this process's container allows; infinite where nothing limits
-    it (cgroup v2).
+    """Return the CPU time that the container of this process allows, in cores; infinity without a
+    limit (cgroup v2).
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -84,7 +82,7 @@ def cpu_quota() -> float:
 
 
 def socket_buffer_limit() -> int:
-    """Bytes that this host allows a socket's buffers; 0 where it does not tell."""
+    """Return the largest size of a socket's buffers on this host in bytes; 0 if unknown."""
     names = "rmem_max", "wmem_max"
     try:
         return min(int((_LIMITS_OF_SOCKETS / name).read_text()) for name in names)
@@ -95,21 +93,21 @@ def socket_buffer_limit() -> int:
 def set_small_message_defaults(
     launch: Launch | None, environ: MutableMapping[str, str] = os.environ
 ) -> None:
-    """Settings that make messages of a few hundred KB fast, only where the user set nothing; before
-    MPI starts.
+    """Set environment variables that make messages of a few hundred KB fast, unless the user set
+    them. Call this before MPI starts.
 
-    Horovod's thread and MPI's busy polling share the rank's cores with the learner. So the thread
-    sleeps until it is wanted (see `tools.horovod_thread`; a Horovod that was not built by us wakes
-    at short cycles instead), and MPI yields where a rank has fewer than two cores: measured
-    at 270 KB and one core a rank, 0.2 ms (0.3 ms) against 4 to 20 ms with the defaults.
+    Horovod's thread and MPI's busy polling share the rank's cores with the learner. Therefore the
+    thread sleeps until it is needed (see `tools.horovod.thread`; a Horovod that was not built by us
+    wakes up at short cycles instead), and MPI yields if a rank has fewer than two cores. Measured
+    with 270 KB and one core per rank: 0.2 ms (0.3 ms), and 4 to 20 ms with the defaults.
 
-    Between hosts Open MPI's TCP asks before it sends more than 64 KiB, so that a small network's
-    gradients cross a late network several times (benchmarks/RESULTS.md, "A late network"). Here
-    half a MiB is sent at once, for 4 to 20 MB of buffers. Sockets hold 2 MiB where the host allows
-    it, in place of what the kernel begins with and adapts: faster for such gradients, and no slower
-    for a few MB. And of Open MPI's ways to sum those are chosen that cross the network least often:
-    once for two hosts, where it would choose twice; and for N ranks 2 log N times and not 2 N in
-    sums that are hidden behind work, whose every crossing waits for somebody to look.
+    Between hosts, Open MPI's TCP uses a handshake for messages above 64 KiB, so that the gradients
+    of a small network cross a network of high latency several times (benchmarks/RESULTS.md). Here
+    half a MiB is sent at once, which takes 4 to 20 MB of buffers. Sockets get buffers of 2 MiB, if
+    the host allows it, instead of the kernel's adaptive ones: faster for such gradients, and not
+    slower for a few MB. Of Open MPI's allreduce algorithms, those with the fewest network crossings
+    are chosen: one instead of two for two hosts; 2 log N instead of 2 N for overlapped sums over N
+    ranks, in which each crossing waits until a thread polls.
     """
     ranks, ranks_here = (launch.world_size, launch.local_size) if launch is not None else (1, 1)
     environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(2**19))

@@ -1,4 +1,4 @@
-"""One vector environment from an id, whole-game returns kept apart from the learner's rewards."""
+"""One vector environment from an id; it keeps true returns apart from the learner's rewards."""
 
 from hvd_dqn.envs.make import make_env, make_vector_env
 from hvd_dqn.envs.vector import EnvStep, EpisodesLostError, VectorEnvironment

@@ -1,18 +1,18 @@
-"""Atari games in ALE's own C++ vector environment, under one of the two published protocols.
+"""The family of Atari: games in ALE's C++ vector environment, with one of two published protocols.
 
-What ale-py 0.12 does, as measured, and what follows from it here:
+Behaviour of ale-py 0.12, as measured, and its consequences here:
 
 - A reset with a seed per copy reloads the ROM and seeds both the sticky actions and the number of
-  no-ops: the episode depends on nothing before it. Reloading costs about 85 ms of one core (it
-  builds a blended palette that nobody uses), as much as 280 steps.
-- Its vector environment knows no disabled autoreset; but a copy reset by mask after it ended is not
-  reset again.
-- At its own frame limit it stops before it takes the last frame in, so that the observation is not
-  the final one. Its limit is therefore out of reach; `VectorEnvironment` truncates.
-- Where a game is over it also repeats the frame before: nothing bootstraps from that one.
-- `life_loss_info` folds a lost life into `terminated`: lives are compared here instead, so that a
-  game's end stays apart.
-- It presses FIRE after a reset and clips rewards unless told not to; neither protocol does.
+  no-ops, so an episode does not depend on earlier ones. Reloading takes about 85 ms of one core (it
+  builds an unused blended palette), as long as 280 steps.
+- Its vector environment cannot disable autoreset, but does not reset a copy again that was reset
+  by mask after its end.
+- At its own frame limit it stops before it processes the last frame, so the observation is not the
+  final one. Therefore that limit is never reached; `VectorEnvironment` truncates.
+- At the end of a game it repeats the previous frame; nothing bootstraps from that frame.
+- `life_loss_info` sets `terminated` for a lost life. Lives are compared here instead, to
+  distinguish a lost life from the end of a game.
+- It presses FIRE after a reset and clips rewards by default; neither protocol does.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from packaging.version import Version
 
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import packages
-from hvd_dqn.envs.simulators import SimulatorStep
+from hvd_dqn.envs.family import Family
+from hvd_dqn.envs.simulators import Simulators, SimulatorStep
 
 
 class AtariProtocol(NamedTuple):
-    """How chance enters a game, and what ends an episode for the learner.
+    """The randomness of a game, and what ends an episode for the learner.
 
-    `noop_max` is ALE's: it draws 0 … noop_max − 1 no-ops, of one frame each.
+    `noop_max` is that of ALE: it draws 0 … noop_max − 1 no-ops, of one frame each.
     """
 
     repeat_action_probability: float
@@ -43,15 +43,15 @@ class AtariProtocol(NamedTuple):
 
 PROTOCOLS = {
     # Machado et al. 2018, "Revisiting the Arcade Learning Environment", as in Dopamine: sticky
-    # actions (drawn anew each frame), whole games.
+    # actions (drawn for each frame), whole games.
     "machado2018": AtariProtocol(0.25, 0, False),
     # Mnih et al. 2015, "Human-level control through deep reinforcement learning": up to 30 no-ops,
-    # a lost life is terminal for the learner while the game goes on.
+    # a lost life is terminal for the learner while the game continues.
     "mnih2015": AtariProtocol(0.0, 31, True),
 }
-"""Under both: the minimal action set, as in Mnih et al. and in Dopamine (Machado et al. recommend
-all 18 actions: `env.kwargs` {"full_action_space": true}); 84×84 grey frames, the maximum of the
-last two of a decision; games of at most 108,000 frames.
+"""Both use the minimal action set, as Mnih et al. and Dopamine (Machado et al. recommend all 18
+actions: `env.kwargs` {"full_action_space": true}); 84×84 grey frames, each the maximum of the last
+two of an env step; games of at most 108,000 frames.
 """
 
 _OLDEST = "0.12.1"
@@ -69,7 +69,7 @@ _ADJUSTABLE = (
 
 
 class AtariSimulators:
-    """Copies of one game, stepped by ALE's threads."""
+    """Copies of one game that ALE steps in its own threads."""
 
     lets_others_run = True
 
@@ -107,19 +107,19 @@ class AtariSimulators:
         self.raw_space: gym.spaces.Box = gym.spaces.Box(0, 255, frame_shape, np.uint8)
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
-        """See `Simulators`; about 85 ms a chosen copy and thread."""
+        """See `Simulators`. Takes about 85 ms per chosen copy and thread."""
         frames, info = self._envs.reset(seed=np.array(seeds), options={"reset_mask": chosen})
         self._lives = info["lives"]
         self._frame = frames[0, 0]
         return np.asarray(frames)[:, 0]
 
     def step(self, action: np.ndarray) -> SimulatorStep:
-        """See `Simulators`. `ValueError` for other actions, at which ALE would wait for ever."""
+        """See `Simulators`. Raises `ValueError` for other actions, for which ALE would hang."""
         if not ((action >= 0) & (action < self.num_actions)).all():
             raise ValueError(f"actions {action} are not all in 0 … {self.num_actions - 1}")
         frames, reward, over, _, info = self._envs.step(action)
-        # Some games show no life left for a few frames before they are over (Qbert): their end is
-        # one end, not two.
+        # Some games have no life left for a few frames before they end (Qbert): that is one end of
+        # an episode, not two.
         life_lost = (info["lives"] < self._lives) & (info["lives"] > 0)
         self._lives = info["lives"]
         self._frame = frames[0, 0]
@@ -127,7 +127,7 @@ class AtariSimulators:
         return SimulatorStep(frames[:, 0], reward, terminated, np.zeros_like(over), over)
 
     def picture(self) -> np.ndarray:
-        """See `Simulators`: the frame that the policy sees, in grey or in colour."""
+        """See `Simulators`. Returns the frame that the policy observes, in grey or in colour."""
         frame = np.asarray(self._frame)
         return np.repeat(frame[:, :, None], 3, axis=2) if frame.ndim == 2 else frame
 
@@ -138,7 +138,7 @@ class AtariSimulators:
         ALEInterface.setLoggerMode(LoggerMode.Error)
         emulator = ALEInterface()
         rom = roms.get_rom_path(self._game)
-        assert rom is not None, "it is being played"
+        assert rom is not None, "the game is running"
         emulator.loadROM(rom)
         full = self.num_actions == len(emulator.getLegalActionSet())
         actions = emulator.getLegalActionSet() if full else emulator.getMinimalActionSet()
@@ -150,20 +150,57 @@ class AtariSimulators:
         self._envs = None  # its threads end with it
 
 
-def make_atari(
-    config: EnvConfig, *, num_envs: int, max_episode_steps: int | None, threads: int
-) -> tuple[AtariSimulators, int]:
-    """The copies and the steps after which to truncate: 108,000 frames or `max_episode_steps`,
-    whichever comes first. `UserError` for an unknown game, a missing ale-py or arguments that it
-    does not take.
+class Atari(Family):
+    """ALE's ids, `ALE/Name-v5`, which its own vector environment plays."""
+
+    package = "ale-py"
+    module = "ale_py"
+    extra = "atari"
+
+    def claims(self, config: EnvConfig) -> bool:
+        """See `Family`."""
+        return config.is_atari
+
+    def make_simulators(
+        self,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        max_episode_steps: int | None,
+        threads: int,
+        pictures: bool,
+    ) -> tuple[Simulators, int | None]:
+        """See `Family`. The limit is 108,000 frames or `max_episode_steps`, whichever is lower."""
+        self.register(config.id)
+        _check_version()
+        try:
+            game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
+        except gym.error.Error as error:
+            raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
+        kwargs = json.loads(config.kwargs)
+        max_frames = _check_kwargs(kwargs)
+        steps = -(-max_frames // config.frames_per_env_step)
+        try:
+            simulators = AtariSimulators(
+                game,
+                num_envs=num_envs,
+                frame_skip=config.frames_per_env_step,
+                protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
+                threads=threads,
+                **kwargs,
+            )
+        except Exception as error:  # of nanobind's message the first line is enough
+            raise UserError(
+                f"env.id {config.id!r} cannot be made with env.kwargs {config.kwargs}: "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+        return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+
+
+def _check_kwargs(kwargs: dict[str, Any]) -> int:
+    """Remove the limit of frames from `kwargs` and return it. Raises `UserError` for other
+    arguments than those that can be set.
     """
-    packages.register(config.id)
-    _check_version()
-    try:
-        game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
-    except gym.error.Error as error:
-        raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
-    kwargs = json.loads(config.kwargs)
     for name in kwargs:
         if name not in _ADJUSTABLE:
             raise UserError(
@@ -174,28 +211,10 @@ def make_atari(
     max_frames = kwargs.pop("max_num_frames_per_episode", _MAX_FRAMES)
     if not isinstance(max_frames, int) or max_frames <= 0:
         raise UserError(
-            f"env.kwargs has max_num_frames_per_episode = {max_frames!r}: a whole number of frames "
-            "greater than 0 is needed"
+            f"env.kwargs has max_num_frames_per_episode = {max_frames!r}: it must be an integer "
+            "greater than 0"
         )
-    frame_skip = config.frames_per_env_step
-    steps = -(-max_frames // frame_skip)
-    try:
-        simulators = AtariSimulators(
-            game,
-            num_envs=num_envs,
-            frame_skip=frame_skip,
-            protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
-            threads=threads,
-            **kwargs,
-        )
-    except (
-        Exception
-    ) as error:  # nanobind's text for a wrong type names every overload: say it short
-        raise UserError(
-            f"env.id {config.id!r} cannot be made with env.kwargs {config.kwargs}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+    return max_frames
 
 
 def _check_version() -> None:
@@ -204,5 +223,5 @@ def _check_version() -> None:
     if Version(ale_py.__version__) < Version(_OLDEST):
         raise UserError(
             f"ale-py {ale_py.__version__} cannot reset one game of several (0.12.0 hangs): "
-            f"{_OLDEST} or newer is needed, pip install 'hvd_dqn[atari]'"
+            f"{_OLDEST} or newer is required, pip install 'hvd_dqn[atari]'"
         )

@@ -1,4 +1,4 @@
-"""How a raw frame is stored, and how the newest frames make an observation."""
+"""Frame stacking: from raw frames to stored frames and observations."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 
 
 class FrameStack:
-    """Frames channels first, the newest `length` of them stacked along the first axis.
+    """Stacks the newest `length` frames, channels first, along the first axis.
 
-    An image H×W×C becomes C×H×W, unless its first axis is smaller than its last one and so is taken
-    for the channels already; a grey image H×W of bytes becomes 1×H×W. Bytes and booleans are stored
-    as uint8, all else as float32. A frame [C, …] gives observations [length·C, …], oldest first;
-    before an episode's first frame there are zeros, as in dqn_zoo and Dopamine.
+    An image H×W×C becomes C×H×W, unless its first axis is smaller than its last one, which means
+    that channels are already first; a grey image H×W of bytes becomes 1×H×W. Bytes and booleans are
+    stored as uint8, other types as float32. Frames [C, …] give observations [length·C, …], oldest
+    first, zero-padded at the start of an episode, as in dqn_zoo and Dopamine.
     """
 
     def __init__(self, raw_space: gym.spaces.Box, length: int) -> None:
@@ -26,7 +26,7 @@ class FrameStack:
             for bound in (raw_space.low, raw_space.high)
         )
         self.frame_shape: tuple[int, ...] = low.shape
-        # Older frames may be the zeros before an episode, which the raw space need not contain.
+        # Older frames may be padding, and the raw space need not contain 0.
         older_low, older_high = np.minimum(low, 0), np.maximum(high, 0)
         self.obs_space = gym.spaces.Box(
             np.concatenate([older_low] * (length - 1) + [low]),
@@ -35,13 +35,13 @@ class FrameStack:
         )
 
     def first(self, raw: np.ndarray) -> np.ndarray:
-        """Observations [N, length·C, …] of episodes that begin with the raw frames [N, …]."""
+        """Return observations [N, length·C, …] of episodes that begin with raw frames [N, …]."""
         obs = np.zeros((len(raw), *self.obs_space.shape), dtype=self.dtype)
         obs[:, -self.frame_shape[0] :] = self._stored(raw)
         return obs
 
     def following(self, obs: np.ndarray, raw: np.ndarray) -> np.ndarray:
-        """The observations after `obs`, in memory of their own."""
+        """Return the observations that follow `obs`, with raw frames [N, …], in new memory."""
         if self.length == 1:
             return np.array(self._stored(raw), dtype=self.dtype, order="C")
         channels = self.frame_shape[0]
@@ -55,7 +55,7 @@ class FrameStack:
 
 
 def _stored_axes(shape: tuple[int, ...], is_bytes: bool) -> tuple[int, ...] | None:
-    """The order of a batch's axes as stored; `None` where a channel axis is to be added."""
+    """Return the order of a batch's axes as stored; `None` if a channel axis must be added."""
     if len(shape) == 2 and is_bytes:
         return None
     if len(shape) == 3 and shape[0] >= shape[2]:

@@ -1,24 +1,45 @@
-"""What MinAtar needs so that its episodes stand alone, and start quickly."""
+"""The family of MinAtar."""
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import gymnasium as gym
 
+from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.family import Family
+
+
+class MinAtar(Family):
+    """MinAtar registers its ids when asked to, and its episodes need `FreshEpisodes`."""
+
+    ids = r"MinAtar/"
+    package = "minatar"
+    module = "minatar.gym"
+    extra = "minatar"
+
+    def make_env(self, config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
+        """See `Family`."""
+        return FreshEpisodes(super().make_env(config, **kwargs))
+
+    def _register_ids(self, module: ModuleType) -> None:
+        if "MinAtar/Breakout-v1" not in gym.registry:
+            cast(Any, module).register_envs()
+
 
 class FreshEpisodes(gym.Wrapper[Any, Any, Any, Any]):
-    """Starts MinAtar's episodes as a fresh game would.
+    """Starts MinAtar's episodes as a new game would.
 
     MinAtar 1.0.15 keeps the last action over a reset: a sticky first step would repeat the last
-    action of the episode before. And it seeds by making a new generator, 90 µs, as much as ten
-    steps; seeded in place, the same numbers cost 1.5 µs.
+    action of the previous episode. It also seeds by making a new generator, which takes 90 µs, as
+    long as ten steps; seeding in place gives the same numbers and takes 1.5 µs.
     """
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode that depends on its seed alone."""
+        """Begin an episode that depends only on its seed."""
         game = self.env.get_wrapper_attr("game")
         game.last_action = 0
         if seed is not None:

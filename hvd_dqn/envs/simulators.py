@@ -1,4 +1,4 @@
-"""The narrow interface between `VectorEnvironment` and whatever steps the games."""
+"""Simulators: the narrow interface between `VectorEnvironment` and what steps the environments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hvd_dqn.common.errors import UserError, typed_line
 
 
 class SimulatorStep(NamedTuple):
-    """One step of N copies; the arrays are the caller's.
+    """One step of N copies; the arrays belong to the caller.
 
-    frames [N, …] as the simulator gives them; reward [N]; terminated [N], the learner's signal;
-    truncated [N]; ended [N], whose copies must be reset before their next step.
+    frames [N, …] as the simulator returns them; reward [N]; terminated [N], the learner's signal;
+    truncated [N]; ended [N], the copies that must be reset before their next step.
     """
 
     frames: np.ndarray
@@ -36,33 +36,35 @@ class Simulators(Protocol):
     num_actions: int
     raw_space: gym.spaces.Box
     lets_others_run: bool
-    """Whether other threads of this process get on while it steps."""
+    """Whether other threads of this process can run during a step."""
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
-        """Start an episode in the copies `chosen` [N] bool, each from its own of `seeds`: the
-        frames of all copies. The first reset chooses all.
+        """Start an episode in each of the copies `chosen` [N] bool, with one of `seeds` each.
+        Return the frames of all copies. The first reset must choose all.
         """
         ...
 
     def step(self, action: np.ndarray) -> SimulatorStep:
-        """Take action [N] int in 0 … num_actions − 1."""
+        """Take the actions [N], integers in 0 … num_actions − 1."""
         ...
 
     def picture(self) -> np.ndarray:
-        """What the first copy looks like now, [H, W, 3] uint8. `UserError` where it draws none."""
+        """Return a picture of the first copy, [H, W, 3] uint8. Raises `UserError` if it cannot be
+        rendered.
+        """
         ...
 
     def action_names(self) -> list[str] | None:
-        """What the environment calls its actions, where it does."""
+        """Return the names of the actions, or `None` if the environment has none."""
         ...
 
     def close(self, *, broken: bool = False) -> None:
-        """End the copies, their threads and processes; where one is `broken`, without waiting."""
+        """Close the copies, their threads and processes. If one is `broken`, do not wait."""
         ...
 
 
 class ProcessEndedError(Exception):
-    """The process of an environment is gone: killed, or out of memory."""
+    """The process of an environment has ended: it was killed, or ran out of memory."""
 
 
 class GymnasiumSimulators(ABC):
@@ -73,7 +75,7 @@ class GymnasiumSimulators(ABC):
     def __init__(
         self, num_envs: int, actions: gym.Space[Any], observations: gym.Space[Any]
     ) -> None:
-        """`actions` and `observations` are one copy's spaces."""
+        """`actions` and `observations` are the spaces of one copy."""
         assert isinstance(actions, gym.spaces.Discrete)
         assert isinstance(observations, gym.spaces.Box)
         self._first_action = int(actions.start)
@@ -93,18 +95,19 @@ class GymnasiumSimulators(ABC):
         """See `Simulators`."""
         try:
             drawn = self._draw()
-        except Exception as error:  # another's code may raise anything
-            raise UserError(f"the environment cannot draw itself ({typed_line(error)})") from error
+        except Exception as error:  # an environment may raise anything
+            reason = f"{typed_line(error)}"
+            raise UserError(f"the environment cannot be rendered ({reason})") from error
         picture = None if drawn is None else np.asarray(drawn)
         if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError("the environment draws no pictures (rgb_array is no way it renders)")
-        if picture.dtype.kind == "f" and picture.max() <= 1:  # MinAtar's are shares
+            raise UserError('the environment does not support render_mode="rgb_array"')
+        if picture.dtype.kind == "f" and picture.max() <= 1:  # MinAtar's are in 0 … 1
             picture = np.rint(255 * picture)
         return picture.astype(np.uint8)
 
     @abstractmethod
     def _draw(self) -> Any:
-        """What the first copy draws, if anything."""
+        """Return what the first copy renders, if anything."""
 
     @abstractmethod
     def action_names(self) -> list[str] | None:
@@ -116,7 +119,7 @@ class GymnasiumSimulators(ABC):
 
 
 class SerialSimulators(GymnasiumSimulators):
-    """Copies that are stepped one after the other, in this process."""
+    """Copies that step one after the other in this process."""
 
     lets_others_run = False
 
@@ -142,13 +145,14 @@ class SerialSimulators(GymnasiumSimulators):
         return SimulatorStep(self._frames(), reward, terminated, truncated, terminated | truncated)
 
     def _frames(self) -> np.ndarray:
-        """Of all copies, [N, …] in memory of their own. `ValueError` for another shape than the
-        space's.
+        """Return the frames of all copies, [N, …], in new memory.
+
+        Raises `ValueError` if their shape is not that of the space.
         """
         frames = np.array(self._obs, dtype=self.raw_space.dtype)
         if frames.shape[1:] != self.raw_space.shape:
             raise ValueError(
-                f"the environment observes {self.raw_space}, and gives an observation of shape "
+                f"the environment's space is {self.raw_space}, but its observation has the shape "
                 f"{frames.shape[1:]}"
             )
         return frames
@@ -160,7 +164,7 @@ class SerialSimulators(GymnasiumSimulators):
         """See `Simulators`."""
         meanings = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         names = [] if meanings is None else [str(name).lower() for name in meanings()]
-        return names if len(names) == self.num_actions else None  # a wrapper may have others
+        return names if len(names) == self.num_actions else None  # a wrapper may change them
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
@@ -169,7 +173,7 @@ class SerialSimulators(GymnasiumSimulators):
 
 
 class ProcessSimulators(GymnasiumSimulators):
-    """Copies in processes of their own: Gymnasium's vector environment, its autoreset disabled."""
+    """Copies in separate processes: Gymnasium's vector environment without autoreset."""
 
     lets_others_run = True
 
@@ -191,8 +195,7 @@ class ProcessSimulators(GymnasiumSimulators):
         """See `Simulators`."""
         with self._processes_named():
             obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
-        # Gymnasium hands out its own arrays for the flags and the rewards: they change at the next
-        # step.
+        # Gymnasium returns its own arrays of flags and rewards, which change at the next step.
         return SimulatorStep(
             np.asarray(obs),
             reward.copy(),
@@ -206,7 +209,7 @@ class ProcessSimulators(GymnasiumSimulators):
         return None if drawn is None else drawn[0]
 
     def action_names(self) -> None:
-        """They are in another process."""
+        """Return `None`: the names are in another process."""
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
@@ -216,14 +219,16 @@ class ProcessSimulators(GymnasiumSimulators):
             return
         for process in processes:
             process.terminate()
-        with suppress(EOFError, ConnectionError):  # it waits first for the step that broke
+        with suppress(EOFError, ConnectionError):  # it first waits for the step that broke
             self._envs.close(terminate=True)
         for process in processes:
             process.join()
 
     @contextmanager
     def _processes_named(self) -> Iterator[None]:
-        """Gymnasium tells of a process that is gone only by its broken pipe."""
+        """Raise `ProcessEndedError` for a process that ended: Gymnasium raises only that of its
+        broken pipe.
+        """
         try:
             yield
         except (EOFError, ConnectionError) as error:

@@ -1,4 +1,4 @@
-"""Spaces as JSON, so that a network can be made again without its environment."""
+"""Spaces as JSON, so that a network can be loaded without its environment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 
 def describe(space: gym.spaces.Box) -> dict[str, Any]:
-    """Shape, type and bounds; a bound is one number where all are alike, and `None` where there is
-    none.
+    """Return shape, type and bounds as JSON. A bound is one number if it is the same for all
+    components, and `None` if it is infinite.
     """
     return {
         "shape": list(space.shape),
@@ -21,15 +21,15 @@ def describe(space: gym.spaces.Box) -> dict[str, Any]:
 
 
 def space_of(description: dict[str, Any]) -> gym.spaces.Box:
-    """What `describe` described. Raises `KeyError`, `TypeError` or `ValueError` for anything
-    else.
+    """Return the space that `describe` described. Raises `KeyError`, `TypeError` or `ValueError`
+    for other values.
     """
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
 
     def bound(name: str, unbounded: float) -> np.ndarray:
         if dtype.kind != "f":
             return np.broadcast_to(np.array(description[name], dtype=dtype), shape)
-        values = np.array(description[name], dtype=np.float64)  # null becomes not a number
+        values = np.array(description[name], dtype=np.float64)  # null becomes NaN
         values = np.where(np.isnan(values), unbounded, values)
         return np.broadcast_to(values, shape).astype(dtype)
 

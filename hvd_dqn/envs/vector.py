@@ -1,4 +1,4 @@
-"""A vector environment: every step a decision, and every episode's true return kept."""
+"""The vector environment: every step is a decision, and returns of episodes are true ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hvd_dqn.envs.simulators import Simulators
 
 
 class EnvStep(NamedTuple):
-    """What one step of N environments gives.
+    """The result of one step of N environments.
 
-    next_obs [N, *shape] follows the action, and is the true final observation where an episode
-    ended; obs [N, *shape] is what to act on now: the next episode's first observation where one
-    ended, else next_obs; reward [N] float32, clipped where the config says so; terminated [N] bool,
-    the learner's signal, which a lost life may give while the game goes on; truncated [N] bool;
-    ended [N] bool: the environment was restarted; episodes: those that ended, in order of
-    environment.
+    next_obs [N, *shape] follows the action; it is the final observation of an episode that ended.
+    obs [N, *shape] is what to act on next: the first observation of the next episode if one ended,
+    otherwise next_obs. reward [N] float32, clipped if `env.reward_clip` is set. terminated [N]
+    bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
+    bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
+    environments.
     """
 
     next_obs: np.ndarray
@@ -36,17 +36,17 @@ class EnvStep(NamedTuple):
 
 
 class EpisodesLostError(Exception):
-    """An environment broke, and all were made anew: every copy has begun its next episode."""
+    """An environment raised, and all were recreated: every copy has started its next episode."""
 
 
 class VectorEnvironment:
-    """N copies of an environment; an ended one is reset at once, so no step is spent on a reset.
+    """N copies of an environment. A copy whose episode ended is reset within the step.
 
-    Episode k of copy i starts from `episode_seed(i, k)`: any episode can be started again alone.
-    An observation is the newest `frame_stack` frames of its episode, with zeros before its first;
-    its newest frame is `obs[:, -frame_shape[0]:]`. An episode of `max_episode_steps` is truncated.
-    Simulators that raise are replaced by what `remake` gives, or it raises. `beat` is called
-    whenever they have moved.
+    Episode k of copy i starts from `episode_seed(i, k)`, so each episode can be replayed alone. An
+    observation consists of the newest `frame_stack` frames of its episode, zero-padded at the
+    start; the newest frame is `obs[:, -frame_shape[0]:]`. An episode is truncated after
+    `max_episode_steps`. Simulators that raise are replaced by those that `remake` returns, unless
+    it raises. `beat` is called after each step and reset of the simulators.
     """
 
     def __init__(
@@ -81,22 +81,22 @@ class VectorEnvironment:
         self._episode_number = np.zeros(self.num_envs, dtype=np.int64)
         self._return = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
-        self._most_steps = 0  # no episode under way is longer
-        # Every action of every copy's episode: from its seed and these it can be played again.
+        self._most_steps = 0  # upper bound of the lengths of current episodes
+        # All actions of the current episodes: with their seeds, they replay them.
         self._actions = np.zeros((self.num_envs, 1024), dtype=np.int32)
         self._copies = np.arange(self.num_envs)
 
     def reset(self, episode_number: int = 0) -> np.ndarray:
-        """Start the episode of this number in every copy: observations [N, *shape]."""
+        """Start the episode of this number in every copy. Return observations [N, *shape]."""
         everyone = np.ones(self.num_envs, dtype=np.bool_)
         self._episode_number[:] = episode_number - 1
         self._obs = self._frames.first(self._start_next(everyone))
         return self._obs
 
     def step(self, action: np.ndarray) -> EnvStep:
-        """Take action [N] int in 0 … num_actions − 1.
+        """Take the actions [N], integers in 0 … num_actions − 1.
 
-        Raises `EpisodesLostError` where the environments had to be made anew: none has stepped.
+        Raises `EpisodesLostError` if the environments were recreated; then none has stepped.
         """
         try:
             return self._step(action)
@@ -105,8 +105,8 @@ class VectorEnvironment:
             raise EpisodesLostError from error
 
     def begin(self, action: np.ndarray) -> None:
-        """Take action [N] while the caller goes on: in a thread where the simulators let it, else
-        at the caller's next `step_meanwhile`. `finish` comes next.
+        """Start a step with the actions [N], which `finish` completes: in a thread if the
+        simulators allow it, otherwise at the next `step_meanwhile`.
         """
         if self._simulators.lets_others_run:
             self._under_way = self._thread.submit(self.step, action)
@@ -114,7 +114,7 @@ class VectorEnvironment:
             self._waiting = action
 
     def step_meanwhile(self) -> None:
-        """The caller would only wait now: take the step that was begun, if none has taken it."""
+        """Take the step that was begun, unless a thread takes it. Called while the caller waits."""
         if self._waiting is None:
             return
         action, self._waiting = self._waiting, None
@@ -125,7 +125,7 @@ class VectorEnvironment:
             self._under_way.set_exception(error)
 
     def finish(self) -> EnvStep:
-        """What the step that was begun gives, or raises."""
+        """Return the result of the step that was begun, or raise its exception."""
         self.step_meanwhile()
         assert self._under_way is not None, "begin comes first"
         step, self._under_way = self._under_way, None
@@ -157,25 +157,27 @@ class VectorEnvironment:
 
     @property
     def obs(self) -> np.ndarray:
-        """What to act on now, [N, *shape]."""
+        """The current observations, [N, *shape]."""
         return self._obs
 
     @property
     def returns(self) -> np.ndarray:
-        """Of the episodes under way, so far, [N]."""
+        """The returns of the current episodes so far, [N]."""
         return self._return
 
     def picture(self) -> np.ndarray:
-        """What the first copy looks like now, [H, W, 3] uint8. `UserError` where it draws none."""
+        """Return a picture of the first copy, [H, W, 3] uint8. Raises `UserError` if it cannot be
+        rendered.
+        """
         return self._simulators.picture()
 
     def action_names(self) -> list[str]:
-        """What the environment calls its actions; their numbers where it does not."""
+        """Return the names of the actions; numbers if the environment does not name them."""
         numbers = [f"action {number}" for number in range(self.num_actions)]
         return self._simulators.action_names() or numbers
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every copy is in its episode, as tensors."""
+        """Return the state of every copy's episode, as tensors."""
         longest = int(self._length.max())
         return {
             "episode_number": torch.from_numpy(self._episode_number.copy()),
@@ -186,10 +188,10 @@ class VectorEnvironment:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
-        """Play every copy's episode again, from its seed and by its actions, to where it was.
+        """Replay every copy's episode from its seed and actions.
 
-        Returns the copies [N] bool that came out elsewhere, because their environment draws chance
-        from something else than its seed: these have begun their next episode instead.
+        Return the copies [N] bool whose observation differs afterwards, because their environment
+        uses randomness that does not come from its seed. These have started their next episode.
         """
         self._episode_number[:] = state["episode_number"].numpy()
         actions, length = state["actions"].numpy(), state["length"].numpy()
@@ -212,7 +214,9 @@ class VectorEnvironment:
         return lost
 
     def _replace_simulators(self, error: Exception) -> None:
-        """Go on with new ones, every copy in its next episode, or raise the `error` of the old."""
+        """Replace the simulators and start the next episode in every copy; raise `error` if they
+        cannot be replaced.
+        """
         if self._remake is None:
             raise error
         fresh = self._remake(error)
@@ -223,7 +227,7 @@ class VectorEnvironment:
         self._obs = self._frames.first(self._start_next(everyone))
 
     def close(self) -> None:
-        """End the copies and their processes, after a step that is still under way."""
+        """Close the copies and their processes, after a step that was begun has ended."""
         self._thread.shutdown()
         self._simulators.close()
 
@@ -238,10 +242,10 @@ class VectorEnvironment:
         self._actions[self._copies, self._length] = action
 
     def _play_again(self, actions: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Play `length` [N] actions of [N, T] in every copy, all ending at once: the observations.
+        """Play the first `length` [N] of `actions` [N, T] in every copy. Return the observations.
 
-        The copies can only be stepped together, so those of short episodes begin late; until then
-        they are stepped at random, as it were, and reset where that ends an episode.
+        The copies can only step together, so that short episodes begin later than long ones. Before
+        that, their copies take arbitrary steps, and are reset if an episode ends.
         """
         seeds = [self._episode_seed(i, int(k)) for i, k in enumerate(self._episode_number)]
         everyone = np.ones(self.num_envs, dtype=np.bool_)
@@ -268,7 +272,7 @@ class VectorEnvironment:
         return self._simulators.reset(chosen, [seeds[i] for i in np.flatnonzero(chosen)])
 
     def _start_next(self, chosen: np.ndarray) -> np.ndarray:
-        """Start the next episode of the chosen copies: the raw frames of all copies."""
+        """Start the next episode of the chosen copies. Return the raw frames of all copies."""
         self._return[chosen] = 0.0
         self._length[chosen] = 0
         self._episode_number[chosen] += 1

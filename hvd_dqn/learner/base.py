@@ -24,7 +24,7 @@ from hvd_dqn.learner.flat_buffer import Agreement, Digest, FlatParameters, SumBu
 from hvd_dqn.learner.optimizers import make_optimizer
 from hvd_dqn.learner.passes import EagerPasses, Passes
 from hvd_dqn.learner.recorded import Decision, RecordedPasses, RecordedStep, record_on_gpu
-from hvd_dqn.methods.objectives import Objective
+from hvd_dqn.methods.method import Objective
 from hvd_dqn.networks import QNetwork
 
 

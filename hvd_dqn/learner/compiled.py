@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.passes import batch_of, copy_batch, memory_for, numbers_of
-from hvd_dqn.methods.objectives import LossTerms, Objective
+from hvd_dqn.methods.method import LossTerms, Objective
 from hvd_dqn.networks import QNetwork
 
 

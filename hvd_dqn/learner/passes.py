@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hvd_dqn.common.structs import Batch, ReplayShare
-from hvd_dqn.methods.objectives import LossTerms, Objective
+from hvd_dqn.methods.method import LossTerms, Objective
 from hvd_dqn.networks import QNetwork
 
 

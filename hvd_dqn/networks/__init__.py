@@ -1,24 +1,13 @@
-"""Action-value networks."""
+"""Action-value networks: scaling, torsos, heads and the Q-network that joins them."""
 
 from hvd_dqn.networks.numpy_forward import NumpyNetwork, numpy_network
-from hvd_dqn.networks.qnetwork import (
-    CategoricalQNetwork,
-    ImplicitQuantileQNetwork,
-    QNetwork,
-    QuantileQNetwork,
-    make_network,
-    midpoints,
-    multiply_adds,
-)
+from hvd_dqn.networks.qnetwork import NetworkParts, QNetwork, build_network, multiply_adds
 
 __all__ = [
-    "CategoricalQNetwork",
-    "ImplicitQuantileQNetwork",
+    "NetworkParts",
     "NumpyNetwork",
     "QNetwork",
-    "QuantileQNetwork",
-    "make_network",
-    "midpoints",
+    "build_network",
     "multiply_adds",
     "numpy_network",
 ]

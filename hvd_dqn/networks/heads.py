@@ -1,15 +1,15 @@
-"""From features [B, F] to M numbers for each action, [B, A, M]."""
+"""Heads: from features [B, F] to M numbers for each action, [B, A, M]."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from hvd_dqn.config import NetworkConfig
-from hvd_dqn.networks.torsos import hidden_layers, linear
+from hvd_dqn.networks.torsos.mlp import hidden_layers, linear
 
 
 class Head(nn.Module):
-    """One stream."""
+    """A head with one stream."""
 
     def __init__(
         self, config: NetworkConfig, sizes: tuple[int, ...], num_actions: int, outputs: int
@@ -19,7 +19,7 @@ class Head(nn.Module):
         self.layers = stream(config, sizes, num_actions * outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, A, M]."""
+        """Map features [B, F] to outputs [B, A, M]."""
         out: Tensor = self.layers(features)
         return out.view(-1, *self._shape)
 
@@ -36,7 +36,7 @@ class DuelingHead(nn.Module):
         self.advantage = stream(config, sizes, num_actions * outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, A, M]."""
+        """Map features [B, F] to outputs [B, A, M]."""
         advantage = self.advantage(features).view(-1, *self._shape)
         value = self.value(features).unsqueeze(1)
         q: Tensor = value + advantage - advantage.mean(dim=1, keepdim=True)
@@ -44,5 +44,7 @@ class DuelingHead(nn.Module):
 
 
 def stream(config: NetworkConfig, sizes: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Hidden layers of these widths, the first of which is the features', and a last linear one."""
+    """Return hidden layers of these widths, the first of which is that of the features, and a
+    linear layer.
+    """
     return nn.Sequential(*hidden_layers(config, sizes), linear(config, sizes[-1], outputs))

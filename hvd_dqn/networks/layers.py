@@ -1,7 +1,6 @@
-"""Layers that change from update to update: noise, dropped features, normalised kernels.
+"""Layers that change between updates: noise, dropout, spectral normalisation.
 
-Each has `prepare`, which `QNetwork` calls: before an update and before acting, with the generator
-to draw from, or with none to be still.
+`QNetwork` calls `prepare` of each before an update and before acting.
 """
 
 from __future__ import annotations
@@ -15,18 +14,20 @@ from torch.nn import functional
 
 
 class ChangingLayer(nn.Module, ABC):
-    """A layer with a state beside its parameters."""
+    """A layer with state besides its parameters."""
 
     @abstractmethod
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
-        """Take a new state; without a generator, the still one."""
+        """Draw a new state from `generator`; without a generator, take the deterministic state.
+        `learning`: an update follows.
+        """
 
 
 class NoisyLinear(ChangingLayer):
     """y = (μᵂ + σᵂ ⊙ εᵂ) x + μᵇ + σᵇ ⊙ εᵇ with factorised Gaussian noise (Fortunato et al. 2018,
     section 3).
 
-    Parameters are the same on all ranks, noise is each rank's own.
+    Parameters are the same on all ranks; each rank has its own noise.
     """
 
     noise_in: Tensor
@@ -43,7 +44,7 @@ class NoisyLinear(ChangingLayer):
         self.register_buffer("noise_out", torch.zeros(fan_out), persistent=False)
 
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
-        """Draw noise, or none."""
+        """Draw noise; without a generator, set it to 0."""
         for noise in (self.noise_in, self.noise_out):
             if generator is None:
                 noise.zero_()
@@ -52,14 +53,14 @@ class NoisyLinear(ChangingLayer):
                 noise.copy_(noise.sign() * noise.abs().sqrt())  # f(x) = sgn(x)·√|x|
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, fan_in] to [B, fan_out]."""
+        """Map features [B, fan_in] to [B, fan_out]."""
         weight = self.weight + self.weight_sigma * torch.outer(self.noise_out, self.noise_in)
         return functional.linear(features, weight, self.bias + self.bias_sigma * self.noise_out)
 
 
 class Dropout(ChangingLayer):
-    """Zeroes each feature with probability `share` while learning, and scales up the others
-    (Srivastava et al. 2014), from a generator of its own.
+    """Zeroes each feature with probability `share` in updates and scales up the others (Srivastava
+    et al. 2014). Unlike torch's, it draws from the generator that `prepare` gets.
     """
 
     def __init__(self, share: float) -> None:
@@ -68,11 +69,11 @@ class Dropout(ChangingLayer):
         self._generator: Generator | None = None
 
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
-        """Drop while learning alone."""
+        """Drop features only if an update follows."""
         self._generator = generator if learning else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, F]."""
+        """Input and output are [B, F]."""
         if self._generator is None:
             return features
         kept = torch.empty_like(features).bernoulli_(self._keep, generator=self._generator)
@@ -81,7 +82,7 @@ class Dropout(ChangingLayer):
 
 class SpectralConv2d(ChangingLayer):
     """A convolution whose kernel, as a matrix [out, in·h·w], is divided by its largest singular
-    value (Miyato et al. 2018, algorithm 1): one step of power iteration an update.
+    value (Miyato et al. 2018, algorithm 1), with one step of power iteration per update.
     """
 
     left: Tensor
@@ -99,7 +100,7 @@ class SpectralConv2d(ChangingLayer):
             self._iterate()
 
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
-        """Follow the kernel's change; acting and evaluation take the value of the last update."""
+        """Iterate if an update follows; acting and evaluation use the value of the last update."""
         if learning:
             self._iterate()
 
@@ -110,6 +111,6 @@ class SpectralConv2d(ChangingLayer):
         self.right.copy_(functional.normalize(matrix.t() @ self.left, dim=0))
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C′, H, W]."""
+        """Map images [B, C, H, W] to [B, C′, H, W]."""
         largest = self.left @ (self.weight.flatten(1) @ self.right)
         return functional.conv2d(images, self.weight / largest, self.bias, padding=self._padding)

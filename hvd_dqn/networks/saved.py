@@ -1,4 +1,4 @@
-"""Saved networks: a directory each, written whole or not at all, without pickle."""
+"""Saved networks: one directory each, written completely or not at all, without pickle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MANIFEST, _NETWORK = "manifest.json", "network.safetensors"
 
 
 class SavedNetwork(NamedTuple):
-    """A checkpoint that is complete: its directory and what its manifest says."""
+    """A saved network: its directory and the contents of its manifest."""
 
     path: Path
     env_steps: int
@@ -30,7 +30,7 @@ class SavedNetwork(NamedTuple):
 
 
 class EvaluatedNetwork(NamedTuple):
-    """A network's state, when it was, and its mean return; not a number where it has none."""
+    """A network's state, the counters when it was copied, and its mean return (NaN if unknown)."""
 
     env_steps: int
     updates: int
@@ -39,19 +39,19 @@ class EvaluatedNetwork(NamedTuple):
 
 
 class NetworkDirectory:
-    """The `networks/` of a run: the newest few and the best by evaluation."""
+    """The `networks/` of a run, which keeps the newest few networks and the best by evaluation."""
 
     def __init__(self, path: Path, keep: int = 2) -> None:
         self._path = path
         self._keep = keep
 
     def has(self, env_steps: int) -> bool:
-        """Whether the network of then is here."""
+        """Whether the network after this many env steps is saved."""
         return (self._place(env_steps) / _MANIFEST).exists()
 
     def save(self, judged: EvaluatedNetwork) -> Path:
-        """Write one network: files first, the manifest with their checksums last, then the rename
-        that makes it exist.
+        """Save one network: write its file, then the manifest with the checksum, then rename the
+        directory to its final name.
         """
         final = self._place(judged.env_steps)
         partial = final.with_suffix(".partial")
@@ -74,13 +74,13 @@ class NetworkDirectory:
         return final
 
     def remove_after(self, env_steps: int) -> None:
-        """Remove what is newer than this: a run that goes on from here makes its own."""
+        """Remove networks newer than `env_steps`: the resumed run writes them again."""
         for place in self._path.glob("step-*"):
             if place.name > self._place(env_steps).name:
                 shutil.rmtree(place, ignore_errors=True)
 
     def list(self) -> list[SavedNetwork]:
-        """Complete checkpoints, oldest first."""
+        """Return the complete saved networks, oldest first."""
         found = []
         for manifest in sorted(self._path.glob(f"step-*/{_MANIFEST}")):
             if manifest.parent.suffix != ".partial":
@@ -96,19 +96,21 @@ class NetworkDirectory:
         return found
 
     def best(self) -> SavedNetwork:
-        """The checkpoint of the highest mean return; the newest among equals. `UserError` where
-        there is none.
+        """Return the network with the highest mean return; the newest among equals.
+
+        Raises `UserError` if there is none.
         """
         saved = self.list()
         if not saved:
             raise UserError(
-                f"{self._path} holds no checkpoint: the run has not come to its first evaluation"
+                f"{self._path} contains no network: the run has not reached its first evaluation"
             )
         return max(saved, key=lambda s: (_rating(s), s.env_steps))
 
     def find(self, which: str | int) -> SavedNetwork:
-        """The `best`, the `newest`, or that of so many env steps. `UserError` where it is not
-        here.
+        """Return the `best` network, the `newest`, or the one after this many env steps.
+
+        Raises `UserError` if there is none.
         """
         if which == "best":
             return self.best()
@@ -121,7 +123,7 @@ class NetworkDirectory:
         there = ", ".join(str(network.env_steps) for network in saved) or "none"
         raise UserError(
             f"{self._path} has no network {which}",
-            f"take 'best', 'newest' or one of these env steps: {there}",
+            f"choose best, newest or one of these env steps: {there}",
         )
 
     def _place(self, env_steps: int) -> Path:
@@ -136,8 +138,9 @@ class NetworkDirectory:
 
 
 def load_network(network: nn.Module, saved: SavedNetwork) -> None:
-    """Put a checkpoint's weights into `network`. `UserError` where the file is damaged or of
-    another network.
+    """Load the saved weights into `network`.
+
+    Raises `UserError` if the file is damaged or belongs to a different network.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     try:
@@ -147,8 +150,8 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
     expected = _read_manifest(saved.path / _MANIFEST)["sha256"][_NETWORK]
     if hashlib.sha256(data).hexdigest() != expected:
         raise UserError(
-            f"{saved.path / _NETWORK} is damaged: its checksum is not the manifest's; evaluate "
-            "another checkpoint"
+            f"{saved.path / _NETWORK} is damaged: its checksum differs from the manifest's; "
+            "choose another network"
         )
     try:
         network.load_state_dict(safetensors.torch.load(data))
@@ -159,14 +162,14 @@ def load_network(network: nn.Module, saved: SavedNetwork) -> None:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """`UserError` where it is not one."""
+    """Raises `UserError` if the file is not a manifest."""
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         if manifest.keys() < {"env_steps", "updates", "evaluation_mean", "sha256"}:
             raise KeyError("a field is missing")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error})", "remove its checkpoint's directory"
+            f"{path} is damaged ({error})", "remove the directory that contains it"
         ) from error
     return manifest
 

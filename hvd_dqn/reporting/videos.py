@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.config import Config
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
@@ -175,12 +176,11 @@ class EpisodeRecorder:
             obs, episode_return = envs.reset(episode), 0.0
             returns.append(episode_return)
             for step in range(max_steps):
-                q_values = q_values_of(obs)[0]
-                explores = rng.random() < epsilon
-                action = int(rng.integers(envs.num_actions) if explores else q_values.argmax())
+                values = q_values_of(obs)
+                action = _choose(values, epsilon, rng)
                 if step % frame_skip == 0:
                     image = envs.picture()
-                    played = PlayedStep(image, q_values, action, episode_return, step, episode)
+                    played = PlayedStep(image, values[0], action, episode_return, step, episode)
                     if not writer.write(draw_frame(played, names)) or self._should_stop():
                         return returns
                 result = envs.step(np.array([action]))
@@ -212,3 +212,8 @@ class EpisodeRecorder:
     def close(self) -> None:
         """Close the environment."""
         self._envs.close()
+
+
+def _choose(values: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
+    """Return an ε-greedy action for action values [1, A]."""
+    return int(epsilon_greedy(np.array([epsilon]), values.shape[1], lambda: values, rng)[0])

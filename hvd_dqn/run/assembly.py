@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.acting.actor import Actor
-from hvd_dqn.acting.exploration import Exploration
+from hvd_dqn.acting.exploration import Slots, make_exploration
 from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
@@ -21,8 +21,8 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
 from hvd_dqn.methods import schedules
-from hvd_dqn.methods.objectives import make_objective
-from hvd_dqn.networks import QNetwork, make_network
+from hvd_dqn.methods.registry import make_network, make_objective
+from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.observer import Observer
@@ -104,8 +104,10 @@ def assemble(
     learner = assemble_learner(config, comm, resources, clock)
     replay = assemble_replay(config, comm, resources)
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, learner, replay, progress, clock, callbacks)
-    pace = make_pace(config, rank=comm.rank, world_size=comm.world_size)
+    observer = Observer(
+        config, comm, resources, learner, replay, progress, clock, actor.exploration, callbacks
+    )
+    pace = make_pace(config, world_size=comm.world_size)
     return Components(comm, pace, progress, learner, replay, actor, observer, clock)
 
 
@@ -203,10 +205,11 @@ def assemble_actor(
     clock: StageClock,
 ) -> Actor:
     """Build the actor, which steps this rank's environments by the online network."""
-    exploration = Exploration(
-        num_envs=config.env.num_envs,
+    count = config.env.num_envs
+    exploration = make_exploration(
+        config.exploration,
+        Slots(comm.rank * count, count, comm.world_size * count),
         num_actions=resources.envs.num_actions,
-        zeta_exponent=config.exploration.zeta_exponent,
         rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
     )
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)

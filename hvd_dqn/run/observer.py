@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from hvd_dqn.acting.evaluation import CLOSING, PERIODIC, EvaluationResult
+from hvd_dqn.acting.exploration import Exploration
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.errors import StoppedError, UserError
 from hvd_dqn.common.stages import StageClock
@@ -19,7 +20,7 @@ from hvd_dqn.common.structs import Episode, Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
-from hvd_dqn.methods import schedules
+from hvd_dqn.methods.registry import method_of
 from hvd_dqn.methods.schedules import period_ended
 from hvd_dqn.networks.saved import EvaluatedNetwork
 from hvd_dqn.replay import ReplayBuffer
@@ -57,9 +58,11 @@ class Observer:
         replay: ReplayBuffer,
         progress: Progress,
         clock: StageClock,
+        exploration: Exploration,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self._clock = clock
+        self._exploration = exploration
         self._callbacks = callbacks
         self._config = config
         self._comm = communicator
@@ -69,7 +72,7 @@ class Observer:
         self._replay = replay
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
-        self._meter = Meter(communicator, clock, loss_name=config.objective.loss_name)
+        self._meter = Meter(communicator, clock, loss_name=method_of(config.objective).loss_name)
         self._best: EvaluatedNetwork | None = None
         self._last_mean = float("nan")
         self._evaluation_is_due = False
@@ -182,7 +185,7 @@ class Observer:
         metrics = self._meter.record(
             self._progress,
             self._learner.statistics,
-            epsilon=self._mean_epsilon(),
+            epsilon=self._exploration.mean_epsilon(self._progress.env_steps),
             learning_rate=self._learner.learning_rate,
             replay=ReplayStatistics(
                 int(self._replay.ring.filled.sum()),
@@ -194,14 +197,6 @@ class Observer:
         self._learner.statistics = LearnerStatistics()
         self._tell("record", metrics)
         self._outputs.display.update(self._progress, metrics)
-
-    def _mean_epsilon(self) -> float:
-        """Return the mean ε over the environments of all ranks."""
-        total = self._comm.world_size * self._config.env.num_envs
-        every = schedules.epsilon(
-            self._config.exploration, self._progress.env_steps, first=0, count=total, total=total
-        )
-        return float(every.mean())
 
     def _evaluate(self) -> bool:
         """Evaluate the current network. Returns whether the evaluation was completed."""

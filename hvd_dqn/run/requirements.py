@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import torch
 
+from hvd_dqn.acting.exploration import EXPLORATIONS
 from hvd_dqn.checkpoint import DamageError, Store
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.extensions import lookup
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.config import Config, OptimizerConfig
 from hvd_dqn.distributed import Communicator
@@ -23,7 +25,8 @@ from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.envs import VectorEnvironment
-from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.methods.registry import make_network, require_method
+from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
 
 _TOKEN_FILE = "sign.txt"
@@ -59,6 +62,12 @@ def require_updates(config: Config, world_size: int) -> None:
             f"{config.updates_start_env_steps(world_size)} env steps",
             "raise the total, or lower learning_starts_env_steps, n_step or the number of ranks",
         )
+
+
+def require_extensions(config: Config) -> None:
+    """Raise `ConfigError` if the method or the exploration that `config` names does not exist."""
+    require_method(config)
+    lookup("exploration.kind", config.exploration.kind, EXPLORATIONS)
 
 
 def require_accelerators(config: OptimizerConfig, device: torch.device, rank: int) -> None:

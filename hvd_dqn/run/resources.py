@@ -69,6 +69,7 @@ def acquire(
                 require_loggers(config.logging.loggers)
             device = select_device(config.device, comm.local_rank)
             requirements.require_updates(config, comm.world_size)
+            requirements.require_extensions(config)
             requirements.require_accelerators(config.optimizer, device, comm.rank)
             envs, evaluator = _make_envs(config, comm, env_threads, stop, stack)
             useful = requirements.useful_threads(config, envs)

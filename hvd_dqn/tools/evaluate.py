@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.acting.evaluation import AFTERWARDS, EvaluationResult, Evaluator
+from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
@@ -17,7 +19,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.requirements import useful_threads
@@ -33,22 +35,6 @@ class Play(NamedTuple):
     seeds: tuple[int, ...] = (0,)
     epsilon: float = 0.0
     atari_protocol: Literal["machado2018", "mnih2015"] | None = None
-
-
-class EpsilonGreedy:
-    """An ε-greedy policy."""
-
-    def __init__(
-        self, policy: GreedyPolicy, epsilon: float, num_actions: int, rng: np.random.Generator
-    ) -> None:
-        self._policy, self._epsilon = policy, epsilon
-        self._num_actions, self._rng = num_actions, rng
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Return actions [N] int64 for observations [N, *shape]."""
-        random = self._rng.random(len(obs)) < self._epsilon
-        drawn = self._rng.integers(self._num_actions, size=len(obs))
-        return np.where(random, drawn, self._policy(obs))
 
 
 def evaluate_run(
@@ -88,7 +74,7 @@ def evaluate_run(
     try:
         for seed in play.seeds:
             rng = seeding.generator(seed, communicator.rank, Stream.EXPLORATION)
-            noisy = EpsilonGreedy(greedy, play.epsilon, evaluator.envs.num_actions, rng)
+            noisy = _epsilon_greedy_policy(greedy, play.epsilon, evaluator.envs.num_actions, rng)
             evaluator.seed = seed
             result = evaluator.evaluate(
                 noisy if play.epsilon else greedy, episodes=play.episodes, purpose=AFTERWARDS
@@ -98,3 +84,15 @@ def evaluate_run(
         return saved, results
     finally:
         evaluator.close()
+
+
+def _epsilon_greedy_policy(
+    greedy: GreedyPolicy, epsilon: float, num_actions: int, rng: np.random.Generator
+) -> Callable[[np.ndarray], np.ndarray]:
+    def act(obs: np.ndarray) -> np.ndarray:
+        shares = np.full(len(obs), epsilon)
+        return epsilon_greedy(
+            shares, num_actions, lambda: greedy.values(obs), rng, draws_always=True
+        )
+
+    return act

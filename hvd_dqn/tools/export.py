@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
@@ -82,10 +84,8 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
         obs = envs.reset()
         for _ in range(count):
             kept.append(obs[0])
-            values = policy.values_of(obs)
-            action = values.argmax(axis=1)
-            if rng.random() < 0.1:
-                action = rng.integers(envs.num_actions, size=1)
+            values = functools.partial(policy.values_of, obs)
+            action = epsilon_greedy(np.array([0.1]), envs.num_actions, values, rng)
             obs = envs.step(action).obs
     finally:
         envs.close()

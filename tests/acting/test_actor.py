@@ -6,39 +6,63 @@ import pytest
 import torch
 
 from hvd_dqn.acting.actor import Actor
-from hvd_dqn.acting.exploration import Exploration
+from hvd_dqn.acting.exploration import Slots, epsilon_greedy, make_exploration
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.config import Config, NetworkConfig, ObjectiveConfig
+from hvd_dqn.config import ConfigError, ExplorationConfig, NetworkConfig, ObjectiveConfig
 from hvd_dqn.envs import VectorEnvironment
-from hvd_dqn.networks import make_network
-from hvd_dqn.run.pace import make_pace
+from hvd_dqn.methods.registry import make_network
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
+BEST = 3
 
-def make(num_envs=1000, zeta_exponent=None):
+
+def make(epsilon=1.0, num_envs=1000, zeta_exponent=None):
+    """With a constant ε."""
+    config = ExplorationConfig(
+        epsilon_initial=epsilon, epsilon_final=epsilon, zeta_exponent=zeta_exponent
+    )
     rng = np.random.default_rng(0)
-    return Exploration(num_envs=num_envs, num_actions=4, zeta_exponent=zeta_exponent, rng=rng)
+    return make_exploration(config, Slots(0, num_envs, num_envs), num_actions=3, rng=rng)
+
+
+def values_of(num_envs):
+    """Of four actions, the last of which is the best; explorations draw only from the others."""
+    return lambda: np.tile([0.0, 0.0, 0.0, 1.0], (num_envs, 1))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 def test_the_share_of_random_actions(epsilon):
-    exploration = make()
-    greedy = np.full(1000, 9)
-    actions = np.array(
-        [exploration.choose(np.full(1000, epsilon), lambda: greedy) for _ in range(200)]
-    )
-    assert (actions != 9).mean() == pytest.approx(epsilon, abs=0.01)
+    exploration = make(epsilon)
+    actions = np.array([exploration.choose(0, values_of(1000)) for _ in range(200)])
+    assert (actions != BEST).mean() == pytest.approx(epsilon, abs=0.01)
     if epsilon:
-        counts = np.bincount(actions[actions != 9], minlength=4)
-        assert counts / counts.sum() == pytest.approx(np.full(4, 0.25), abs=0.01)
+        counts = np.bincount(actions[actions != BEST], minlength=3)
+        assert counts / counts.sum() == pytest.approx(np.full(3, 1 / 3), abs=0.01)
 
 
 def test_the_network_is_not_asked_where_all_explore():
     def never():
         raise AssertionError("asked")
 
-    assert make().choose(np.ones(1000), never).shape == (1000,)
+    assert make(1.0).choose(0, never).shape == (1000,)
+
+
+@pytest.mark.parametrize("draws_always", [False, True])
+def test_the_order_of_random_numbers(draws_always):
+    """It is part of a run's identity: first who explores, then an action for every environment; in
+    evaluations these are drawn even if no environment explores.
+    """
+    ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
+    values = np.random.default_rng(2).normal(size=(3, 4))
+    for share in (0.2, 0.0, 0.9, 1.0) * 20:
+        epsilon = np.array([0.0, 0.5, 1.0]) * share
+        action = epsilon_greedy(epsilon, 4, lambda: values, ours, draws_always=draws_always)
+        exploring = theirs.random(3) < epsilon
+        expected = values.argmax(axis=1)
+        if exploring.any() or draws_always:
+            expected = np.where(exploring, theirs.integers(4, size=3), expected)
+        np.testing.assert_array_equal(action, expected)
 
 
 def runs(row):
@@ -48,12 +72,9 @@ def runs(row):
 
 
 def test_zeta_durations_follow_their_law():
-    exploration = make(zeta_exponent=2.0)
-    greedy = np.full(1000, 9)
-    actions = np.array(
-        [exploration.choose(np.full(1000, 0.01), lambda: greedy) for _ in range(400)]
-    ).T
-    lengths = np.concatenate([runs(row != 9) for row in actions])
+    exploration = make(0.01, zeta_exponent=2.0)
+    actions = np.array([exploration.choose(0, values_of(1000)) for _ in range(400)]).T
+    lengths = np.concatenate([runs(row != BEST) for row in actions])
     # ζ(2) = π²/6; stretches that meet or are cut by the end are few at ε = 0.01
     for k in (1, 2, 3):
         assert (lengths == k).mean() == pytest.approx(6 / np.pi**2 / k**2, rel=0.15)
@@ -61,14 +82,18 @@ def test_zeta_durations_follow_their_law():
 
 
 def test_no_random_action_outlasts_its_episode():
-    exploration = make(num_envs=2, zeta_exponent=1.01)
-    greedy = np.full(2, 9)
+    config = ExplorationConfig(
+        epsilon_initial=1.0, epsilon_final=0.0, epsilon_decay_env_steps=1, zeta_exponent=1.01
+    )
+    exploration = make_exploration(
+        config, Slots(0, 2, 2), num_actions=3, rng=np.random.default_rng(0)
+    )
     while not (exploration._remaining > 10).all():
-        exploration.choose(np.ones(2), lambda: greedy)
+        exploration.choose(0, values_of(2))
     exploration.end_episodes(np.array([True, False]))
-    action = exploration.choose(np.zeros(2), lambda: greedy)
-    assert action[0] == 9
-    assert action[1] != 9
+    action = exploration.choose(1, values_of(2))
+    assert action[0] == BEST
+    assert action[1] != BEST
 
 
 class Recorder:
@@ -87,8 +112,8 @@ class Recorder:
 class Zeros:
     """A policy."""
 
-    def __call__(self, obs):
-        return np.zeros(2, dtype=np.int64)
+    def values(self, obs):
+        return np.array([[1.0, 0.0], [1.0, 0.0]])
 
     def follow(self):
         pass
@@ -99,11 +124,11 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     envs = VectorEnvironment(
         ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
     )
-    replay, exploration = Recorder(), make(num_envs=2, zeta_exponent=1.01)
+    replay, exploration = Recorder(), make(0.5, num_envs=2, zeta_exponent=1.01)
     actor = Actor(envs, Zeros(), exploration, replay, StageClock())
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
-    episodes = [actor.step(0.5), actor.step(0.5)]
+    episodes = [actor.step(0), actor.step(2)]
     assert [step["terminated"].tolist() for step in replay.steps] == [[True, False], [False, True]]
     assert [step["ended"].tolist() for step in replay.steps] == [[False, False], [True, True]]
     assert [step["truncated"].tolist() for step in replay.steps] == [[False, False], [True, False]]
@@ -119,9 +144,9 @@ def test_a_step_in_two_halves_reaches_the_replay_in_the_second(in_a_thread, mean
     simulators.lets_others_run = in_a_thread
     envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0)
     replay = Recorder()
-    actor = Actor(envs, Zeros(), make(num_envs=2), replay, StageClock())
+    actor = Actor(envs, Zeros(), make(0.0, num_envs=2), replay, StageClock())
     for steps in (0, 1):
-        actor.begin_step(np.zeros(2))
+        actor.begin_step(0)
         if meanwhile:
             actor.step_meanwhile()
         assert len(replay.steps) == steps
@@ -141,9 +166,9 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
         broken, episode_seed=lambda copy, number: number, remake=lambda error: fresh
     )
     replay = Recorder()
-    replay.cut = lambda columns, obs: replay.steps.append("cut")
-    actor = Actor(envs, Zeros(), make(num_envs=2), replay, StageClock())
-    actor.begin_step(np.zeros(2))
+    replay.truncate = lambda columns, obs: replay.steps.append("cut")
+    actor = Actor(envs, Zeros(), make(0.0, num_envs=2), replay, StageClock())
+    actor.begin_step(0)
     actor.step_meanwhile()
     assert actor.finish_step() == []
     assert replay.steps[0] == "cut"
@@ -152,12 +177,64 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-def test_every_rank_stands_on_its_own_rungs_of_the_ladder(rank):
-    config = Config().changed({"exploration.kind": "ladder", "env.num_envs": 4})
-    ladder = 0.4 ** (1 + 7 * np.arange(12) / 11)
-    assert make_pace(config, rank=rank, world_size=3).epsilon(500) == pytest.approx(
-        ladder[4 * rank : 4 * rank + 4]
+def test_the_ladder_stands_over_all_environments_of_all_ranks(rank):
+    """Horgan et al. 2018: ε = 0.4^(1 + 7·i/(N − 1)) for the i-th of N."""
+    count, draws = 4, 20_000
+    exploration = make_exploration(
+        ExplorationConfig(kind="ladder"),
+        Slots(count * rank, count, 3 * count),
+        num_actions=3,
+        rng=np.random.default_rng(0),
     )
+    actions = np.array([exploration.choose(500, values_of(count)) for _ in range(draws)])
+    ladder = 0.4 ** (1 + 7 * np.arange(12) / 11)
+    expected = ladder[count * rank : count * rank + count]
+    assert (actions != BEST).mean(axis=0) == pytest.approx(expected, abs=0.012)
+    assert exploration.mean_epsilon(500) == pytest.approx(ladder.mean())
+
+
+def test_one_environment_alone_has_the_ladders_first_epsilon():
+    exploration = make_exploration(
+        ExplorationConfig(kind="ladder"),
+        Slots(0, 1, 1),
+        num_actions=3,
+        rng=np.random.default_rng(0),
+    )
+    assert exploration.mean_epsilon(0) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("decay", "env_steps", "expected"),
+    [(100, 0, 1.0), (100, 50, 0.6), (100, 100, 0.2), (100, 1000, 0.2), (0, 0, 0.2)],
+)
+def test_annealing(decay, env_steps, expected):
+    config = ExplorationConfig(
+        epsilon_initial=1.0, epsilon_final=0.2, epsilon_decay_env_steps=decay
+    )
+    exploration = make_exploration(
+        config, Slots(0, 2, 4), num_actions=3, rng=np.random.default_rng(0)
+    )
+    assert exploration.mean_epsilon(env_steps) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("boltzmann", "must be one of annealed, ladder, or module:function"),
+        ("tests.acting.test_actor:nobody", "has no attribute 'nobody'"),
+        ("tests.acting.test_actor:runs", "raises TypeError"),
+        ("builtins:print", "must return a hvd_dqn.acting.exploration.Exploration"),
+    ],
+)
+def test_an_exploration_that_is_none_is_refused(kind, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        make_exploration(
+            ExplorationConfig(kind=kind),
+            Slots(0, 1, 1),
+            num_actions=3,
+            rng=np.random.default_rng(0),
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_a_noisy_policy_acts_with_noise_and_is_judged_without():

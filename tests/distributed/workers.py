@@ -43,8 +43,8 @@ from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate, base
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.methods import schedules
-from hvd_dqn.methods.objectives import ExpectedObjective
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.expected import ExpectedObjective
+from hvd_dqn.methods.registry import make_network, method_of
 
 CPU = torch.device("cpu")
 SMALL_NETWORK = NetworkConfig(hidden_sizes=(32, 32))
@@ -358,7 +358,11 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             "updates": summary.progress.updates,
             "drift": max(drifts),
             "score": summary.score.mean,
-            "losses": [r[config.objective.loss_name] for r in records if "td/abs_error_mean" in r],
+            "losses": [
+                r[method_of(config.objective).loss_name]
+                for r in records
+                if "td/abs_error_mean" in r
+            ],
         }
     return digests
 

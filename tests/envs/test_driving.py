@@ -8,7 +8,7 @@ import torch
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.config import EnvConfig, NetworkConfig, ObjectiveConfig
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network
 
 IMAGE = {
     "type": "GrayscaleObservation",

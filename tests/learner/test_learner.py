@@ -12,7 +12,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.learner.flat_buffer import Digest, FlatParameters, SumBuffer
 from hvd_dqn.learner.optimizers import make_optimizer
-from hvd_dqn.methods.objectives import ExpectedObjective
+from hvd_dqn.methods.expected import ExpectedObjective
 from hvd_dqn.networks.layers import Dropout, NoisyLinear, SpectralConv2d
 from tests.distributed import workers
 

@@ -17,8 +17,7 @@ from hvd_dqn.learner import base
 from hvd_dqn.learner.base import TargetUpdate
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.learner.passes import EagerPasses
-from hvd_dqn.methods.objectives import make_objective
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network, make_objective, require_method
 from hvd_dqn.run import requirements
 from hvd_dqn.run.assembly import assemble
 from hvd_dqn.run.directory import RunDirectory
@@ -118,7 +117,7 @@ def test_randomness_inside_the_passes_is_rejected(draws, option):
     with pytest.raises(
         ConfigError, match=rf"optimizer\.{option.replace('_', '-')} = True: .* set it to False"
     ):
-        Config(optimizer=OptimizerConfig(**{option: True}), **draws)
+        require_method(Config(optimizer=OptimizerConfig(**{option: True}), **draws))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

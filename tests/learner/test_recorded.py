@@ -13,7 +13,7 @@ from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.config import NetworkConfig, ObjectiveConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import NonFiniteError, base
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network
 from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.run import requirements
 from hvd_dqn.run.directory import RunDirectory

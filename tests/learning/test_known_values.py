@@ -11,7 +11,7 @@ import torch
 
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import connect
-from hvd_dqn.networks import make_network
+from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train

@@ -6,15 +6,12 @@ import pytest
 import torch
 
 from hvd_dqn.common.structs import Batch, ReplayShare
-from hvd_dqn.config import NetworkConfig, ObjectiveConfig
-from hvd_dqn.methods.objectives import (
-    CategoricalObjective,
-    ExpectedObjective,
-    ImplicitQuantileObjective,
-    QuantileObjective,
-    make_objective,
-)
-from hvd_dqn.networks import make_network
+from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
+from hvd_dqn.methods.categorical import CategoricalObjective
+from hvd_dqn.methods.expected import ExpectedObjective
+from hvd_dqn.methods.implicit_quantile import ImplicitQuantileObjective
+from hvd_dqn.methods.quantile import QuantileObjective
+from hvd_dqn.methods.registry import make_network, make_objective, method_of
 from tests.methods.test_losses_distributional import naive_projection
 
 CPU = torch.device("cpu")
@@ -222,3 +219,33 @@ def test_the_configuration_chooses_and_gradients_reach_every_parameter(distribut
     objective(online, target, batch()).loss.mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in online.parameters())
     assert all(p.grad is None for p in target.parameters())
+
+
+def nothing(config):
+    """Not a method."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"distribution": "gaussian"},
+            "must be one of expected, categorical, quantile, implicit_quantile, or module:function",
+        ),
+        ({"distribution": "no_such_module:method"}, "no module 'no_such_module'"),
+        ({"distribution": "tests.methods.test_objectives:nobody"}, "has no attribute 'nobody'"),
+        ({"distribution": "tests.methods.test_objectives:one"}, "raises TypeError"),
+        ({"distribution": "tests.methods.test_objectives:nothing"}, "must return .*Method"),
+        ({"distribution": "tests.methods.test_objectives:CPU"}, "is not a function"),
+        (
+            {"distribution": "categorical", "munchausen": True, "double": False},
+            "objective.munchausen = True: .* choose another objective.distribution",
+        ),
+        ({"distribution": "quantile", "loss": "squared"}, "'quantile' has its own"),
+        ({"distribution": "implicit_quantile", "loss": "squared"}, "requires .*'expected'"),
+    ],
+)
+def test_settings_that_no_method_takes_are_refused_in_one_line(settings, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        method_of(ObjectiveConfig(**settings))
+    assert "\n" not in str(caught.value)

@@ -1,30 +1,9 @@
 import math
 
-import numpy as np
 import pytest
 
-from hvd_dqn.config import ExplorationConfig, OptimizerConfig, ReplayConfig
+from hvd_dqn.config import OptimizerConfig, ReplayConfig
 from hvd_dqn.methods import schedules
-
-
-def epsilon(config, env_steps):
-    values = schedules.epsilon(config, env_steps, first=3, count=4, total=20)
-    assert len(values) == 4
-    assert len(set(values)) == 1
-    return values[0]
-
-
-def test_epsilon_falls_linearly_and_stays():
-    config = ExplorationConfig(epsilon_initial=1.0, epsilon_final=0.1, epsilon_decay_env_steps=1000)
-    assert epsilon(config, 0) == 1.0
-    assert epsilon(config, 500) == pytest.approx(0.55)
-    assert epsilon(config, 1000) == pytest.approx(0.1)
-    assert epsilon(config, 10**9) == pytest.approx(0.1)
-
-
-def test_epsilon_without_decay_is_final_from_the_start():
-    config = ExplorationConfig(epsilon_final=0.0, epsilon_decay_env_steps=0)
-    assert epsilon(config, 0) == 0.0
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])
@@ -50,17 +29,6 @@ def test_a_cosine_falls_slowly_at_both_ends():
     assert rates[25] == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
     assert rates[50] == pytest.approx(0.6)
     assert rates[100] == pytest.approx(0.2)
-
-
-def test_the_ladder_stands_over_all_environments_of_all_ranks():
-    config = ExplorationConfig(kind="ladder")
-    parts = [
-        schedules.epsilon(config, 10**6, first=4 * rank, count=4, total=12) for rank in range(3)
-    ]
-    expected = [0.4 ** (1 + 7 * i / 11) for i in range(12)]
-    assert np.concatenate(parts) == pytest.approx(expected)
-    alone = schedules.epsilon(config, 0, first=0, count=1, total=1)
-    assert alone == pytest.approx([0.4])
 
 
 def test_the_importance_exponent_rises_over_the_run():

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hvd_dqn.config import ConfigError, NetworkConfig, ObjectiveConfig
-from hvd_dqn.networks import make_network, multiply_adds
+from hvd_dqn.methods.registry import make_network
+from hvd_dqn.networks import multiply_adds
 from hvd_dqn.networks.layers import NoisyLinear, SpectralConv2d
-from hvd_dqn.networks.torsos import BoundsScaling
+from hvd_dqn.networks.scaling import BoundsScaling
 
 CPU = torch.device("cpu")
 EXPECTED = ObjectiveConfig()
@@ -107,7 +108,7 @@ def test_convolutional_torsos_have_the_published_sizes(shape, config, parameters
 
 
 def test_pooling_to_more_than_there_is_is_refused():
-    with pytest.raises(ConfigError, match="leave 2 rows or columns"):
+    with pytest.raises(ConfigError, match=r"reduce .* to 2 rows or columns"):
         build((4, 10, 10), torso="impala", pool_size=6)
 
 
@@ -326,11 +327,12 @@ def test_somebodys_own_torso():
 @pytest.mark.parametrize(
     ("torso", "said"),
     [
-        ("resnet", "must be one of auto, mlp"),
+        ("resnet", "must be one of auto, mlp, minatar, nature, impala, or module:function"),
         ("no_such_module:torso", "no module 'no_such_module'"),
-        ("tests.networks.test_networks:nobody", "has no 'nobody'"),
+        ("tests.networks.test_networks:nobody", "has no attribute 'nobody'"),
         ("tests.networks.test_networks:flat", r"gives \(600,\) for two observations"),
-        ("tests.networks.test_networks:pytest", "raises TypeError"),
+        ("tests.networks.test_networks:pytest", "is not a function"),
+        ("tests.networks.test_networks:Pooled", "raises TypeError"),
     ],
 )
 def test_a_torso_that_is_none_is_refused(torso, said):

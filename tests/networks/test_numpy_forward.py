@@ -6,9 +6,11 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from hvd_dqn.acting.greedy import GreedyPolicy
+from hvd_dqn.acting.greedy import GreedyPolicy, LatePolicy
 from hvd_dqn.config import NetworkConfig, ObjectiveConfig
-from hvd_dqn.networks import make_network, numpy_network
+from hvd_dqn.learner.flat_buffer import FlatParameters
+from hvd_dqn.methods.registry import make_network
+from hvd_dqn.networks import numpy_network
 
 CPU = torch.device("cpu")
 SPACE = gym.spaces.Box(-2, 3, (37,))
@@ -66,6 +68,38 @@ def test_it_sees_every_change_of_the_parameters():
         for parameter in network.parameters():
             parameter.mul_(-0.5)
     np.testing.assert_allclose(on_host(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_it_follows_parameters_that_move_in_memory(scale):
+    network = make(layer_norm=True, scale_observations=scale)
+    on_host, obs = numpy_network(network), observations(2)
+    moves = [
+        lambda: FlatParameters(network),  # as a learner does
+        lambda: network.load_state_dict(
+            {name: 2 * tensor for name, tensor in network.state_dict().items()}, assign=True
+        ),
+        lambda: setattr(network.head.layers[0], "bias", torch.nn.Parameter(torch.ones(3))),
+    ]
+    for move in moves:
+        before = on_host(obs)
+        move()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(-0.5)
+        assert not np.allclose(on_host(obs), before)
+        np.testing.assert_allclose(on_host(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
+
+
+def test_a_late_copy_follows_parameters_that_move_in_memory():
+    network = make()
+    policy, obs = LatePolicy(network, CPU), observations(2)
+    FlatParameters(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(-0.5)
+    policy.follow()
+    np.testing.assert_allclose(policy.values(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
 
 
 def test_images_as_they_come_are_flattened():

@@ -58,7 +58,7 @@ def test_what_was_cut_short_does_not_exist(tmp_path):
 
 def test_damage_and_strangers_are_told(tmp_path):
     directory = NetworkDirectory(tmp_path)
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="contains no network"):
         directory.best()
     save(directory, network(), 1, 1.0)
     saved = directory.best()

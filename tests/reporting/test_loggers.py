@@ -343,7 +343,7 @@ def test_an_error_while_rendering_costs_only_the_video(tmp_path, capsys):
     assert len(said) == 1
     assert "RuntimeError: no display for drawing" in said[0]
     assert list(run_dir.videos.iterdir()) == []
-    with pytest.raises(UserError, match="draws no pictures"):
+    with pytest.raises(UserError, match="does not support render_mode"):
         go(tmp_path / "other", (), logging__video=True, env__id="Unseen-v0")
     assert not (tmp_path / "other").exists()
 

@@ -74,7 +74,7 @@ def test_several_seeds_and_random_actions(run_dir, tmp_path):
         (["--network", "12"], "has no network 12"),
         (["--network", "worst"], "has no network worst"),
         (["--output", "/proc/x/y.json"], "/proc/x/y.json"),
-        (["--atari-protocol", "mnih2015"], "is no Atari game"),
+        (["--atari-protocol", "mnih2015"], "is not an Atari game"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(run_dir, options, said):

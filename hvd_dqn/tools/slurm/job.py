@@ -105,4 +105,6 @@ class Work:
         self.name = job.name or ("hvd-dqn" if words[1].startswith("-") else words[1])
         alone = job.nodes * job.ranks == 1
         chosen = config.distributed.backend
+        if ":" in chosen:  # the user's own, whose ranks meet by plain MPI
+            chosen = "mpi"
         self.backend = chosen if chosen != "auto" else "local" if alone else "horovod"

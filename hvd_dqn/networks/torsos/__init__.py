@@ -1,0 +1,3 @@
+"""Torsos: from observations [B, *shape] to features [B, F]. One module each, listed in
+`registry.TORSOS`.
+"""
