@@ -94,12 +94,14 @@ def assemble(
 ) -> Components:
     """Put a run together with a `DocumentedLearner`. Collective.
 
+    The learner comes first: the actor's NumPy network keeps the addresses of the parameters, and
+    would act with the initial ones if they moved later.
     """
     clock = StageClock()
     ours = assemble_learner(config, comm, resources, clock)
-    replay = assemble_replay(config, comm, resources)
-    actor = assemble_actor(config, comm, resources, ours.online, replay, clock)
     learner: Any = DocumentedLearner(ours, config, way, comm)
+    replay = assemble_replay(config, comm, resources)
+    actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
     observer = Observer(config, comm, resources, ours, replay, progress, clock)
     return Components(progress, learner, replay, actor, observer, clock)
 
