@@ -13,7 +13,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.run.resources import useful_threads
+from hvd_dqn.run.requirements import useful_threads
 from tests.launching import clean_environment
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module

@@ -3,7 +3,8 @@
 import json
 
 from hvd_dqn.config import Config
-from hvd_dqn.run.directory import RunDirectory, run_facts
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.facts import run_facts
 from hvd_dqn.tools.summary import print_summaries, summarize
 
 
