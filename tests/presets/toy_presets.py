@@ -1,5 +1,5 @@
-"""Presets at toy size: what `sitecustomize` of a sandbox calls, so that commands can be run as they
-stand in the documents, by any launcher.
+"""Presets at toy size, for running the commands of the documentation unchanged, under any launcher:
+`sitecustomize` of a sandbox calls `shrink`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SLOW = _SIZE | {
 
 
 def shrink() -> None:
-    """From now on, in this process, these presets are over in a few seconds."""
+    """Replace the presets of this process by versions that train for a few seconds."""
     for name in ("cartpole", "acrobot", "lunarlander"):
         PRESETS[name] = _small(PRESETS[name], _SIZE)
     PRESETS["highway"] = _small(PRESETS["highway"], _SLOW)
