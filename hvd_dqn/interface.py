@@ -20,6 +20,7 @@ from hvd_dqn import training
 from hvd_dqn.common.errors import (
     EXIT_FAILED,
     AgreedError,
+    LoneError,
     LostContactError,
     RunError,
     StoppedError,
@@ -97,9 +98,12 @@ def train(
         except LostContactError:
             comm.abort(EXIT_FAILED)
             raise
-        except BaseException:
-            _abort_others(comm)
-            raise
+        except LoneError as error:
+            failure: BaseException = error.cause
+        except BaseException as error:
+            failure = error
+        _abort_others(comm, failure)
+        raise failure
 
 
 def train_together(
@@ -115,8 +119,8 @@ def train_together(
     """Train after checking that all ranks have the same settings and agree on the run directory,
     which is the root's. Both `train` and the command `hvd-dqn train` call this. Collective.
 
-    Raises what `training.train` raises, except `StoppedError`. An exception that is raised on this
-    rank alone has a note that names the file with its traceback.
+    Raises what `training.train` raises on all ranks, except `StoppedError`, and `LoneError` for an
+    exception on this rank alone.
     """
     changes = {_field(name) for name in resume_changes}
     require_same(comm, "the config", config.flat())
@@ -133,20 +137,17 @@ def train_together(
     except (UserError, RunError, LostContactError):
         raise
     except Exception as error:
-        _write_traceback(error, directory, comm.rank)
-        raise
+        raise LoneError(error, _write_traceback(error, directory.crash_file(comm.rank))) from error
     return TrainedRun(path, summary)
 
 
-def _write_traceback(error: Exception, run_dir: RunDirectory, rank: int) -> None:
-    """Write the traceback to the rank's crash file, if the run directory exists, and note where."""
-    file = run_dir.crash_file(rank)
+def _write_traceback(error: Exception, file: Path) -> Path | None:
+    """Write the traceback and return the file, or `None` if the run directory does not exist."""
     try:
         file.write_text("".join(traceback.format_exception(error)))
-        # What add_note does, which Python 3.10 does not have.
-        vars(error).setdefault("__notes__", []).append(f"traceback in {file}")
     except OSError:
-        pass  # the caller prints the traceback
+        return None
+    return file
 
 
 def _config(config: Config | str, changes: Mapping[str, Any]) -> Config:
@@ -195,8 +196,8 @@ def _abort_others_on_exception(comm: Communicator) -> None:
     sys.excepthook = abort
 
 
-def _abort_others(comm: Communicator) -> None:
-    """Print the current exception and abort the other ranks, which may be waiting for this one."""
+def _abort_others(comm: Communicator, error: BaseException) -> None:
+    """Print the exception and abort the other ranks, which may be waiting for this one."""
     if comm.world_size > 1:
-        traceback.print_exc()
+        traceback.print_exception(error)
         comm.abort(EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""Training from Python: what callbacks are told, on one rank and on two, and how a run ends."""
+"""Training from Python: callbacks on one rank and on two, and how a run ends."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.launching import launch
 CHANGES = {"total_env_steps": 2000, "distributed.threads_per_rank": 1}
 
 
-def test_callbacks_are_told_what_is_written(tmp_path):
+def test_callbacks_get_the_records_that_are_written(tmp_path):
     events = []
     run = hvd_dqn.train(
         small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[events.append]
@@ -32,7 +32,7 @@ def test_callbacks_are_told_what_is_written(tmp_path):
     assert run.policy("newest").saved.env_steps == 2000
 
 
-def test_a_callback_stops_a_run_that_then_goes_on_to_the_same_end(tmp_path):
+def test_a_run_stopped_by_a_callback_resumes_to_the_same_end(tmp_path):
     def impatient(event):
         if event.env_steps >= 900:
             event.stop("it is good enough")
@@ -41,6 +41,7 @@ def test_a_callback_stops_a_run_that_then_goes_on_to_the_same_end(tmp_path):
     place = tmp_path / "parted"
     first = hvd_dqn.train(small_config(), CHANGES, run_dir=place, callbacks=[impatient])
     assert first.summary is None
+    assert first.stopped.startswith("stopped by it is good enough on rank 0")
     second = hvd_dqn.train(small_config(), CHANGES, run_dir=place)
     assert second.summary.score == whole.summary.score
 
@@ -52,7 +53,7 @@ def test_a_callback_stops_a_run_that_then_goes_on_to_the_same_end(tmp_path):
         (
             "cartpole",
             {"replay.capacit": 3},
-            "no setting 'replay.capacit': did you mean 'replay.capacity'",
+            "unknown setting 'replay.capacit': did you mean 'replay.capacity'",
         ),
         ("cartpole", {"objective.gamma": 7.0}, "between 0 and 1"),
         ("cartpole", {"env.id": "NoSuchThing-v0"}, "NoSuchThing"),
@@ -62,6 +63,20 @@ def test_bad_arguments(tmp_path, config, changes, said):
     with pytest.raises((UserError, AgreedError), match=said):
         hvd_dqn.train(config, changes, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_may_be_written_with_hyphens_as_errors_write_them(tmp_path):
+    with pytest.raises(UserError, match=r"env\.num-envs = 0: must be greater than 0"):
+        hvd_dqn.train(small_config(), {"env.num-envs": 0}, run_dir=tmp_path / "run")
+
+
+def test_an_error_leaves_its_traceback_in_the_run_directory(tmp_path):
+    def broken(event):
+        raise RuntimeError("this callback breaks")
+
+    with pytest.raises(RuntimeError, match="this callback breaks"):
+        hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[broken])
+    assert "in broken" in (tmp_path / "run/crash-rank-0.txt").read_text()
 
 
 SCRIPT = """
@@ -83,7 +98,7 @@ run = hvd_dqn.train(small_config(), changes, run_dir=place, callbacks=[note])
 if MODE == "stop":
     assert run.summary is None
     stopped_after = len(told)
-    MODE = "go on"
+    MODE = "resume"
     run = hvd_dqn.train(small_config(), changes, run_dir=place, callbacks=[note])
     assert len(told) > stopped_after
 rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
@@ -106,7 +121,7 @@ def run_script(tmp_path, mode):
 
 @pytest.mark.multirank
 @pytest.mark.parametrize("mode", ["whole", "stop"])
-def test_two_ranks_are_told_the_same_at_the_same_updates(tmp_path, mode):
+def test_callbacks_of_two_ranks_get_the_same_at_the_same_updates(tmp_path, mode):
     done, (ours, theirs) = run_script(tmp_path, mode)
     assert done.code == 0, done.output
     assert ours[1] == theirs[1], "the closing evaluation"
@@ -123,10 +138,10 @@ def test_two_ranks_are_told_the_same_at_the_same_updates(tmp_path, mode):
     [
         ("raise", "this callback breaks"),
         ("late", "the script breaks after its run"),
-        ("wrong", "there is no setting 'sed'"),
+        ("wrong", "unknown setting 'sed'"),
     ],
 )
-def test_what_breaks_on_one_rank_ends_all(tmp_path, mode, said):
+def test_an_error_on_one_rank_ends_all(tmp_path, mode, said):
     done, told = run_script(tmp_path, mode)
     assert done.code != 0
     assert said in done.output

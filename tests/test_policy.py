@@ -1,4 +1,4 @@
-"""A policy outside of its run: what it needs, what it says, and that it plays as well."""
+"""A policy outside its run: its actions, its dependencies and its errors."""
 
 import json
 import shutil
@@ -53,13 +53,13 @@ def runs(tmp_path_factory):
     ],
     ids=str,
 )
-def test_a_space_comes_back(space):
+def test_a_space_survives_its_file(space):
     assert space_of(json.loads(json.dumps(describe(space), allow_nan=False))) == space
 
 
 @pytest.mark.parametrize("name", ["vectors", "images"])
-def test_it_acts_as_the_run_does(runs, name):
-    """Against the network in its own environments, whose frames are stacked there."""
+def test_it_acts_like_the_run(runs, name):
+    """Compared with the network in the run's environments, which stack the frames themselves."""
     policy = hvd_dqn.load_policy(runs / name, network="newest")
     config = policy.config
     envs = make_vector_env(config.env, num_envs=3, episode_seed=lambda copy, number: 9 * number)
@@ -78,7 +78,7 @@ def test_it_acts_as_the_run_does(runs, name):
     envs.close()
 
 
-def test_one_environment_or_many(runs):
+def test_one_environment_and_a_batch_agree(runs):
     policy = hvd_dqn.load_policy(runs / "vectors")
     obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     values = policy.q_values(obs)
@@ -112,7 +112,7 @@ def test_spaces_are_those_of_the_last_start(runs, tmp_path):
     assert hvd_dqn.load_policy(place).act(np.zeros(4)).shape == ()
 
 
-def test_no_mpi_no_horovod_no_replay(runs):
+def test_it_imports_neither_mpi_nor_horovod_nor_the_replay(runs):
     code = (
         "import hvd_dqn, numpy as np, sys\n"
         f"policy = hvd_dqn.load_policy({str(runs / 'vectors')!r})\n"
@@ -146,7 +146,7 @@ def test_no_mpi_no_horovod_no_replay(runs):
     ],
     ids=["old", "deep", "no config", "no network"],
 )
-def test_what_is_no_run(tmp_path, runs, damage, said):
+def test_a_damaged_run_directory_is_rejected(tmp_path, runs, damage, said):
     place = tmp_path / "copy"
     shutil.copytree(runs / "vectors", place)
     damage(place)

@@ -1,4 +1,4 @@
-"""What the loop hands to its parts."""
+"""The training loop: the order of its work, and what it passes to its parts."""
 
 import threading
 
@@ -21,7 +21,7 @@ from tests.distributed.workers import sha256, small_config
 
 
 def order_of_work(monkeypatch, tmp_path, **changes):
-    """What an iteration does with environments, replay and learner, one letter for each."""
+    """Return the calls to environments, replay and learner, one letter each."""
     done = []
 
     def tell(owner, name, letter):
@@ -46,18 +46,18 @@ def order_of_work(monkeypatch, tmp_path, **changes):
     return "".join(done)
 
 
-def test_updates_come_after_the_step_or_while_it_is_under_way(monkeypatch, tmp_path):
+def test_updates_follow_the_step(monkeypatch, tmp_path):
     assert order_of_work(monkeypatch, tmp_path) == "aaduu" * 10
 
 
-def test_an_overlapped_update_draws_from_what_was_there_before_the_step(monkeypatch, tmp_path):
+def test_an_overlapped_update_samples_from_the_replay_before_the_step(monkeypatch, tmp_path):
     overlapped = {"env.overlap_updates": True}
-    # a window of two steps is complete after the second, which the third one's updates see
+    # a two-step window is complete after the second step, and the updates of the third see it
     first, later = "abfa", "abduufa"
     assert order_of_work(monkeypatch, tmp_path, **overlapped) == first + later * 9
 
 
-def test_what_steps_in_this_thread_does_so_while_gradients_are_on_their_way(monkeypatch, tmp_path):
+def test_environments_of_this_thread_step_during_the_allreduce(monkeypatch, tmp_path):
     done = []
     for owner, name in (
         (GradientAveragingLearner, "start"),
@@ -80,7 +80,7 @@ def test_what_steps_in_this_thread_does_so_while_gradients_are_on_their_way(monk
     assert done[first : first + 3] == ["start", "step", "finish"]
 
 
-def test_acting_may_be_by_the_network_before_the_last_iterations_updates(monkeypatch, tmp_path):
+def test_overlapped_acting_uses_the_network_before_the_last_updates(monkeypatch, tmp_path):
     after_updates, used = [], []
     finish, values = GradientAveragingLearner.finish, LatePolicy.values
 
@@ -109,8 +109,8 @@ def test_acting_may_be_by_the_network_before_the_last_iterations_updates(monkeyp
         assert own == after_updates[updates - 2]
 
 
-def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp_path):
-    """Else a rank whose neighbour hangs would take the fault for its own."""
+def test_a_step_in_a_thread_does_not_reset_the_wait_for_other_ranks(monkeypatch, tmp_path):
+    """Otherwise a rank whose neighbour hangs would blame itself."""
     threads = set()
     beat, touch = Watchdog.beat, Watchdog.touch
 
@@ -134,7 +134,7 @@ def test_a_step_in_a_thread_does_not_end_the_waiting_for_others(monkeypatch, tmp
     assert any(thread.name.startswith("environments") for thread in touched)
 
 
-def test_a_rank_waits_for_others_while_a_sum_begins_and_while_it_ends():
+def test_the_watchdog_knows_when_a_rank_waits_in_a_sum():
     told = []
 
     class Inner(LocalCommunicator):
@@ -154,7 +154,7 @@ def test_a_rank_waits_for_others_while_a_sum_begins_and_while_it_ends():
     assert told == [True, "start", False, True, "finish", False]
 
 
-def test_prioritised_updates_get_the_scheduled_exponent_and_give_priorities_back(
+def test_prioritised_updates_use_the_scheduled_exponent_and_return_priorities(
     tmp_path, monkeypatch
 ):
     exponents, errors = [], []

@@ -12,6 +12,7 @@ from hvd_dqn.common.errors import (
     EXIT_OK,
     EXIT_STOPPED,
     AgreedError,
+    LoneError,
     LostContactError,
     RunError,
     StoppedError,
@@ -46,8 +47,12 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     except BaseException as error:
+        cause, file = (error.cause, error.file) if isinstance(error, LoneError) else (error, None)
+        if file is None:
+            traceback.print_exception(cause)
         rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
-        _tell(f"{rank}{typed_line(error)} ({_traceback_place(error)})")
+        place = "above" if file is None else f"in {file}"
+        _tell(f"{rank}{typed_line(cause)} (traceback {place})")
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
     comm.close()
@@ -56,12 +61,3 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
 
 def _tell(text: str) -> None:
     print(f"hvd-dqn: {text}", file=sys.stderr, flush=True)
-
-
-def _traceback_place(error: BaseException) -> str:
-    """Return where the traceback is: in the file named by a note, or else printed here."""
-    for note in getattr(error, "__notes__", ()):
-        if note.startswith("traceback in "):
-            return str(note)
-    traceback.print_exception(error)
-    return "traceback above"

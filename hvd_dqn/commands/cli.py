@@ -4,6 +4,7 @@ one rank), 75 stopped on request after saving a checkpoint.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 
 def main() -> NoReturn:
     """Run one command and exit with its code."""
+    if sys.stdout is None:  # closed by the parent process, as by `>&-` in a shell
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until this process exits
     sys.path.append(str(Path.cwd()))  # the user's modules; installed packages have precedence
     code = run(sys.argv[1:])
     if detect_launch() is not None:

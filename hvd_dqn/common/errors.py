@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -47,6 +48,17 @@ class LostContactError(Exception):
 
 class RunError(Exception):
     """The run failed on every rank at the same update; the message names the first cause."""
+
+
+class LoneError(Exception):
+    """An unexpected exception on this rank alone, during a run. `file` has its traceback, unless it
+    could not be written.
+    """
+
+    def __init__(self, cause: Exception, file: Path | None) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.file = file
 
 
 def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:

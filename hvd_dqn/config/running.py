@@ -41,10 +41,10 @@ class DistributedConfig(Section):
     updates (local SGD, Stich 2019).
     """
     average_period_updates: int = positive(10)
-    """`average parameters`: updates between averages (H)."""
+    """With `average` = `parameters`: updates between averages (H)."""
     average_optimizer_state: Literal["average", "keep", "reset"] = "average"
-    """`average parameters`: what happens to the optimizer's moments: they are averaged with the
-    parameters, kept by each rank, or reset to zero.
+    """With `average` = `parameters`: whether the optimizer's moments are averaged as well, kept by
+    each rank, or reset to zero.
     """
 
 

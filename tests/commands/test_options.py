@@ -1,4 +1,4 @@
-"""One parser for command lines and saved configs; every error is one line with its remedy."""
+"""Command lines and saved configs are parsed alike; every error is one line with a remedy."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_every_preset_survives_its_file(name, tmp_path):
     assert load_config(file) == PRESETS[name]()
 
 
-def test_odd_values_survive_their_file(tmp_path):
+def test_unusual_values_survive_their_file(tmp_path):
     config = Config(
         env=EnvConfig(id="mod:Thing-v3", kwargs='{"a": -1, "b": "x y"}'),
         optimizer=OptimizerConfig(learning_rate=1e-7, max_grad_norm=None),
@@ -73,7 +73,7 @@ def test_odd_values_survive_their_file(tmp_path):
         (["--config", "/nowhere/config.json"], ["/nowhere/config.json", "No such file"]),
     ],
 )
-def test_bad_arguments_are_told_in_one_line(arguments, words):
+def test_bad_arguments_are_reported_on_one_line(arguments, words):
     with pytest.raises(UserError) as caught:
         parse_train(arguments)
     message = str(caught.value)
@@ -93,7 +93,7 @@ def test_bad_arguments_are_told_in_one_line(arguments, words):
         (json.dumps({"objective": {"gamma": 2}}), ["objective.gamma", "between 0 and 1"]),
     ],
 )
-def test_bad_files_are_told_in_one_line(text, words, tmp_path):
+def test_bad_files_are_reported_on_one_line(text, words, tmp_path):
     file = tmp_path / "config.json"
     file.write_text(text)
     with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""The command under real launchers: the main job in small, and every way to get it wrong."""
+"""`hvd-dqn train` under real launchers: small runs, and every kind of invalid input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAULTY = ["--env.id", "tests.envs.toy:ToyFaulty-v0", "--env.kwargs"]
         *(("mpirun", 2, backend) for backend in ("horovod", "mpi")),
     ],
 )
-def test_the_main_job_in_small(tmp_path, launcher, ranks, backend):
+def test_a_small_run(tmp_path, launcher, ranks, backend):
     run_dir = tmp_path / "run"
     arguments = ["train", "cartpole", *SMALL, "--run-dir", str(run_dir)]
     if backend == "mpi":
@@ -100,7 +100,7 @@ def test_evaluation_plays_the_same_episodes_on_any_number_of_ranks(tmp_path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ranks", [2])
-def test_bad_input_is_told_once_and_ends_every_rank(tmp_path, arguments, words, ranks):
+def test_invalid_input_is_reported_once_and_ends_every_rank(tmp_path, arguments, words, ranks):
     if "cuda" in arguments:
         import torch
 
@@ -146,7 +146,7 @@ def test_different_configs_on_different_ranks(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_error_of_one_rank_is_told_by_one_rank(tmp_path):
+def test_an_error_of_one_rank_is_reported_by_one_rank(tmp_path):
     base = [
         sys.executable,
         "-m",
@@ -227,7 +227,7 @@ def test_an_environment_that_raises_ends_every_rank_and_names_its_own(tmp_path, 
 
 
 def assert_refused(done, words):
-    """Exit 2, one line from one rank, soon."""
+    """Exit code 2, within 30 seconds, with one line from one rank."""
     assert done.code == 2, done.output
     assert done.seconds < 30
     lines = done.lines("hvd-dqn: ")

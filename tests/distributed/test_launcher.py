@@ -50,7 +50,7 @@ def test_a_launch_is_read_from_the_environment(environ, expected):
     ("told", "node", "expected"),
     [("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("16", "0", 16), ("2(x3),1", "4", 0), ("", "0", 0)],
 )
-def test_srun_tells_how_many_ranks_a_node_has(told, node, expected):
+def test_srun_gives_the_number_of_ranks_per_node(told, node, expected):
     environ = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "7", "SLURM_NODEID": node}
     launch = detect_launch(environ | {"SLURM_STEP_TASKS_PER_NODE": told})
     assert launch is not None
@@ -84,9 +84,7 @@ CYCLES = {"HOROVOD_CYCLE_TIME": "0.1", "HOROVOD_IDLE_CYCLE_TIME": "1000"}
         (2, (2, 1), {RULES: "mine"}, {**EAGER, **CYCLES, HIDDEN: ONCE[HIDDEN], RULES: "mine"}),
     ],
 )
-def test_defaults_are_set_only_where_the_user_set_nothing(
-    monkeypatch, cores, ranks, given, expected
-):
+def test_defaults_do_not_override_the_user(monkeypatch, cores, ranks, given, expected):
     monkeypatch.setattr(launcher, "usable_cores", lambda: set(range(cores)))
     monkeypatch.setattr(launcher, "socket_buffer_limit", lambda: 2**21)
     launcher.set_small_message_defaults(launcher.Launch("x", 0, *ranks), given)
@@ -151,10 +149,12 @@ def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quo
     monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
     assert connecting.compute_threads(Hosts(others), useful=100) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert connecting.compute_threads(Hosts(others), useful=1) == 3, "the user's word comes first"
+    assert connecting.compute_threads(Hosts(others), useful=1) == 3, (
+        "OMP_NUM_THREADS has precedence"
+    )
 
 
-def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
+def test_a_small_network_gets_no_more_threads_than_it_can_use(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(connecting, "usable_cores", lambda: set(range(16)))
     monkeypatch.setattr(connecting, "cpu_quota", lambda: float("inf"))
@@ -165,7 +165,7 @@ def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
         envs.close()
         before = torch.get_rng_state()
         count = useful_threads(config, envs)
-        assert torch.equal(torch.get_rng_state(), before), "it draws from nobody's stream"
+        assert torch.equal(torch.get_rng_state(), before), "no random stream is used"
         return count
 
     assert useful("cartpole") == 1
@@ -174,8 +174,8 @@ def test_a_small_network_gets_no_thread_that_it_has_no_work_for(monkeypatch):
 
 
 @pytest.mark.parametrize(("ranks", "code"), [(2, 2), (1, -signal.SIGTERM)])
-def test_the_exit_code_of_a_rank_outlives_its_launchers_impatience(ranks, code):
-    """srun ends the other ranks when the first has gone, and takes their codes for the job's."""
+def test_the_exit_code_of_a_rank_survives_the_end_of_the_others(ranks, code):
+    """srun kills the other ranks when the first one exits, and uses their codes for the job."""
     program = (
         "import atexit, os, signal, sys\n"
         "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"

@@ -1,4 +1,4 @@
-"""What the doctor says of one machine; of several ranks see tests/cluster."""
+"""The doctor on one machine; tests/cluster tests it on several ranks."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from hvd_dqn.tools.doctor import checks as doctor
 
 
 @pytest.mark.multirank
-def test_the_doctor_finds_nothing_wrong_here(monkeypatch):
+def test_all_checks_pass_here(monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     checks = doctor.diagnose()
     checks.append(doctor.two_ranks(checks))
@@ -36,7 +36,7 @@ def test_the_doctor_gives_reason_and_remedy(monkeypatch):
     assert failed[0].remedy == "hvd-dqn build-horovod"
 
 
-def test_what_the_backend_does_not_need_may_be_missing(monkeypatch, capsys):
+def test_libraries_that_the_backend_does_not_need_may_be_missing(monkeypatch, capsys):
     def missing():
         raise UserError("Horovod is not installed", "hvd-dqn build-horovod")
 
@@ -46,7 +46,7 @@ def test_what_the_backend_does_not_need_may_be_missing(monkeypatch, capsys):
     assert run(["doctor"]) == 1
 
 
-def test_a_node_with_too_few_gpus_is_not_well(capsys):
+def test_a_node_with_too_few_gpus_fails(capsys):
     assert run(["doctor", "--node", "--backend", "local", "--gpus", "99"]) == 1
     assert f"GPUs: {torch.cuda.device_count()} of 99 found" in capsys.readouterr().out
 
@@ -73,11 +73,11 @@ def test_nccl_joins_ranks_with_a_gpu_each(gpus, can):
         ("", "no output"),
     ],
 )
-def test_a_rank_is_believed_before_the_launcher(output, reason):
+def test_the_reason_of_a_rank_is_preferred_to_the_launchers(output, reason):
     assert probe._reason(output.replace("PROBLEM", probe._PROBLEM)) == reason
 
 
-def test_the_probes_sessions_have_a_place_of_their_own(monkeypatch):
+def test_the_probe_has_its_own_session_directory(monkeypatch):
     sessions = "PRTE_MCA_prte_local_tmpdir_base"
     for name in (sessions, "PRTE_MCA_prte_tmpdir_base"):
         monkeypatch.delenv(name, raising=False)
