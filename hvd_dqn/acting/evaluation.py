@@ -52,6 +52,7 @@ class Evaluator:
         seed: int,
         communicator: Communicator,
         threads: int = 1,
+        on_step: Callable[[], None] = lambda: None,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._wants_stop = wants_stop
@@ -64,6 +65,7 @@ class Evaluator:
             episode_seed=self._episode_seed,
             max_episode_steps=config.max_episode_steps,
             threads=threads,
+            on_step=on_step,
         )
 
     def evaluate(

@@ -97,7 +97,7 @@ def set_small_message_defaults(
     them. Call this before MPI starts.
 
     Horovod's thread and MPI's busy polling share the rank's cores with the learner. Therefore the
-    thread sleeps until it is needed (see `tools.horovod.thread`; a Horovod that was not built by us
+    thread sleeps until it is needed (see `tools/horovod/patches`; another build of Horovod
     wakes up at short cycles instead), and MPI yields if a rank has fewer than two cores. Measured
     with 270 KB and one core per rank: 0.2 ms (0.3 ms), and 4 to 20 ms with the defaults.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from hvd_dqn.common.errors import one_line
+from hvd_dqn.common.errors import typed_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs.atari import Atari
@@ -42,14 +42,15 @@ def make_vector_env(
     max_episode_steps: int | None = None,
     threads: int = 1,
     pictures: bool = False,
+    on_step: Callable[[], None] = lambda: None,
 ) -> VectorEnvironment:
     """Return `num_envs` copies that step together; episode k of copy i starts from
     `episode_seed(i, k)`.
 
     `max_episode_steps` truncates the episodes of an environment without its own limit, and Atari
     games if it is below theirs. `threads` is the number for simulators that step their copies in
-    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). Raises
-    `UserError` if the environments cannot be made.
+    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). `on_step`
+    is called after every step. Raises `UserError` if the environments cannot be made.
     """
     family = family_of(config)
 
@@ -70,8 +71,8 @@ def make_vector_env(
             raise error
         left -= 1
         print(
-            f"hvd-dqn: an environment on {hostname()} raised {type(error).__name__} "
-            f"({one_line(error)}); recreating all {num_envs} of its rank, {left} restarts left",
+            f"hvd-dqn: an environment on {hostname()} raised {typed_line(error)}; "
+            f"recreating all {num_envs} of its rank, {left} restarts left",
             file=sys.stderr,
             flush=True,
         )
@@ -85,4 +86,5 @@ def make_vector_env(
         reward_clip=config.reward_clip,
         max_episode_steps=limit,
         remake=remake,
+        on_step=on_step,
     )

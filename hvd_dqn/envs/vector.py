@@ -58,11 +58,11 @@ class VectorEnvironment:
         reward_clip: float | None = None,
         max_episode_steps: int | None = None,
         remake: Callable[[Exception], Simulators] | None = None,
-        beat: Callable[[], None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._simulators = simulators
         self._remake = remake
-        self.beat = beat
+        self._on_step = on_step
         self._episode_seed = episode_seed
         self._frames = FrameStack(simulators.raw_space, frame_stack)
         self._clip = reward_clip
@@ -133,7 +133,7 @@ class VectorEnvironment:
 
     def _step(self, action: np.ndarray) -> EnvStep:
         step = self._simulators.step(action)
-        self.beat()
+        self._on_step()
         self._remember(action)
         self._return += step.reward
         self._length += 1
@@ -259,7 +259,7 @@ class VectorEnvironment:
                 waiting &= ~begins
             place = np.maximum(time - (longest - length), 0)
             step = self._simulators.step(actions[self._copies, place])
-            self.beat()
+            self._on_step()
             obs = self._frames.following(obs, step.frames)
             if step.ended.any():
                 self._reset_again(step.ended, seeds)
@@ -281,5 +281,5 @@ class VectorEnvironment:
             for copy in np.flatnonzero(chosen)
         ]
         frames = self._simulators.reset(chosen, seeds)
-        self.beat()
+        self._on_step()
         return frames

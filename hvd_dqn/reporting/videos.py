@@ -149,8 +149,8 @@ class EpisodeRecorder:
             episode_seed=lambda copy, number: derived_seed(seed, Stream.EVALUATION, number),
             max_episode_steps=config.evaluation.max_episode_steps,
             pictures=True,
+            on_step=on_step,
         )
-        self._envs.beat = on_step
         self._seed = seed
 
     def play(

@@ -71,7 +71,9 @@ def acquire(
             requirements.require_updates(config, comm.world_size)
             requirements.require_extensions(config)
             requirements.require_accelerators(config.optimizer, device, comm.rank)
-            envs, evaluator = _make_envs(config, comm, env_threads, stop, stack)
+            envs, evaluator = _make_envs(
+                config, comm, env_threads, stop, watchdog.touch, on_close=stack
+            )
             useful = requirements.useful_threads(config, envs)
             requirements.require_memory(
                 config,
@@ -111,8 +113,6 @@ def acquire(
                 )
         requirements.require_shared(start.store, comm)
         watchdog.start()
-        # They may step in a thread while this rank waits for others.
-        envs.beat = evaluator.envs.beat = watchdog.touch
     except BaseException:
         stack.close()
         raise
@@ -128,16 +128,29 @@ def _threads(config: Config, comm: Communicator, useful: int) -> int:
 
 
 def _make_envs(
-    config: Config, comm: Communicator, threads: int, stop: StopRequest, on_close: ExitStack
+    config: Config,
+    comm: Communicator,
+    threads: int,
+    stop: StopRequest,
+    on_step: Callable[[], None],
+    *,
+    on_close: ExitStack,
 ) -> tuple[VectorEnvironment, Evaluator]:
-    """Make this rank's training environments, and the evaluator with environments of its own."""
+    """Make this rank's training environments, and the evaluator with its own environments.
+
+    Both call `on_step`, also from the thread that steps them while this rank waits for others.
+    """
     rank = comm.rank
 
     def episode_seed(copy: int, number: int) -> int:
         return seeding.derived_seed(config.seed, rank, seeding.Stream.ENV, copy, number)
 
     envs = make_vector_env(
-        config.env, num_envs=config.env.num_envs, episode_seed=episode_seed, threads=threads
+        config.env,
+        num_envs=config.env.num_envs,
+        episode_seed=episode_seed,
+        threads=threads,
+        on_step=on_step,
     )
     on_close.callback(envs.close)
     evaluator = Evaluator(
@@ -147,6 +160,7 @@ def _make_envs(
         communicator=comm,
         threads=threads,
         wants_stop=stop,
+        on_step=on_step,
     )
     on_close.callback(evaluator.close)
     return envs, evaluator
