@@ -44,10 +44,10 @@ class AtariProtocol(NamedTuple):
 
 PROTOCOLS = {
     # Machado et al. 2018, "Revisiting the Arcade Learning Environment", as in Dopamine: sticky
-    # actions (drawn anew each frame), whole games.
+    # actions (drawn for each frame), whole games.
     "machado2018": AtariProtocol(0.25, 0, False),
     # Mnih et al. 2015, "Human-level control through deep reinforcement learning": up to 30 no-ops,
-    # a lost life is terminal for the learner while the game goes on.
+    # a lost life is terminal for the learner while the game continues.
     "mnih2015": AtariProtocol(0.0, 31, True),
 }
 """Both use the minimal action set, as Mnih et al. and Dopamine (Machado et al. recommend all 18

@@ -27,8 +27,8 @@ def torso_of(config: NetworkConfig, obs_shape: tuple[int, ...]) -> Torso:
     name = _automatic(obs_shape) if config.torso == "auto" else config.torso
     if name in TORSOS:
         return TORSOS[name]
-    known = {"auto": MLP.make} | {name: torso.make for name, torso in TORSOS.items()}
-    return Torso(lookup("network.torso", name, known))
+    names = {"auto": MLP.make} | {name: torso.make for name, torso in TORSOS.items()}  # for errors
+    return Torso(lookup("network.torso", name, names))
 
 
 def _automatic(obs_shape: tuple[int, ...]) -> str:
