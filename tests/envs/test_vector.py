@@ -113,7 +113,7 @@ def test_actions_may_start_elsewhere_than_at_zero():
 
 def test_an_observation_of_another_shape_than_the_spaces_is_refused():
     envs = make(name="Misshapen")
-    with pytest.raises(ValueError, match=r"an observation of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"its observation has the shape \(1,\)"):
         envs.reset()
     envs.close()
 
