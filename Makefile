@@ -1,5 +1,5 @@
 # `make train` and `make test` set up what they need on a machine with Python 3.10 or newer, a C++
-# compiler, make and patch, and go on. The set-up is done once.
+# compiler, make, and patch or git, and go on. The set-up is done once.
 #
 #   make train RANKS=4 PRESET=acrobot ARGS="--seed 1"
 #   make train PYTHON=python3.12 VENV=/scratch/$USER/venv
@@ -44,8 +44,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_d
 	  { echo "Python's headers are missing (Debian: apt install python3-dev; Fedora: dnf install python3-devel)" >&2; exit 1; }
 	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || \
 	  { echo "a C++ compiler is missing (Debian: apt install g++; Fedora: dnf install gcc-c++)" >&2; exit 1; }
-	@command -v patch > /dev/null || \
-	  { echo "patch is missing (Debian: apt install patch; Fedora: dnf install patch)" >&2; exit 1; }
+	@command -v patch > /dev/null || command -v git > /dev/null || \
+	  { echo "patch and git are missing, of which one is needed (Debian: apt install patch; Fedora: dnf install patch)" >&2; exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || \
 	  { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"

@@ -216,7 +216,8 @@ def _figures(metrics: Metrics) -> dict[str, str]:
     ]
     if "rank/waiting/1" in metrics:  # there is more than one rank
         shown.append(("waiting for ranks", "time/averaging", "{:.0%}"))
-    return {label: form.format(metrics[name]) for label, name, form in shown if name in metrics}
+    known = [entry for entry in shown if not math.isnan(metrics.get(entry[1], math.nan))]
+    return {label: form.format(metrics[name]) for label, name, form in known}
 
 
 def _figure(label: str, value: str) -> str:

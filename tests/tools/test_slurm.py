@@ -23,7 +23,9 @@ TRAIN = ("train", "cartpole")
 
 def rendered(*, words=TRAIN, site=None, **geometry):
     job = Job(**geometry)
-    return render(job, Work(list(words), parse_train(words[1:]).config, job), site or Site(), "")
+    return render(
+        job, Work(list(words), parse_train(list(words[1:])).config, job), site or Site(), ""
+    )
 
 
 def directives(script):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,11 +82,20 @@ def change_source(
 
 
 def apply_patches(source: Path, patches: Sequence[Path]) -> None:
-    """Apply `patches` with the program `patch`. Raises `UserError` if one does not fit exactly."""
+    """Apply `patches` with `patch`, or with `git apply` if there is only git.
+
+    Raises `UserError` if one does not fit exactly.
+    """
+    command = ["git", "apply"]
+    if shutil.which("patch"):
+        command = ["patch", "-p1", "--fuzz=0", "--force", "--silent", "-i"]
+    # Within a repository, git would apply only what concerns it.
+    outside_of_a_repository = {"GIT_CEILING_DIRECTORIES": str(source.resolve().parent)}
     for patch in patches:
         done = subprocess.run(
-            ["patch", "-p1", "--fuzz=0", "--force", "--silent", "-i", str(patch)],
+            [*command, str(patch)],
             cwd=source,
+            env=os.environ | outside_of_a_repository,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -75,11 +75,10 @@ def find_toolchain() -> Toolchain:
     missing = []
     if not (shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")):
         missing.append("a C++ compiler (Debian: g++, Fedora: gcc-c++, conda: gxx)")
-    missing += [
-        f"{program} (Debian, Fedora, conda: {program})"
-        for program in ("make", "patch")
-        if not shutil.which(program)
-    ]
+    if not shutil.which("make"):
+        missing.append("make (Debian, Fedora, conda: make)")
+    if not (shutil.which("patch") or shutil.which("git")):
+        missing.append("patch or git (Debian, Fedora, conda: patch)")
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         missing.append("Python's headers (Debian: python3-dev, Fedora: python3-devel)")
     compiler = shutil.which("mpicc", path=search_path())

@@ -47,7 +47,10 @@ def test_the_standard_that_torch_requires(torch, standard):
     assert cxx_standard(Version(torch)) == standard
 
 
-def test_patches_apply_one_after_the_other(tmp_path):
+@pytest.mark.parametrize("program", ["patch", "git"])
+def test_patches_apply_one_after_the_other(tmp_path, monkeypatch, program):
+    find = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: find(name) if name == program else None)
     source = tmp_path / "source"
     source.mkdir()
     (source / "text").write_text("one\ntwo\nthree\n")
@@ -58,8 +61,11 @@ def test_patches_apply_one_after_the_other(tmp_path):
     assert [path.name for path in source.iterdir()] == ["text"]
 
 
+@pytest.mark.parametrize("program", ["patch", "git"])
 @pytest.mark.parametrize("text", ["one\nII\nthree\n", "one\ntwo\n3\n", "one\n2\nthree\n"])
-def test_a_patch_that_does_not_fit_exactly_is_refused(tmp_path, text):
+def test_a_patch_that_does_not_fit_exactly_is_refused(tmp_path, monkeypatch, text, program):
+    find = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: find(name) if name == program else None)
     (tmp_path / "text").write_text(text)
     patch = write_patch(tmp_path, "1.patch", "two", "2")
     with pytest.raises(UserError, match=r"1\.patch does not fit .*not Horovod 0\.28\.1"):
