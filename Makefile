@@ -118,4 +118,4 @@ container-test:
 	tests/container/try.sh $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-peers build *.egg-info
+	rm -rf $(VENV) .venv-peers build dist *.egg-info

@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hvd_dqn.tools.bench.allreduce import SumModel
+from hvd_dqn.tools.bench.launched import efficiencies, rates
+from hvd_dqn.tools.bench.predictions import predict
 from hvd_dqn.tools.bench.report import spread
-from hvd_dqn.tools.bench.scaling import efficiencies, predict, rates
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
