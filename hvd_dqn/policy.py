@@ -59,7 +59,7 @@ class Policy:
         single = raw.shape == self.raw_shape
         if not single and raw.shape[1:] != self.raw_shape:
             raise ValueError(
-                f"observations have shape {raw.shape}: must be {self.raw_shape} or (N, *that)"
+                f"observations have shape {raw.shape}: must be {self.raw_shape}, or a batch of that"
             )
         stacked = self._stacked(raw[None] if single else raw, begins)
         values = self.values_of(stacked)

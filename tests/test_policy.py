@@ -86,7 +86,7 @@ def test_one_environment_and_a_batch_agree(runs):
     np.testing.assert_allclose(policy.q_values(obs[3]), values[3], rtol=1e-5)
     assert policy.act(obs[3]).shape == ()
     assert policy.act(obs).tolist() == values.argmax(axis=1).tolist()
-    with pytest.raises(ValueError, match=r"neither \(4,\) nor a batch"):
+    with pytest.raises(ValueError, match=r"must be \(4,\), or a batch"):
         policy.act(obs[:, :3])
 
 
