@@ -118,12 +118,12 @@ def require_config(
     }
     refused = [name for name in differing if name not in allowed]
     if refused:
-        name = refused[0]
-        before, after = differing[name]
-        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        before, after = differing[refused[0]]
+        options = [name.replace("_", "-") for name in refused]
+        more = f", and {len(options) - 1} more" if len(options) > 1 else ""
         raise UserError(
-            f"the run was trained with {name} = {before!r}, not {after!r}{more}",
-            f"pass --resume-changes {','.join(refused)} to resume with the new value"
+            f"the run was trained with {options[0]} = {before!r}, not {after!r}{more}",
+            f"pass --resume-changes {','.join(options)} to resume with the new value"
             f"{'s' if more else ''}, or --resume never with a new --run-dir",
         )
     return differing

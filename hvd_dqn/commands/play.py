@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
-from hvd_dqn.common.errors import EXIT_OK, UserError
+from hvd_dqn.common.errors import EXIT_OK
+from hvd_dqn.config.section import Section, fraction, non_negative, positive
 
 _EXAMPLES = (
     "hvd-dqn play runs/a",
@@ -16,10 +17,12 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayOptions:
+class PlayOptions(Section):
     """Watch a policy play, with its Q-values beside the image: in a window (Esc closes it), or as a
     video file.
     """
+
+    prefix = "--"
 
     run_dir: RunDir
     """Run directory."""
@@ -27,15 +30,15 @@ class PlayOptions:
     """Write this file, .mp4 or .gif, instead of opening a window."""
     network: str = "best"
     """Network to use: best (by evaluation), newest, or the env steps of a saved one."""
-    episodes: int = 1
+    episodes: int = positive(1)
     """Number of episodes."""
-    max_steps: int = 2_000
+    max_steps: int = positive(2_000)
     """Maximum number of steps shown of each episode."""
-    epsilon: float = 0.0
+    epsilon: float = fraction(0.0)
     """Probability of a random action."""
-    seed: int = 0
+    seed: int = non_negative(0)
     """Seed of the episodes."""
-    fps: float = 30.0
+    fps: float = positive(30.0)
     """Frames per second; every step is one frame."""
 
 
@@ -46,10 +49,6 @@ def run(arguments: Sequence[str]) -> int:
     from hvd_dqn.reporting.videos import EpisodeRecorder
     from hvd_dqn.tools.play import open_writer
 
-    if options.episodes < 1 or options.max_steps < 1 or options.fps <= 0:
-        raise UserError("hvd-dqn play", "--episodes, --max-steps and --fps must be greater than 0")
-    if not 0 <= options.epsilon <= 1 or options.seed < 0:
-        raise UserError("hvd-dqn play", "--epsilon must be between 0 and 1, --seed 0 or more")
     policy = load_policy(options.run_dir, network=options.network)
     title = f"{policy.config.env.id} · {options.run_dir}"
     writer = open_writer(options.video, title, options.fps)

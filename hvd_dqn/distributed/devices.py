@@ -16,7 +16,7 @@ def select_device(name: str, local_rank: int) -> torch.device:
     index = gpu_index(local_rank)
     if name == "cuda" and index is None:
         raise UserError(
-            "device = 'cuda', but torch sees no GPU", "see hvd-dqn doctor, or choose auto"
+            "device = 'cuda', but torch finds no GPU", "see hvd-dqn doctor, or choose auto"
         )
     if name == "cpu" or index is None:
         return torch.device("cpu")

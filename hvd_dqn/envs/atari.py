@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
-from packaging.version import Version
 
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
@@ -54,7 +53,6 @@ actions: `env.kwargs` {"full_action_space": true}); 84×84 grey frames, each the
 two of an env step; games of at most 108,000 frames.
 """
 
-_OLDEST = "0.12.1"
 _MAX_FRAMES = 108_000
 _OUT_OF_REACH = 2**30
 _ADJUSTABLE = (
@@ -172,7 +170,6 @@ class Atari(Family):
     ) -> tuple[Simulators, int | None]:
         """See `Family`. The limit is 108,000 frames or `max_episode_steps`, whichever is lower."""
         self.register(config.id)
-        _check_version()
         try:
             game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
         except gym.error.Error as error:
@@ -215,13 +212,3 @@ def _check_kwargs(kwargs: dict[str, Any]) -> int:
             "greater than 0"
         )
     return max_frames
-
-
-def _check_version() -> None:
-    import ale_py
-
-    if Version(ale_py.__version__) < Version(_OLDEST):
-        raise UserError(
-            f"ale-py {ale_py.__version__} cannot reset one game of several (0.12.0 hangs): "
-            f"{_OLDEST} or newer is required, pip install 'hvd_dqn[atari]'"
-        )

@@ -50,7 +50,7 @@ def require_method(config: Config) -> None:
     fixed = [name for name in ("compile", "cuda_graph") if getattr(config.optimizer, name)]
     if method.draws_random_numbers and fixed:
         raise ConfigError(
-            f"optimizer.{fixed[0]} = True: objective.distribution = "
+            f"optimizer.{fixed[0].replace('_', '-')} = True: objective.distribution = "
             f"{config.objective.distribution!r} draws random numbers in the passes, which a "
             "compiled or recorded program cannot do; set it to False"
         )

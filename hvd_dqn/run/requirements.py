@@ -58,9 +58,9 @@ def require_updates(config: Config, world_size: int) -> None:
     """Raise `UserError` if the run would end before its first update."""
     if config.planned_updates(world_size) == 0:
         raise UserError(
-            f"total_env_steps = {config.total_env_steps} ends before the first update at "
+            f"total-env-steps = {config.total_env_steps} ends before the first update at "
             f"{config.updates_start_env_steps(world_size)} env steps",
-            "raise the total, or lower learning_starts_env_steps, n_step or the number of ranks",
+            "raise the total, or lower learning-starts-env-steps, replay.n-step or the ranks",
         )
 
 
@@ -76,7 +76,7 @@ def require_accelerators(config: OptimizerConfig, device: torch.device, rank: in
         require_compiler(device)
     if config.cuda_graph and device.type != "cuda":
         raise UserError(
-            f"optimizer.cuda_graph = True needs a GPU, and rank {rank} has none",
+            f"optimizer.cuda-graph = True needs a GPU, and rank {rank} has none",
             "leave the option out",
         )
 

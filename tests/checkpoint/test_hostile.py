@@ -201,8 +201,8 @@ def test_another_config_is_rejected_unless_allowed(run_dir):
     config = CONFIG.changed({"optimizer.learning_rate": 0.5, "env.num_envs": 8})
     with pytest.raises(UserError) as told:
         train(config, LocalCommunicator(), RunDirectory(run_dir))
-    assert "env.num_envs = 4" in str(told.value)
-    assert "--resume-changes env.num_envs,optimizer.learning_rate" in str(told.value)
+    assert "env.num-envs = 4" in str(told.value)
+    assert "--resume-changes env.num-envs,optimizer.learning-rate" in str(told.value)
     with pytest.raises(UserError, match="unknown option"):
         train(config, LocalCommunicator(), RunDirectory(run_dir), changes={"nonsense"})
     with pytest.raises(UserError, match="is not empty"):

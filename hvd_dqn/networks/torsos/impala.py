@@ -37,7 +37,7 @@ def _impala(config: NetworkConfig, obs_shape: tuple[int, ...]) -> nn.Module:
     left = min(-(-side // 8) for side in sides)
     if config.pool_size is not None and config.pool_size > left:
         raise ConfigError(
-            f"network.pool_size = {config.pool_size}: the convolutions reduce an observation of "
+            f"network.pool-size = {config.pool_size}: the convolutions reduce an observation of "
             f"shape {obs_shape} to {left} rows or columns; set it to {left} or less, or to None"
         )
     layers: list[nn.Module] = []
