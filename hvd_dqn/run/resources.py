@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,6 +46,16 @@ class Resources:
     close: Callable[[], None]
 
 
+class _Local(NamedTuple):
+    """What a rank acquires for itself, before anything is written."""
+
+    device: torch.device
+    envs: VectorEnvironment
+    evaluator: Evaluator
+    threads: int
+    hosts: list[str]
+
+
 def acquire(
     config: Config,
     comm: Communicator,
@@ -62,29 +73,8 @@ def acquire(
     unlock = stack.enter_context(ExitStack())  # closed last
     stack.callback(watchdog.stop)  # closed after everything that may hang while it is closed
     try:
-        neighbours = requirements.find_neighbours(config, comm)
-        env_threads = _threads(config, comm, config.env.num_envs)
-        with agreement(comm):
-            if comm.is_root:
-                require_loggers(config.logging.loggers)
-            device = select_device(config.device, comm.local_rank)
-            requirements.require_updates(config, comm.world_size)
-            requirements.require_extensions(config)
-            requirements.require_accelerators(config.optimizer, device, comm.rank)
-            envs, evaluator = _make_envs(
-                config, comm, env_threads, stop, watchdog.touch, on_close=stack
-            )
-            useful = requirements.useful_threads(config, envs)
-            requirements.require_memory(
-                config,
-                envs,
-                device,
-                ranks_on_host=neighbours.ranks_on_host,
-                ranks_on_gpu=neighbours.ranks_on_gpu,
-            )
-        devices = comm.gather(describe_device(device))
-        threads = _threads(config, comm, useful)
-        torch.set_num_threads(threads)
+        local = _acquire_local(config, comm, stop, watchdog.touch, stack)
+        torch.set_num_threads(local.threads)
         saver = Saver(
             start.store,
             comm,
@@ -93,21 +83,17 @@ def acquire(
             on_progress=watchdog.touch,
         )
         stack.callback(saver.close)
+        devices = comm.gather(describe_device(local.device))
         outputs = Outputs()
         with agreement(comm):
             if comm.is_root:
-                spaces = {
-                    "observation": describe(envs.raw_space),
-                    "num_actions": envs.num_actions,
-                }
-                hosts = neighbours.hosts
-                facts = run_facts(config, hosts, comm.backend, threads, devices, spaces)
+                facts = _facts(config, comm.backend, local, devices)
                 outputs = open_outputs(
                     config, facts, run_dir, start, watchdog, stop, on_close=stack, unlock=unlock
                 )
                 outputs.display.start(
                     f"{config.preset}: {config.env.id}",
-                    _details(config, comm, threads, device),
+                    _details(config, comm, local.threads, local.device),
                     run_dir.path,
                     start.env_steps,
                 )
@@ -116,10 +102,55 @@ def acquire(
     except BaseException:
         stack.close()
         raise
-    networks = NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks)
     return Resources(
-        run_dir, device, envs, evaluator, networks, saver, stop, outputs, close=stack.close
+        run_dir,
+        local.device,
+        local.envs,
+        local.evaluator,
+        NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks),
+        saver,
+        stop,
+        outputs,
+        close=stack.close,
     )
+
+
+def _acquire_local(
+    config: Config,
+    comm: Communicator,
+    stop: StopRequest,
+    on_step: Callable[[], None],
+    on_close: ExitStack,
+) -> _Local:
+    """Check the requirements, select the device and make the environments. Collective."""
+    neighbours = requirements.find_neighbours(config, comm)
+    env_threads = _threads(config, comm, config.env.num_envs)
+    with agreement(comm):
+        if comm.is_root:
+            require_loggers(config.logging.loggers)
+        device = select_device(config.device, comm.local_rank)
+        requirements.require_updates(config, comm.world_size)
+        requirements.require_extensions(config)
+        requirements.require_accelerators(config.optimizer, device, comm.rank)
+        envs, evaluator = _make_envs(config, comm, env_threads, stop, on_step, on_close=on_close)
+        useful = requirements.useful_threads(config, envs)
+        requirements.require_memory(
+            config,
+            envs,
+            device,
+            ranks_on_host=neighbours.ranks_on_host,
+            ranks_on_gpu=neighbours.ranks_on_gpu,
+        )
+    return _Local(device, envs, evaluator, _threads(config, comm, useful), neighbours.hosts)
+
+
+def _facts(config: Config, backend: str, local: _Local, devices: list[str]) -> dict[str, Any]:
+    """Return the facts of this start; `devices` are those of all ranks."""
+    spaces = {
+        "observation": describe(local.envs.raw_space),
+        "num_actions": local.envs.num_actions,
+    }
+    return run_facts(config, local.hosts, backend, local.threads, devices, spaces)
 
 
 def _threads(config: Config, comm: Communicator, useful: int) -> int:
