@@ -1,7 +1,6 @@
 import json
 
 import documented
-import numpy as np
 import pytest
 import torch
 
@@ -20,7 +19,9 @@ from tests.launching import launch
 
 
 def test_the_actor_follows_the_trained_parameters(tmp_path, monkeypatch):
-    config = parse_train([*TINY, "--device=cpu", "--objective.double=False"]).config
+    config = parse_train(
+        [*TINY, "--device=cpu", "--objective.double=False", "--exploration.epsilon-final=0"]
+    ).config
     comm, progress, run_dir = LocalCommunicator(), Progress(), RunDirectory(tmp_path / "run")
     start = plan(config, comm, run_dir, resume="never", changes=frozenset())
     watchdog = Watchdog(comm, progress, run_dir, limit=60.0)
@@ -33,12 +34,12 @@ def test_the_actor_follows_the_trained_parameters(tmp_path, monkeypatch):
 
     monkeypatch.setattr(resources.envs, "step", noting)
     try:
-        parts = documented.assemble(config, comm, resources, progress, "ddp")
-        online = parts.learner.online
+        components = documented.assemble(config, comm, resources, progress, "ddp")
+        online = components.learner.online
         assert numpy_network(online) is not None, "it acts without torch"
         before = [parameter.detach().clone() for parameter in online.parameters()]
-        while parts.learner.updates < 8:
-            iterate(config, comm, parts)
+        while components.learner.updates < 8:
+            iterate(components)
         after = list(online.parameters())
         assert not any(map(torch.equal, before, after)), "it learns"
         bias = after[-1]
@@ -47,7 +48,7 @@ def test_the_actor_follows_the_trained_parameters(tmp_path, monkeypatch):
             with torch.no_grad():  # in place, as the optimizer changes them
                 bias.zero_()
                 bias[action] = 1e6
-            parts.actor.step(np.zeros(config.env.num_envs))
+            components.actor.step(env_steps=10**9)  # past the decay of ε
             assert (chosen[-1] == action).all()
     finally:
         resources.close()

@@ -360,7 +360,7 @@ def test_a_job_is_handed_in_by_one_command(slurm, tmp_path):
     assert slurm.wait(number[1]) == "COMPLETED"
     assert slurm.wait(slurm.run(*submit, "2", *work).partition(":")[0][4:]) == "COMPLETED"
     other = slurm.run(*submit, "1", *work, check=False)
-    assert other == "hvd-dqn: hvd-dqn.sh is there and differs: name another with --output"
+    assert other == "hvd-dqn: hvd-dqn.sh exists and differs: choose another file with --output"
     too_many = slurm.run(*submit, "4", "--output", "b.sh", *work, check=False)
     assert re.search(r"Slurm would not take b.sh: .*node", too_many), too_many
     assert len(too_many.splitlines()) == 1
