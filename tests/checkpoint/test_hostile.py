@@ -234,5 +234,5 @@ def test_an_option_of_a_later_version_is_not_a_change():
     now = Config().flat()
     older = {name: value for name, value in now.items() if name != "env.overlap_updates"}
     assert require_config(older, now, free=(), allowed=set()) == {}
-    with pytest.raises(UserError, match=r"with env\.overlap_updates = False, not True"):
+    with pytest.raises(UserError, match=r"with env\.overlap-updates = False, not True"):
         require_config(older, now | {"env.overlap_updates": True}, free=(), allowed=set())

@@ -298,7 +298,7 @@ def test_scaling_over_two_nodes(slurm, tmp_path):
     result = json.loads((tmp_path / "scaling.json").read_text())
     assert [(run["ranks"], run["hosts"]) for run in result["runs"]] == [(1, 1), (2, 2), (2, 2)]
     assert result["allreduce"]["hosts"] == 2
-    assert "as these 2 on 2 hosts" in said
+    assert "like these 2 on 2 hosts" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scaling.json"]
 
 
@@ -355,14 +355,16 @@ def test_a_job_is_handed_in_by_one_command(slurm, tmp_path):
     submit = (*within, *["slurm", "submit", "--site", "site.yaml", "--time", "00:10:00", "--nodes"])
     work = ["--", "train", "--config", "config.json"]
     said = slurm.run(*submit, "2", *work)
-    number = re.match(r"job (\d+): 2 ranks on 2 nodes, 00:10:00 at a time, at most 21 times", said)
+    number = re.match(
+        r"job (\d+): 2 ranks on 2 nodes, time limit 00:10:00, up to 20 requeues", said
+    )
     assert number, said
     assert slurm.wait(number[1]) == "COMPLETED"
     assert slurm.wait(slurm.run(*submit, "2", *work).partition(":")[0][4:]) == "COMPLETED"
     other = slurm.run(*submit, "1", *work, check=False)
     assert other == "hvd-dqn: hvd-dqn.sh exists and differs: choose another file with --output"
     too_many = slurm.run(*submit, "4", "--output", "b.sh", *work, check=False)
-    assert re.search(r"Slurm would not take b.sh: .*node", too_many), too_many
+    assert re.search(r"Slurm rejects b.sh: .*node", too_many), too_many
     assert len(too_many.splitlines()) == 1
 
 

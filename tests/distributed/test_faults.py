@@ -165,7 +165,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(tmp_path):
     assert done.code == 0, done.output
     assert "checkpoint failed: rank 0 on" in done.output
     assert done.lines("greedy episodes ·"), "the score is told, with a picture or without"
-    assert "the newest is of" in done.output
+    assert "the newest is at" in done.output
     again = train(
         faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"
     )
@@ -200,7 +200,7 @@ def test_other_numbers_of_ranks_go_on_with_every_transition(tmp_path):
         assert len(ranks_now) == ranks
         steps = sum(len(rank["frames"]) for rank in ranks_now.values())
         assert steps >= total, "a row for every step, and more for final observations"
-    assert ", which 3 ranks made" in done.output
+    assert ", saved by 3 ranks" in done.output
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert [start["from"]["world_size"] for start in facts["resumed"]] == [2, 3]
     assert facts["resumed"][1]["from"]["changed"] == {"total_env_steps": [1800, 2400]}

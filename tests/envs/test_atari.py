@@ -312,12 +312,6 @@ def test_the_action_set_is_minimal_unless_asked_for():
     envs.close()
 
 
-def test_a_version_that_hangs_is_refused(monkeypatch):
-    monkeypatch.setattr(ale_py, "__version__", "0.12.0")
-    with pytest.raises(UserError, match=r"0\.12\.0.*0\.12\.1 or newer.*hvd_dqn\[atari\]"):
-        make("Pong")
-
-
 @pytest.mark.parametrize("action", [-1, 6])
 def test_an_action_that_ale_does_not_know_is_refused(action):
     """ALE's thread would end in silence, and the step never return."""
