@@ -1,6 +1,7 @@
 """One extension of each kind, from outside the package, in a run that really uses it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests import extensions
 from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn as command
 
+ROOT = str(Path(__file__).parents[1])
 SHORT = {
     "total_env_steps": 400,
     "learning_starts_env_steps": 100,
@@ -101,6 +103,7 @@ def test_all_of_them_by_the_command_line_and_resumed(tmp_path):
             *("--resume-changes", "total_env_steps", "--run-dir", "run"),
             launcher="none",
             cwd=tmp_path,
+            PYTHONPATH=ROOT,
         )
         assert done.code == 0, done.output
         assert "updates" in done.lines("cartpole: return")[0]
@@ -118,6 +121,7 @@ def test_a_backend_over_ranks(tmp_path):
         launcher="mpirun",
         ranks=2,
         cwd=tmp_path,
+        PYTHONPATH=ROOT,
     )
     assert done.code == 0, done.output
     facts = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -140,7 +140,7 @@ def test_it_imports_neither_mpi_nor_horovod_nor_the_replay(runs):
         ),
         (
             lambda place: (place / "config.json").unlink(),
-            "no run directory: it has no config.json: name",
+            "is not a run directory: it has no config.json: name",
         ),
         (lambda place: (place / "networks").rename(place / "else"), "contains no network"),
     ],

@@ -34,7 +34,7 @@ def expect_transitions(world: World, batch) -> set[float]:
     return seen
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
     num_envs=st.integers(1, 3),

@@ -475,7 +475,7 @@ def test_a_missing_package_is_reported_with_its_extra(tmp_path, monkeypatch, nam
 
 def test_names_are_checked():
     for names in (("tensorbord",), ("wandb", "wandb"), (":",), ("a:",)):
-        with pytest.raises(UserError, match=r"logging.loggers = .*tensorboard, wandb, mlflow or"):
+        with pytest.raises(UserError, match=r"logging.loggers = .*tensorboard, wandb, mlflow and"):
             small_config().changed({"logging.loggers": names})
 
 

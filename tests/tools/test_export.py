@@ -22,10 +22,10 @@ CASES = {
     },
     "bfloat16": {"network.precision": "bfloat16"},
     "implicit quantiles": {"objective.distribution": "implicit_quantile"},
-    "Atari": {"env.id": "ALE/Pong-v5", "env.num_envs": 2, "env.frame_stack": 4},
-    "a spectral Impala": {
+    "stacked frames, a spectral Impala": {
         "env.id": "ALE/Pong-v5",
         "env.num_envs": 2,
+        "env.frame_stack": 4,
         "network.torso": "impala",
         "network.spectral_norm": True,
         "network.pool_size": 6,
