@@ -9,6 +9,7 @@ VENV ?= .venv
 RANKS ?= 2
 PRESET ?= cartpole
 ARGS ?=
+WORKERS ?= 2
 
 SHELL := /bin/bash
 SITE_PATH := $(PATH)
@@ -25,8 +26,9 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 train: $(READY)
 	horovodrun -np $(RANKS) hvd-dqn train $(PRESET) $(ARGS)
 
+# Most tests wait for processes that they started, so that two workers take half the time of one.
 test: $(READY_TO_TEST) check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY_TO_TEST)
 	ruff check --quiet
