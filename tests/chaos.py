@@ -2,8 +2,8 @@
 
     python -m tests.chaos --kills 100 --hangs 20 --corruptions 200 --signals 50
 
-Every run is disturbed a few times, resumed after each, and let go to its end; then its last
-checkpoint is compared, bit for bit, with that of a run that was left alone.
+Each run is disturbed a few times, resumed each time, and then finishes. Its last checkpoint is
+compared, bit for bit, with that of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAULTS_A_RUN = 4
 
 @dataclass
 class Tally:
-    """What a campaign did and found."""
+    """The counts of a campaign."""
 
     kills: int = 0
     hangs: int = 0
@@ -45,7 +45,7 @@ class Tally:
     slowest_exit_seconds: float = 0.0
 
     def table(self) -> str:
-        """Markdown."""
+        """Return a Markdown table."""
         names = [field.name.replace("_", " ") for field in dataclasses.fields(self)]
         values = [
             f"{value:.1f}" if isinstance(value, float) else str(value)
@@ -187,7 +187,7 @@ def _send(pid: int, number: int) -> bool:
 def campaign(
     *, kills: int, hangs: int, corruptions: int, signals: int, ranks: Sequence[int], seed: int = 0
 ) -> Tally:
-    """At least so many of each."""
+    """Run until there were at least the given numbers of kills, hangs, corruptions and signals."""
     rng, tally = random.Random(seed), Tally()
     wanted = {"kill": kills, "hang": hangs, "signal": signals}
     with tempfile.TemporaryDirectory() as scratch:
@@ -208,7 +208,7 @@ def campaign(
 
 
 def main() -> None:
-    """Run it and print the table."""
+    """Run a campaign and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, count in (("kills", 100), ("hangs", 20), ("corruptions", 200), ("signals", 50)):
         parser.add_argument(f"--{name}", type=int, default=count)

@@ -40,7 +40,9 @@ AS_ROOT = {
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """This environment, with this Python's programs first and no trace of an outer launcher."""
+    """Return this environment with this Python's programs first, without an outer launcher's
+    variables.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -65,7 +67,7 @@ def launcher_command(launcher: str, ranks: int) -> list[str]:
 
 @functools.cache
 def mpirun_version() -> str:
-    """What this mpirun says it is."""
+    """Return what `mpirun --version` prints."""
     said = subprocess.run(
         ["mpirun", "--version"],
         capture_output=True,
@@ -85,16 +87,16 @@ def launch(
     cwd: Path | None = None,
     **environment: str,
 ) -> Finished:
-    """Run `python ARGUMENTS` on that many ranks; kill its whole process group when it is over.
+    """Run `python ARGUMENTS` on `ranks` ranks, and kill all its processes afterwards.
 
-    By mpirun where the launcher does not matter: horovodrun, which calls it, takes a second longer.
+    The default launcher is mpirun: horovodrun calls it, and takes a second longer.
     """
     with started(arguments, ranks=ranks, launcher=launcher, cwd=cwd, **environment) as job:
         return job.wait(timeout)
 
 
 def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 60) -> None:
-    """Until it is true."""
+    """Wait until `condition()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
@@ -102,7 +104,7 @@ def wait_until(condition: Callable[[], object], what: str = "it", seconds: float
 
 
 def marked(mark: str) -> list[int]:
-    """The processes of this machine that have inherited `NAME=value`."""
+    """Return the processes of this machine whose environment contains `mark`, a `NAME=value`."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -117,7 +119,7 @@ _MARK = "HVD_DQN_TEST_JOB"
 
 
 class Job:
-    """A launch that is going on, in a session of its own."""
+    """A running launch, in a session of its own."""
 
     def __init__(self, command: list[str], cwd: Path | None, environment: dict[str, str]) -> None:
         self._command = command
@@ -136,23 +138,25 @@ class Job:
         )
 
     def wait(self, timeout: float = TIMEOUT_SECONDS) -> Finished:
-        """To its end, or fail."""
+        """Wait for its end; kill it and fail after `timeout` seconds."""
         try:
             output, _ = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.kill()
             output, _ = self.process.communicate()
-            pytest.fail(f"{' '.join(self._command)} took over {timeout} s; it said:\n{output}")
+            pytest.fail(
+                f"{' '.join(self._command)} took more than {timeout} s and printed:\n{output}"
+            )
         return Finished(self.process.returncode, output, time.monotonic() - self._began)
 
     def members(self) -> list[int]:
-        """Its processes, launcher and ranks: whatever has inherited the job's mark, in this session
-        or in one that it began.
+        """Return its processes, launcher and ranks: all that inherited the job's mark, in any
+        session.
         """
         return marked(self._mark)
 
     def kill(self) -> None:
-        """End every process of it."""
+        """Kill its processes."""
         for pid in self.members():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -169,7 +173,7 @@ def started(
     cwd: Path | None = None,
     **environment: str,
 ) -> Iterator[Job]:
-    """`python ARGUMENTS` on that many ranks; nothing of it outlives the block."""
+    """Start `python ARGUMENTS` on `ranks` ranks; none of its processes outlives the block."""
     command = [*launcher_command(launcher, ranks), sys.executable, *arguments]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as sessions:
         # An mpirun that is killed leaves its directory to the next of its number.
@@ -184,5 +188,5 @@ def started(
 
 
 def hvd_dqn(*arguments: str, **options: object) -> Finished:
-    """Run the command line on that many ranks."""
+    """Run `hvd-dqn ARGUMENTS`; see `launch` for the options."""
     return launch(["-m", "hvd_dqn", *arguments], **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A run that is over in a second or two, for tests of what is done with runs."""
+"""Runs of a second or two, for tests of what reads runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORT = {
 
 
 def run_of(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
-    """Make one, in its directory."""
+    """Train a short run in `path`. Return `path`."""
     config = small_config().changed(_SHORT | dict(changes or {}))
     train(config, LocalCommunicator(), RunDirectory(path))
     return path

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody else has written: refused, in bounded time and memory."""
+"""Malicious and damaged checkpoints are refused in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def go_on(run_dir: Path, **changes):
 
 
 def rewrite(manifest: Path, **changes) -> None:
-    """A manifest that is whole and says something else."""
+    """Write a valid manifest with other contents."""
     body = json.loads(manifest.read_text())["body"] | changes
     manifest.write_text(json.dumps({"checksum": _checksum(body), "body": body}))
 

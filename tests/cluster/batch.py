@@ -14,7 +14,7 @@ from tests.distributed.workers import small_config
 
 
 class Batch:
-    """A job that was handed in, in a directory of its own."""
+    """A submitted job, in a directory of its own."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Batch:
         return bool(list(self.run_dir.glob("checkpoints/step-*/manifest.json")))
 
     def come_back(self) -> None:
-        """Wait until it is in the queue again, and let it run at once."""
+        """Wait until the job is requeued, and let it start at once."""
         self.slurm.wait(self.number, "PENDING")
         self.slurm.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 

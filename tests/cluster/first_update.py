@@ -23,7 +23,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print the table."""
     reason = why_not()
     if reason is not None:
         raise SystemExit(reason)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure(slurm: Slurm, place: Path, launcher: str) -> list[float]:
-    """Seconds from before sbatch to each of the three."""
+    """Return the seconds from sbatch to each of the three."""
     began = time.monotonic()
     batch = Batch(slurm, place, launcher=launcher, changes={"distributed.hang_seconds": 2.0})
     times = []
@@ -60,7 +60,7 @@ def measure(slurm: Slurm, place: Path, launcher: str) -> list[float]:
 
 
 def updates(run_dir: Path) -> int:
-    """What rank 0 last said."""
+    """Return the last line of rank 0."""
     try:
         return int(json.loads((run_dir / "heartbeats/rank-0.json").read_text())[3])
     except (OSError, ValueError):

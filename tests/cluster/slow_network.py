@@ -45,7 +45,7 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 0x0001, 0x1000, 0x
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print the table."""
     if sys.argv[1:2] == ["carry"]:
         carry([int(pid) for pid in sys.argv[2:4]], float(sys.argv[4]))
     words = [*sys.argv[1:], "--"]
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def describe(result: dict[str, object]) -> str:
-    """Cells of the table."""
+    """Return the cells of a row."""
     rates = sorted(result["updates_per_second"])
     shares = result["shares"]["averaging"], result["hidden_share"]
     return " | ".join([f"{rates[len(rates) // 2]:.0f}", *(f"{share:.1%}" for share in shares)])

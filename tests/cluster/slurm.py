@@ -26,7 +26,7 @@ CPUS = 4
 
 
 def why_not() -> str | None:
-    """The reason why this machine cannot have one."""
+    """Return why this machine cannot run a Slurm, or an empty text."""
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
         if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install slurm-wlm munge)"
@@ -78,7 +78,7 @@ class Slurm:
         self.hosts.close()
 
     def start_node(self, host: Host) -> None:
-        """Start its slurmd, as at boot."""
+        """Start the slurmd of a host."""
         log = self.directory / f"slurmd-{host.name}.out"
         host.start("slurmd", "-D", "-N", host.name, env=self.environment, log=log)
 

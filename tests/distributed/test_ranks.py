@@ -1,4 +1,4 @@
-"""Several ranks, real launchers: what the distributed update promises."""
+"""The guarantees of the distributed update, tested on several ranks by real launchers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.multirank
 
 
 class Standing:
-    """Ranks that do one job after the other: to start them takes longer than most jobs."""
+    """Ranks that run one job after the other, because starting them takes longer than most jobs."""
 
     def __init__(self, directory, *, ranks, launcher, backend, **environment):
         self.directory, self.ranks, self.orders = directory, ranks, 0
@@ -27,7 +27,7 @@ class Standing:
         self.job = self.launch.__enter__()
 
     def run(self, job, options):
-        """Every rank's result, in order of rank."""
+        """Run `job` and return the ranks' results, in the order of ranks."""
         number, self.orders = self.orders, self.orders + 1
         self.order(number, job, options)
         results = [self.directory / f"{number}-rank-{rank}.json" for rank in range(self.ranks)]
@@ -47,11 +47,11 @@ class Standing:
         publish(self.directory / f"{number}.json", json.dumps([job, options]).encode())
 
     def dismiss(self):
-        """Nothing more to do."""
+        """Tell the ranks to exit."""
         self.order(self.orders, None, {})
 
     def end(self):
-        """See them end by themselves."""
+        """Check that the ranks exit by themselves."""
         try:
             done = self.job.wait()
             assert done.code == 0, done.output
@@ -64,7 +64,7 @@ class Standing:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
-    """Ranks by launcher, number and backend."""
+    """Return the ranks of a launcher, a number of ranks and a backend."""
     jobs = {}
 
     def get(launcher, ranks, backend):
@@ -83,7 +83,7 @@ def standing(tmp_path_factory):
 
 @pytest.fixture
 def run_job(tmp_path, standing):
-    """Run one of `workers`."""
+    """Run one of the jobs in `workers`."""
 
     def run(job, *, ranks=2, launcher="horovodrun", backend="horovod", **options):
         directory = tmp_path / f"{launcher}-{backend}"
@@ -125,7 +125,7 @@ def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, recor
 
 @pytest.mark.parametrize(("ranks", "recorded"), [(2, False), (3, False), (2, True)])
 def test_prioritised_ranks_weigh_as_much_as_their_replays(run_job, ranks, recorded):
-    """Against one rank whose samples carry the weights that one replay would give them."""
+    """Compare with one rank whose samples have the weights that one replay would give them."""
     size, updates = 16, 40
     results = run_job("equivalence", ranks=ranks, size=size, updates=updates, prioritized=True,
         optimizer={"cuda_graph": recorded},
@@ -185,7 +185,7 @@ def test_parameter_averaging_is_local_steps_and_means(run_job, backend, recorded
 
 
 def average(learners, state):
-    """Parameters' and, if so, moments' plain means, written into each learner."""
+    """Write the mean parameters, and the mean moments if `state` is "average", to each learner."""
     groups = [[learner.online_parameters.values for learner in learners]]
     moments = [learner._optimizer.state for learner in learners]
     if state == "average":
@@ -218,7 +218,7 @@ def test_one_ranks_bad_first_number_ends_all_at_the_first_average(run_job, backe
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("bad_at", [0, 4, 9])
 def test_one_ranks_bad_number_ends_all_at_that_update(run_job, bad_at, recorded):
-    """By a step that was recorded, too: parameters are those before it, whenever that is told."""
+    """Parameters are those before that update, also if the step was recorded."""
     results = run_job("bad_start", average="gradients", bad_at=bad_at, recorded=recorded)
     for result in results:
         assert result["updates"] == bad_at
@@ -297,7 +297,7 @@ def test_a_rank_that_drifts_is_noticed_healed_and_reported(
 
 
 def test_sums_and_the_end_wait_for_no_cycle_of_horovods_thread(tmp_path):
-    """At a cycle of 20 s, 60 updates would take longer than a job may."""
+    """If updates waited for cycles, which take 20 s here, 60 updates would exceed the timeout."""
     sleepy = {"HOROVOD_CYCLE_TIME": "20000", "HOROVOD_IDLE_CYCLE_TIME": "20000"}
     ranks = Standing(tmp_path, ranks=2, launcher="horovodrun", backend="horovod", **sleepy)
     results = ranks.run("equivalence", {"size": 16, "updates": 60})

@@ -1,4 +1,4 @@
-"""What each rank runs in the multi-rank tests: `python -m tests.distributed.workers DIRECTORY
+"""The jobs of each rank in the multi-rank tests: `python -m tests.distributed.workers DIRECTORY
 BACKEND`.
 """
 
@@ -96,9 +96,10 @@ def make_learner(
 
 
 class Tape(TorchDispatchMode):
-    """In place of a CUDA graph: the operations of a function, to be done again on the same memory.
-    Like a graph's, they hold what the host had decided when they were taken down, and the host may
-    read nothing among them.
+    """A substitute for a CUDA graph: it repeats a function's operations on the same memory.
+
+    As in a graph, the host's decisions at the time of the recording are kept, and the host cannot
+    read results in between.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class Tape(TorchDispatchMode):
 
     @torch.no_grad()
     def play(self) -> None:
-        """Do them all again."""
+        """Repeat all operations."""
         for operation, args, kwargs, results in self._operations:
             again = operation(*args, **kwargs)
             for place, result in zip(tree_leaves(results), tree_leaves(again), strict=True):
@@ -122,7 +123,7 @@ class Tape(TorchDispatchMode):
 
 
 def recorded_without_a_gpu(work: Callable[[], Any]) -> Callable[[], Any]:
-    """In place of `record_on_gpu`."""
+    """A substitute for `record_on_gpu`."""
     work()
     with Tape() as tape:
         results = work()
@@ -145,7 +146,7 @@ def recording_without_a_gpu(optimizer: str = "adam") -> Iterator[mock.Mock]:
 
 
 def batches(count: int, size: int) -> list[Batch]:
-    """The same on every rank."""
+    """Return the same batches on every rank."""
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -172,12 +173,12 @@ def part(batch: Batch, rank: int, size: int) -> Batch:
 
 
 def share_of(rank: int) -> ReplayShare:
-    """Of a prioritised replay unlike those of the other ranks."""
+    """Return the share of a prioritised replay that differs between ranks."""
     return ReplayShare(mass=10.0 ** (2 - rank) * 3, weight_floor=0.5 / (1 + rank))
 
 
 def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """Updates on this rank's share of common batches."""
+    """Update with this rank's share of common batches."""
     prioritized = options.get("prioritized", False)
     with recording_without_a_gpu():
         learner = make_learner(
@@ -205,7 +206,7 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """Updates, of which one of the last rank's batches holds a bad number."""
+    """Update; one batch of the last rank contains a NaN."""
     with recording_without_a_gpu():
         learner = make_learner(
             comm,
@@ -230,7 +231,7 @@ def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """One rank's parameters are changed behind the others' backs."""
+    """Update while one rank's parameters are changed by hand."""
     with recording_without_a_gpu():
         learner = make_learner(
             comm,
@@ -253,7 +254,7 @@ def drift(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def gathering(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """Values of every shape and size, and a large sum."""
+    """Gather, broadcast and sum values of several shapes and sizes."""
     value = {
         "rank": comm.rank,
         "text": "ü" * comm.rank * 1000,
@@ -275,7 +276,7 @@ def gathering(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """The real `train`, with a look at what each rank holds at its end."""
+    """Run `train`, and return what each rank holds at its end."""
     from hvd_dqn.run import assembly
     from hvd_dqn.run.directory import RunDirectory
     from hvd_dqn.run.observer import Observer, Summary
@@ -304,7 +305,7 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def small_config(**changes: Any) -> Config:
-    """CartPole, small and quick, with episodes that end at different times on every rank."""
+    """Return a short CartPole run, whose episodes end at different times on every rank."""
     config = Config(
         preset="test",
         total_env_steps=2400,
@@ -368,7 +369,7 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def abandoned(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
-    """A sum that nobody waits for, and another of the same name."""
+    """Start a sum without waiting for it, then another of the same name."""
     first, second = (torch.full((100_000,), 1.0 + comm.rank + 10 * n) for n in range(2))
     comm.start_sum(first, "sum")
     comm.start_sum(second, "sum")
@@ -407,7 +408,7 @@ JOBS = {
 
 
 def main() -> None:
-    """Do the orders `0.json`, `1.json` … of the directory as they come, until one names no job."""
+    """Run the jobs that `0.json`, `1.json` … in the directory name, until one names none."""
     directory, backend = Path(sys.argv[1]), sys.argv[2]
     comm = connect(backend)
     for number in itertools.count():

@@ -1,4 +1,4 @@
-"""One line that says why there is no environment, and what to do."""
+"""If an environment cannot be made, one line says why and what to do."""
 
 import pytest
 

@@ -101,7 +101,7 @@ class Faulty(Identity):
 
 
 class Painted(Identity):
-    """Whose pictures take long."""
+    """An environment that renders slowly."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
 
@@ -127,14 +127,14 @@ class Dictionary(Counting):
 
 
 class Endless(Counting):
-    """Never ends."""
+    """Episodes without an end."""
 
     def __init__(self):
         super().__init__(length=10**9)
 
 
 class Misshapen(Counting):
-    """Observes less than it declares."""
+    """Returns observations of another shape than declared."""
 
     def _obs(self):
         return super()._obs()[:1]

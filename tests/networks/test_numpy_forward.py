@@ -1,4 +1,4 @@
-"""Small networks without torch: torch's numbers but for rounding, of the parameters as they are."""
+"""The NumPy forward pass gives torch's values, except for rounding, and follows the parameters."""
 
 import gymnasium as gym
 import numpy as np

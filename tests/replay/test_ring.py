@@ -16,7 +16,7 @@ from tests.replay.log import ENDS, GAMMA, World
 
 
 def expect_transitions(world: World, batch) -> set[float]:
-    """Every sample is the log's transition; the starts seen."""
+    """Check that every sample is a transition of the log. Return the starts seen."""
     expected = world.valid()
     seen = set()
     for i in range(len(batch.action)):

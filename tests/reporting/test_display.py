@@ -1,4 +1,4 @@
-"""What a person sees."""
+"""What the display shows."""
 
 import io
 import re

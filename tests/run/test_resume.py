@@ -78,7 +78,7 @@ CASES = {
 
 
 class StopAfter(StopRequest):
-    """Asked to stop when it has been looked at this often."""
+    """A stop request that is made after a number of checks."""
 
     def __init__(self, looks):
         super().__init__()
@@ -91,7 +91,7 @@ class StopAfter(StopRequest):
 
 
 def records(run_dir):
-    """What the run said of itself, but for how long it took."""
+    """Return the records of the run without times."""
     lines = map(json.loads, run_dir.metrics_file.read_text().splitlines())
     timed = ("seconds", "speed/", "distributed/hidden", "distributed/transfer", "time/", "rank/")
     return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]

@@ -1,4 +1,7 @@
-"""Who watches whom, and who speaks; under real launchers see tests/distributed/test_faults.py."""
+"""Which rank watches which, and which one reports.
+
+For real launchers see tests/distributed/test_faults.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes to look at: what is drawn, where it is written, and the errors."""
+"""Rendered episodes: frames, files and errors."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ from tests.short_runs import run_of
 
 
 class Roll:
-    """Keeps the frames, and ends the video after the first `most`."""
+    """Keeps frames, and stops after `most`."""
 
     def __init__(self, most=10_000):
         self.frames, self.most = [], most

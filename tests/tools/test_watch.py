@@ -19,7 +19,7 @@ from tests.launching import hvd_dqn
 
 
 class Seen(Display):
-    """Keeps what it is told."""
+    """Keeps what is printed."""
 
     def __init__(self):
         self.title, self.steps, self.evaluations = "", [], []
