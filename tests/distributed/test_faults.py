@@ -22,9 +22,7 @@ FAULTY = "tests.envs.toy:ToyFaulty-v0"
 
 
 def config_file(tmp_path: Path, **changes) -> Path:
-    config = small_config().changed(
-        {"checkpoint.period_env_steps": 300, "distributed.hang_seconds": 5.0} | changes
-    )
+    config = small_config().changed({"checkpoint.period_env_steps": 300} | changes)
     path = tmp_path / "config.json"
     path.write_text(config.to_json())
     return path
@@ -87,7 +85,7 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, 
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
-    config = faulty(tmp_path, "hang", None, **{"distributed.hang_seconds": 60.0})
+    config = faulty(tmp_path, "hang", None)
     run_dir = tmp_path / "run"
     arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
     with started(arguments, launcher="none") as job:
@@ -122,7 +120,8 @@ def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_hung_environment_is_named(tmp_path, rank):
-    done = train(faulty(tmp_path, "hang", rank), tmp_path / "run")
+    config = faulty(tmp_path, "hang", rank, **{"distributed.hang_seconds": 5.0})
+    done = train(config, tmp_path / "run")
     assert done.code == 1, done.output
     assert done.seconds < 40
     (line,) = done.lines("hvd-dqn: ")
