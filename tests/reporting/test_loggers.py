@@ -509,7 +509,7 @@ def test_filming_on_the_root_is_not_counted_as_waiting(tmp_path):
     assert done.code == 0, done.output
     run_dir = RunDirectory(tmp_path / "run")
     assert len(list(run_dir.videos.iterdir())) == 3
-    # filming takes 4 s, a period less than a tenth of that
+    # Filming takes 4 s, a period less than a tenth of that: the share would exceed 0.9.
     filmed = [waited for step, waited in of("rank/waiting/1", run_dir) if step in (240, 440)]
     assert len(filmed) == 2
-    assert max(filmed) < 0.7
+    assert max(filmed) < 0.85
