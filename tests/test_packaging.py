@@ -1,7 +1,10 @@
-"""The source distribution and the wheel: what they contain, and that they install and train."""
+"""The source distribution and the wheel: what they contain, and that they install and train; the
+pinned versions: that they suit every Python.
+"""
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
@@ -14,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import hvd_dqn
 from tests.launching import clean_environment
@@ -23,6 +29,8 @@ PACKAGE = ROOT / "hvd_dqn"
 NOT_COPIED = shutil.ignore_patterns(
     ".*", "*.so", "*.egg-info", "__pycache__", "build", "dist", "runs", "site", "results"
 )
+PYTHONS = ("3.10", "3.11.2", "3.12", "3.13", "3.14")
+"""Supported Pythons, with the oldest patch version that a current Linux distribution has."""
 TINY = {
     "total-env-steps": 48,
     "learning-starts-env-steps": 24,
@@ -130,3 +138,81 @@ def test_the_wheel_installs_and_trains(built, tmp_path):
 def test_one_version_everywhere():
     assert f"\nversion: {hvd_dqn.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{hvd_dqn.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def setup_cfg():
+    found = configparser.ConfigParser()
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
+def pins(python):
+    """The pinned version of each package for a Python on Linux."""
+    where = marker_environment(python)
+    lines = (line.partition("#")[0] for line in (ROOT / "constraints.txt").read_text().splitlines())
+    chosen = [Requirement(line) for line in lines if line.strip()]
+    chosen = [pin for pin in chosen if pin.marker is None or pin.marker.evaluate(where)]
+    assert len({canonicalize_name(pin.name) for pin in chosen}) == len(chosen)
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in chosen}
+
+
+def marker_environment(python):
+    short = ".".join(python.split(".")[:2])
+    full = python if python.count(".") == 2 else f"{python}.0"
+    return {"python_version": short, "python_full_version": full, "sys_platform": "linux"}
+
+
+def test_the_classifiers_name_the_pythons_that_are_checked():
+    named = re.findall(r":: Python :: (3\.\d+)$", setup_cfg()["metadata"]["classifiers"], re.M)
+    assert named == [".".join(python.split(".")[:2]) for python in PYTHONS]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_has_a_pin_in_its_range(python):
+    declared = setup_cfg()
+    groups = [declared["options"]["install_requires"], *declared["options.extras_require"].values()]
+    lines = [line for text in groups for line in text.splitlines() if line.strip()]
+    required = [Requirement(line) for line in lines]
+    where, pinned = marker_environment(python), pins(python)
+    assert len(required) > 50
+    for requirement in required:
+        if requirement.marker is None or requirement.marker.evaluate(where):
+            version = pinned[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), (str(requirement), version)
+
+
+def test_pins_are_releases_for_any_machine():
+    """No index, no local version, nothing that torch selects, and no beta without need.
+
+    OpenTelemetry, which mlflow and wandb need, calls every release of its unstable parts a beta.
+    """
+    text = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"://|^-|\+", text, re.M)
+    for python in PYTHONS:
+        for name, version in pins(python).items():
+            assert not name.startswith(("nvidia-", "cuda-", "triton")), name
+            assert not Version(version).is_prerelease or name.startswith("opentelemetry-"), name
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_pins_resolve_from_wheels(python):
+    """uv resolves what `make train` and `make test` install, without installing it."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    groups = [word for group in ("horovod", "openmpi", "test") for word in ("--extra", group)]
+    command = ["uv", "pip", "compile", "--quiet", "--python-version", python, *groups]
+    command += ["--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:"]
+    command += ["--python", sys.executable, "--constraints", "constraints.txt", "setup.cfg"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the package index does not answer")
+    if re.search(r"error sending request|[Ff]ailed to fetch|dns error|timed out", done.stderr):
+        pytest.skip(f"the package index does not answer: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", done.stdout, re.M))
+    pinned = pins(python)
+    assert found["torch"] == pinned["torch"]
+    unpinned = {name for name in found if name not in pinned}
+    assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in unpinned), unpinned
+    assert {found[name] == pinned[name] for name in found.keys() - unpinned} == {True}
