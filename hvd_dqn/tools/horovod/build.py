@@ -140,7 +140,8 @@ def _fetch_source(work: Path) -> Path:
 
 
 def _run(command: list[str], purpose: str) -> None:
-    environment = os.environ | {"PATH": search_path()}
+    # pip cannot install for the user, as a user's settings may ask, in a virtual environment.
+    environment = os.environ | {"PATH": search_path(), "PIP_USER": "0"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
