@@ -5,8 +5,8 @@
     python benchmarks/compare.py --python .venv-peers/bin/python     other libraries, too
 
 Libraries train CartPole in one process on one thread: Stable-Baselines3, Tianshou and TorchRL
-(those that are installed) and this project, eager and compiled. Ways of averaging run on one rank
-and on several: this project's, and Horovod's `DistributedOptimizer` and torch's
+(those that are installed and work) and this project, eager and compiled. Ways of averaging run on
+one rank and on several: this project's, and Horovod's `DistributedOptimizer` and torch's
 `DistributedDataParallel` as their documentation shows them (`documented.py`), all in this project's
 training loop. They train the preset and options that follow `--`. Runs are interleaved, round by
 round.
@@ -24,6 +24,7 @@ from typing import Any
 from command import at_least, execute
 from peers import HERE, installed, run_script, versions
 
+from hvd_dqn.common.errors import RunError
 from hvd_dqn.common.files import require_writable
 from hvd_dqn.tools.bench.launched import (
     efficiencies,
@@ -33,7 +34,7 @@ from hvd_dqn.tools.bench.launched import (
     run_program,
     say_rate,
 )
-from hvd_dqn.tools.bench.report import finish, number, print_table, spread, write
+from hvd_dqn.tools.bench.report import finish, number, print_table, say, spread, write
 
 Keep = Callable[[list[dict[str, Any]]], None]
 """Receives all runs so far after each run, so that a later failure does not lose them."""
@@ -96,8 +97,12 @@ def measure_peers(
     num_envs: Sequence[int],
     keep: Keep,
 ) -> list[dict[str, Any]]:
-    """Run these libraries and this project in turn, `rounds` times, on one thread."""
+    """Run these libraries and this project in turn, `rounds` times, on one thread.
+
+    A row whose script fails is reported in one line and left out from then on.
+    """
     runs: list[dict[str, Any]] = []
+    rows = {name: row for name, row in PEERS.items() if row[0] in libraries}
 
     def add(round_index: int, name: str, count: int, result: Mapping[str, Any]) -> None:
         runs.append({"name": name, "num_envs": count, "ranks": 1, **result})
@@ -108,10 +113,14 @@ def measure_peers(
     for round_index in range(rounds):
         for count in num_envs:
             work = WORK | {"num_envs": count, "total_env_steps": total}
-            for name, (library, (script, *words)) in PEERS.items():
-                if library in libraries:
-                    told = json.dumps(work | {"compile": name.endswith("compiled")})
+            for name, (_, (script, *words)) in list(rows.items()):
+                told = json.dumps(work | {"compile": name.endswith("compiled")})
+                try:
                     result = run_script(python, [str(HERE / script), *words, told])
+                except RunError as error:
+                    say(f"{name} is left out: {error}")
+                    del rows[name]
+                else:
                     add(round_index, name, count, result)
             for name, options in OURS.items():
                 train = ["train", "--records", str(records), "--", *our_words(work), *options]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from command import at_least, execute
-from peers import DEFAULT_PYTHON, HERE, run_script
+from peers import DEFAULT_PYTHON, HERE, installed, run_script
 
 from hvd_dqn.run.directory import commit
 from hvd_dqn.tools.bench.report import print_table, say
@@ -35,7 +35,8 @@ from hvd_dqn.tools.runs import read_records
 RESULTS = HERE / "results" / "minatar.json"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 OURS = ("dqn", "rainbow", "m-iqn")
-PEERS = ("SB3 DQN", "SB3 QR-DQN")
+PEERS = {"SB3 DQN": "Stable-Baselines3", "SB3 QR-DQN": "sb3-contrib"}
+"""For each agent, the library that it needs."""
 EPISODES = 50
 
 
@@ -129,8 +130,11 @@ def main() -> None:
         for game in arguments.games
         for agent in arguments.agents
     ]
+    missing = [key for key in wanted if key not in done]
+    libraries = {agent: PEERS[agent] for agent, _, _ in missing if agent in PEERS}
+    found = installed(arguments.python, libraries.values()) if libraries else {}
     with ThreadPoolExecutor(arguments.parallel) as pool:
-        list(pool.map(one, [key for key in wanted if key not in done]))
+        list(pool.map(one, [key for key in missing if libraries.get(key[0]) in (None, *found)]))
     print_scores(facts["runs"], arguments)
 
 
@@ -146,7 +150,10 @@ def print_scores(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> N
                 if (run["agent"], run["game"]) == (agent, game)
                 and run["env_steps"] == arguments.env_steps
             ]
-            cells.append(f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}")
+            if len(scores) < 2:
+                cells.append("–")
+            else:
+                cells.append(f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}")
         rows.append([game, *cells])
     print_table("", ["game", *arguments.agents], rows)
 

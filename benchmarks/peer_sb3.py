@@ -29,6 +29,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 MAX_EPISODE_STEPS = 27_000  # of an evaluation, as in this project
@@ -113,7 +114,6 @@ class Convolution(BaseFeaturesExtractor):
 def score(algorithm: str, game: str, seed: int, env_steps: int, episodes: int) -> dict[str, float]:
     """Train on a MinAtar game; returns the return of the final evaluation."""
     import minatar.gym
-    from sb3_contrib import QRDQN
 
     minatar.gym.register_envs()
 
@@ -139,10 +139,12 @@ def score(algorithm: str, game: str, seed: int, env_steps: int, episodes: int) -
         "policy_kwargs": {"features_extractor_class": Convolution, "net_arch": []},
     }
     envs = make_vec_env(make, n_envs=1, seed=seed)
-    model: DQN | QRDQN
+    model: OffPolicyAlgorithm
     if algorithm == "DQN":
         model = DQN("MlpPolicy", envs, learning_rate=1e-4, **options)
     else:
+        from sb3_contrib import QRDQN
+
         options["policy_kwargs"]["n_quantiles"] = 200
         model = QRDQN("MlpPolicy", envs, **options)
     model.learn(env_steps)

@@ -37,9 +37,11 @@ print(json.dumps(found))
 def installed(python: Path, libraries: Iterable[str]) -> dict[str, str]:
     """Versions of those libraries that `python` has; reports each that it lacks.
 
+    A library that `DISTRIBUTIONS` does not list has the name of its distribution.
+
     Raises `UserError` if it has none.
     """
-    wanted = {name: DISTRIBUTIONS[name] for name in libraries}
+    wanted = {name: DISTRIBUTIONS.get(name, name) for name in libraries}
     found = versions(python, wanted.values())
     for name, distribution in wanted.items():
         if distribution not in found:

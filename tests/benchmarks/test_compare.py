@@ -5,6 +5,7 @@ import compare
 import pytest
 
 from hvd_dqn.commands.options import parse_train
+from hvd_dqn.common.errors import RunError
 from tests.benchmarks import BENCHMARKS, TINY
 from tests.benchmarks.test_peers import python_with
 from tests.launching import launch
@@ -54,6 +55,32 @@ def test_a_missing_library_is_left_out(tmp_path, monkeypatch, capsys):
     assert "Tianshou is left out" in printed.err
     assert "Tianshou" not in printed.out
     assert "| 1            | TorchRL, compiled | 300 " in printed.out
+
+
+def test_a_library_that_fails_is_left_out(monkeypatch, capsys):
+    asked = []
+
+    def run_script(python, words):
+        asked.append(words[0])
+        if "tianshou" in words[0]:
+            raise RunError("peer_tianshou.py failed with exit code 1: ImportError: no symbol")
+        return {"env_steps_per_second": [100.0]}
+
+    monkeypatch.setattr(compare, "run_script", run_script)
+    ours = {"ranks": 1, "env_steps_per_second": [100.0]}
+    monkeypatch.setattr(compare, "run_bench", lambda words, ranks, launcher: ours)
+    libraries = ["Stable-Baselines3", "Tianshou"]
+    runs = compare.measure_peers(
+        "python", libraries, rounds=2, records=3, num_envs=[1], keep=lambda runs: None
+    )
+    names = ["Stable-Baselines3", "hvd_dqn", "hvd_dqn, compiled"]
+    assert [run["name"] for run in runs] == names * 2
+    assert sum("tianshou" in script for script in asked) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert said == [
+        "bench: Tianshou is left out: peer_tianshou.py failed with exit code 1: ImportError: no "
+        "symbol"
+    ]
 
 
 def test_our_options_describe_the_same_work():
