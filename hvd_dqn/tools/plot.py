@@ -8,6 +8,7 @@ from typing import Any
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.tools.drawing import load_matplotlib
 from hvd_dqn.tools.report.curves import group_runs
 from hvd_dqn.tools.report.figures import (
     FIGURES,
@@ -75,7 +76,7 @@ def plot_runs(
 
 
 def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
-    # Matplotlib's object interface: no global state, no window, whatever the user's settings are.
+    load_matplotlib()
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Picture

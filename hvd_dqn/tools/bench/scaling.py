@@ -12,6 +12,7 @@ from hvd_dqn.tools.bench.allreduce import SumModel
 from hvd_dqn.tools.bench.launched import Keep, efficiencies, rates, run_bench, say_rate
 from hvd_dqn.tools.bench.predictions import predict, print_predictions
 from hvd_dqn.tools.bench.report import print_table, say, spread
+from hvd_dqn.tools.drawing import load_matplotlib
 
 
 def measure_scaling(
@@ -108,6 +109,7 @@ def _row(runs: list[dict[str, Any]], mode: str, ranks: int) -> list[str]:
 
 def plot_scaling(result: dict[str, Any], path: Path) -> None:
     """Draw measured and predicted efficiency over the number of ranks."""
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

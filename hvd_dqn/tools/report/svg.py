@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.ticker import MaxNLocator
 
+from hvd_dqn.tools.drawing import load_matplotlib
 from hvd_dqn.tools.report.curves import Curve
 from hvd_dqn.tools.report.figures import Figure, Line, short_number
 
@@ -112,6 +112,9 @@ def _make_axis(
         low = min(low, 0.0)
     if low == high:
         low, high = low - max(abs(low), 1) * 0.1, high + max(abs(high), 1) * 0.1
+    load_matplotlib()
+    from matplotlib.ticker import MaxNLocator
+
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     inside = [float(tick) for tick in ticks if low <= tick <= high]
     return Axis(low, high, inside, start, stop)
