@@ -31,7 +31,7 @@ class DistributedConfig(Section):
     """Abort the job if a rank makes no progress for this many seconds."""
     threads_per_rank: int | None = positive(None)
     """Compute threads per rank; `None`: the rank's share of its host's cores, but no more than the
-    network can use.
+    network can use, and no more than OMP_NUM_THREADS.
     """
     average: Literal["gradients", "delayed_gradients", "parameters"] = "gradients"
     """What the ranks average. `gradients`: the gradients of every update, so that N ranks compute

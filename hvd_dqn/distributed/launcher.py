@@ -70,6 +70,14 @@ def usable_cores() -> set[int]:
     )
 
 
+def requested_threads(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return the value of OMP_NUM_THREADS, of a list such as `4,2` its first; `None` if it is not
+    set or not a positive number.
+    """
+    first = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return (int(first) or None) if first.isdecimal() and first.isascii() else None
+
+
 def cpu_quota() -> float:
     """Return the CPU time that the container of this process allows, in cores; infinity without a
     limit (cgroup v2).

@@ -18,6 +18,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import describe_device, select_device
+from hvd_dqn.distributed.launcher import requested_threads
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.spaces import describe
 from hvd_dqn.methods import schedules
@@ -201,12 +202,21 @@ def _details(config: Config, comm: Communicator, threads: int, device: torch.dev
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
+    each = f"{requirements.counted(threads, 'thread')} each{_why_not_more(config, threads)}"
     route = f" through {comm.route}" if device.type == "cuda" and comm.world_size > 1 else ""
     return " · ".join(
         (
             f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
-            f"{device}, {requirements.counted(threads, 'thread')} each",
+            f"{device}, {each}",
             f"global batch {config.replay.batch_size * comm.world_size}",
             f"learning rate {rate:.3g}",
         )
     )
+
+
+def _why_not_more(config: Config, threads: int) -> str:
+    """Return a note if a rank uses fewer threads than the environment asks for."""
+    asked = requested_threads()
+    if config.distributed.threads_per_rank is not None or asked is None or asked <= threads:
+        return ""
+    return f" (OMP_NUM_THREADS = {asked}, but more would be slower)"

@@ -149,9 +149,28 @@ def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quo
     monkeypatch.setattr(connecting, "cpu_quota", lambda: quota)
     assert connecting.compute_threads(Hosts(others), useful=100) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert connecting.compute_threads(Hosts(others), useful=1) == 3, (
-        "OMP_NUM_THREADS has precedence"
-    )
+    assert connecting.compute_threads(Hosts(others), useful=100) == min(threads, 3)
+    assert connecting.compute_threads(Hosts(others), useful=1) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert connecting.compute_threads(Hosts(others), useful=100) == threads
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ("4", 4),
+        ("4,2", 4),  # one number for each nested level
+        (" 8 , 2", 8),
+        ("0", None),
+        ("-1", None),
+        ("²", None),
+        ("many", None),
+        ("", None),
+    ],
+)
+def test_a_request_for_threads_is_read_as_openmp_reads_it(given, threads):
+    assert launcher.requested_threads({"OMP_NUM_THREADS": given}) == threads
+    assert launcher.requested_threads({}) is None
 
 
 def test_a_small_network_gets_no_more_threads_than_it_can_use(monkeypatch):

@@ -14,7 +14,12 @@ from rich.console import Console
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.horovod import load_horovod
-from hvd_dqn.distributed.launcher import cpu_quota, detect_launch, usable_cores
+from hvd_dqn.distributed.launcher import (
+    cpu_quota,
+    detect_launch,
+    requested_threads,
+    usable_cores,
+)
 from hvd_dqn.tools.probe import (
     MPI4PY_REMEDY,
     loaded_mpi_libraries,
@@ -91,14 +96,12 @@ def _torch() -> Check:
 def _threads() -> Check:
     cores, quota = len(usable_cores()), cpu_quota()
     found = f"{cores} cores for this process" + (f", quota {quota:g}" if quota < cores else "")
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > cores:
-        return Check(
-            "threads",
-            "warn",
-            f"{found}, OMP_NUM_THREADS={wanted}",
-            f"set OMP_NUM_THREADS to {cores} or less",
-        )
+    wanted, threads = os.environ.get("OMP_NUM_THREADS", ""), requested_threads()
+    if wanted and threads is None:
+        remedy = "set it to a number of threads, or unset it"
+        return Check("threads", "warn", f"{found}, OMP_NUM_THREADS={wanted!r}", remedy)
+    if threads is not None:
+        found += f", OMP_NUM_THREADS={wanted} (a rank uses at most its share of the cores)"
     return Check("threads", "ok", found)
 
 

@@ -37,21 +37,18 @@ class Place(NamedTuple):
     device: str
     gpu: str | None
     cores: list[int]
-    threads: int
     milliseconds: float
 
 
 def find_places(comm: Communicator) -> list[Place]:
     """Return the place of every rank. Collective."""
     device = select_device("auto", comm.local_rank)
-    threads = os.environ.get("OMP_NUM_THREADS", "")
     mine = Place(
         comm.rank,
         hostname(),
         torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         gpu_name(comm.local_rank),
         sorted(usable_cores()),
-        int(threads) if threads.isdigit() else 1,
         _milliseconds_of_products(device),
     )
     return [Place(*place) for place in comm.gather(mine)]
@@ -78,9 +75,9 @@ def examine(comm: Communicator, places: list[Place], shared: Path | None) -> Ite
 
 
 def print_places(places: list[Place]) -> None:
-    """Print a table of the ranks: host, device, cores, threads and speed."""
+    """Print a table of the ranks: host, device, cores and speed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "host", "device", "cores", "threads", "matmul ms"):
+    for name in ("rank", "host", "device", "cores", "matmul ms"):
         table.add_column(name, justify="left" if name in ("host", "device") else "right")
     for place in places:
         table.add_row(
@@ -88,7 +85,6 @@ def print_places(places: list[Place]) -> None:
             place.host,
             place.device,
             _ranges(place.cores),
-            str(place.threads),
             f"{place.milliseconds:.1f}",
         )
     make_console().print(table)
@@ -139,15 +135,11 @@ def _cores(places: list[Place]) -> Check:
     for host in {place.host for place in places}:
         here = [place for place in places if place.host == host]
         cores = set().union(*(place.cores for place in here))
-        wanted = sum(place.threads for place in here if place.gpu is None) or len(here)
-        if wanted > len(cores):
-            return Check(
-                "cores",
-                "warn",
-                f"{wanted} threads of {len(here)} ranks share {len(cores)} cores on {host}",
-                "use fewer ranks per node, more --cpus-per-task, or a smaller OMP_NUM_THREADS",
-            )
-    return Check("cores", "ok", "enough for all threads")
+        if len(here) > len(cores):
+            found = f"{len(here)} ranks share {len(cores)} cores on {host}"
+            remedy = "use fewer ranks per node, or more --cpus-per-task"
+            return Check("cores", "warn", found, remedy)
+    return Check("cores", "ok", "at least one for each rank")
 
 
 def _gpus(places: list[Place]) -> Check:
