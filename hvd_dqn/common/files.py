@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -55,13 +56,42 @@ def require_writable(path: Path | None) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def sync_directory(path: Path) -> None:
-    """Return once the names in this directory are on the disk."""
+def rename_to_new(partial: Path, path: Path) -> None:
+    """Rename a file atomically to a name in the same directory that must not exist.
+
+    Raises `FileExistsError` if it does; of several processes that do this at once, one succeeds.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links (FUSE, CIFS, object stores); other errors come again below
+        claim = path.with_name(f".{path.name}.claim")
+        claim.open("x").close()
+        try:
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            partial.rename(path)
+        finally:
+            claim.unlink()
+    else:
+        partial.unlink()
+
+
+def sync_directory(path: Path) -> bool:
+    """Return True once the names in this directory are on the disk, or False if its file system
+    cannot tell (FUSE, CIFS).
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
+        return False
     finally:
         os.close(descriptor)
+    return True
 
 
 def open_regular(path: Path) -> BinaryIO:

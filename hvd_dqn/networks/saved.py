@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from hvd_dqn.common.errors import UserError, one_line
-from hvd_dqn.common.files import read_bounded, sync_directory, write_durably
+from hvd_dqn.common.files import publish, read_bounded, sync_directory, write_durably
 
 _MARGIN = 1 << 20
 _MANIFEST, _NETWORK = "manifest.json", "network.safetensors"
@@ -50,12 +51,12 @@ class NetworkDirectory:
         return (self._place(env_steps) / _MANIFEST).exists()
 
     def save(self, judged: EvaluatedNetwork) -> Path:
-        """Save one network: write its file, then the manifest with the checksum, then rename the
-        directory to its final name.
+        """Save one network: write its file, then its manifest with the checksum, without which the
+        network does not exist. No directory is renamed: some object stores cannot.
         """
-        final = self._place(judged.env_steps)
-        partial = final.with_suffix(".partial")
-        partial.mkdir(parents=True, exist_ok=True)
+        place = self._place(judged.env_steps)
+        place.mkdir(parents=True, exist_ok=True)
+        partial = place / f"{_NETWORK}.partial"
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in judged.network.items()}
         data = safetensors.torch.save(tensors)
         manifest = {
@@ -64,26 +65,31 @@ class NetworkDirectory:
             "evaluation_mean": judged.mean if math.isfinite(judged.mean) else None,
             "sha256": {_NETWORK: hashlib.sha256(data).hexdigest()},
         }
-        write_durably(partial / _NETWORK, [data])
-        write_durably(partial / _MANIFEST, [(json.dumps(manifest, indent=2) + "\n").encode()])
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
+        try:
+            write_durably(partial, [data])
+            (place / _MANIFEST).unlink(missing_ok=True)
+            partial.rename(place / _NETWORK)
+            publish(place / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        except OSError:
+            partial.unlink(missing_ok=True)
+            if not self.has(judged.env_steps):
+                _remove(place)
+            raise
         sync_directory(self._path)
         self._prune()
-        return final
+        return place
 
     def remove_after(self, env_steps: int) -> None:
         """Remove networks newer than `env_steps`: the resumed run writes them again."""
         for place in self._path.glob("step-*"):
             if place.name > self._place(env_steps).name:
-                shutil.rmtree(place, ignore_errors=True)
+                _remove(place)
 
     def list(self) -> list[SavedNetwork]:
         """Return the complete saved networks, oldest first."""
         found = []
         for manifest in sorted(self._path.glob(f"step-*/{_MANIFEST}")):
-            if manifest.parent.suffix != ".partial":
+            if manifest.parent.suffix != ".partial":  # of an earlier version
                 text = _read_manifest(manifest)
                 found.append(
                     SavedNetwork(
@@ -134,7 +140,16 @@ class NetworkDirectory:
         kept = {self.best().path, *(s.path for s in saved[-self._keep :])}
         for old in saved:
             if old.path not in kept:
-                shutil.rmtree(old.path)
+                _remove(old.path)
+
+
+def _remove(place: Path) -> None:
+    """Remove a network, its manifest first. What stays does no harm: NFS keeps the files that
+    somebody reads.
+    """
+    with suppress(OSError):
+        (place / _MANIFEST).unlink()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def load_network(network: nn.Module, saved: SavedNetwork) -> None:

@@ -85,14 +85,10 @@ class Checkpoints:
         )
 
     def _finish(self) -> None:
-        """Complete a checkpoint. One that cannot be written does not end the run if an earlier one
-        exists.
-        """
+        """Complete a checkpoint. If it cannot be written, say so; the run continues."""
         try:
             self._saver.finish()
         except SaveError as error:
-            if self._saver.newest is None:
-                raise RunError(f"no checkpoint could be written: {error}") from error
             self._resources.outputs.display.say(f"checkpoint failed: {error}; {self._newest()}")
 
     def _newest(self) -> str:

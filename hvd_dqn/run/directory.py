@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import publish, read_bounded
+from hvd_dqn.common.files import publish, read_bounded, rename_to_new, sync_directory
 from hvd_dqn.config import Config
 
 _LIMIT = 16 << 20
@@ -121,11 +122,11 @@ class RunDirectory:
             partial = self.path / f".config-{os.getpid()}.json"
             partial.write_text(config.to_json())
             try:
-                os.link(partial, self.config_file)  # of two runs that start at once, one gets it
+                rename_to_new(partial, self.config_file)  # two runs may start at once
             except FileExistsError as error:
                 raise UserError(f"another run created {self.path} just now", _OTHER) from error
             finally:
-                partial.unlink()
+                partial.unlink(missing_ok=True)
             publish(self.facts_file, (json.dumps(facts, indent=2) + "\n").encode())
 
     def reopen(self, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +163,8 @@ class RunDirectory:
                 file.rename(file.with_name(f"before-{then}-{file.name}"))
 
     def lock(self) -> TextIO:
-        """Lock the directory until the returned file is closed.
+        """Lock the directory until the returned file is closed. Print a line if its file system
+        cannot keep other runs out, or cannot tell when a file is on the disk.
 
         Raises `UserError` if another process holds the lock or the directory cannot be written.
         """
@@ -173,8 +175,10 @@ class RunDirectory:
         except BlockingIOError as error:
             file.close()
             raise UserError(f"another process is running in {self.path}", _OTHER) from error
-        except OSError:
-            pass  # a file system without locks cannot keep other runs out
+        except OSError as error:
+            _say(f"{self.path} cannot be locked ({error.strerror}): start no second run in it")
+        if not sync_directory(self.path):
+            _say(f"{self.path} has no directory sync: a power failure may undo the newest files")
         return file
 
     @contextmanager
@@ -185,6 +189,10 @@ class RunDirectory:
             raise UserError(
                 f"run directory {self.path} cannot be written: {error.strerror or error}", _OTHER
             ) from error
+
+
+def _say(text: str) -> None:
+    print(f"hvd-dqn: {text}", file=sys.stderr, flush=True)
 
 
 def default_path(preset: str) -> Path:
