@@ -48,8 +48,8 @@ class Actor:
             try:
                 step = self._envs.step(action)
                 break
-            except EpisodesLostError:
-                self._lose_episodes(np.ones(len(action), dtype=np.bool_))
+            except EpisodesLostError as error:
+                self._lose_episodes(error.lost)
         return self._store(action, step)
 
     def begin_step(self, env_steps: int) -> None:
@@ -73,8 +73,8 @@ class Actor:
         env_steps, action = self._begun
         try:
             step = self._envs.finish()
-        except EpisodesLostError:
-            self._lose_episodes(np.ones(len(action), dtype=np.bool_))
+        except EpisodesLostError as error:
+            self._lose_episodes(error.lost)
             return self.step(env_steps)
         return self._store(action, step)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.common.structs import Episode
 from hvd_dqn.config import EnvConfig, EvaluationConfig
@@ -37,11 +38,12 @@ class EvaluationResult(NamedTuple):
 
 
 class Evaluator:
-    """Plays greedy episodes over all ranks, in its own environments.
+    """Plays greedy episodes over all ranks, in its own environments or those of the training.
 
     The episodes depend on the seed and the purpose, not on the number of ranks. Each environment
     plays a fixed number of them, so that short episodes do not count more often than long ones.
-    `seed` can be changed between evaluations.
+    `seed` can be changed between evaluations. `note` says in one line why the evaluations use the
+    training environments although that was not asked for; it is empty if they do not.
     """
 
     def __init__(
@@ -51,22 +53,48 @@ class Evaluator:
         *,
         seed: int,
         communicator: Communicator,
+        training: VectorEnvironment | None = None,
         threads: int = 1,
         on_step: Callable[[], None] = lambda: None,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`training`: the environments that `evaluation.envs` may lend.
+
+        Raises `UserError` if the environments cannot be made.
+        """
         self._wants_stop = wants_stop
         self._comm = communicator
+        self._max_steps = config.max_episode_steps
         self.seed = seed
+        self.note = ""
         self._purpose = PERIODIC
-        self.envs: VectorEnvironment = make_vector_env(
-            env,
-            num_envs=env.num_envs,
-            episode_seed=self._episode_seed,
-            max_episode_steps=config.max_episode_steps,
-            threads=threads,
-            on_step=on_step,
-        )
+        if training is not None and config.envs == "training":
+            self.envs = self._borrow(training)
+            return
+        try:
+            self.envs = make_vector_env(
+                env,
+                num_envs=env.num_envs,
+                episode_seed=self._episode_seed,
+                rank=communicator.rank,
+                first_copy=env.num_envs,
+                max_episode_steps=config.max_episode_steps,
+                threads=threads,
+                on_step=on_step,
+            )
+        except UserError as error:
+            if training is None:
+                raise
+            if config.envs == "own":
+                raise UserError(
+                    f"{error} (for evaluations, beside those that train)",
+                    "with --evaluation.envs training, both use the same environments",
+                ) from error
+            self.envs = self._borrow(training)
+            self.note = f"evaluations use the training environments: for others, {error}"
+
+    def _borrow(self, training: VectorEnvironment) -> VectorEnvironment:
+        return training.lend(episode_seed=self._episode_seed, max_episode_steps=self._max_steps)
 
     def evaluate(
         self, policy: Callable[[np.ndarray], np.ndarray], *, episodes: int, purpose: int
@@ -91,8 +119,19 @@ class Evaluator:
         played = [Episode(*values) for episodes, _ in everyone for values in episodes]
         return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
 
+    def truncated(self, result: EvaluationResult) -> str:
+        """Return a line on episodes that `evaluation.max-episode-steps` ended; empty if none."""
+        is_limited = self.envs.max_episode_steps == self._max_steps
+        ended = is_limited * sum(length >= self._max_steps for length in result.lengths)
+        if ended == 0:
+            return ""
+        return (
+            f"{ended} of {len(result.lengths)} evaluation episodes had not ended after "
+            f"{self._max_steps:,} steps and were cut (evaluation.max-episode-steps)"
+        )
+
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, unless they are those of the training."""
         self.envs.close()
 
     def _episode_seed(self, slot: int, number: int) -> int:

@@ -36,7 +36,10 @@ class EnvConfig(Section):
     """How often a rank may recreate its environments after one of them raised an exception."""
     kwargs: str = "{}"
     """Keyword arguments of the environment, as a JSON object. A list of integers, such as a shape,
-    is passed as a tuple.
+    is passed as a tuple. In strings, `{rank}` is this rank, `{copy}` the number of the environment
+    on it (`num-envs` that train, as many that evaluate, one for videos) and `{index}` one number
+    for both; a string that is only a placeholder becomes an integer. `render_mode` applies except
+    to videos; `max_episode_steps` limits the episodes of a registered id.
     """
     frame_stack: int = positive(1)
     """Number of stacked frames; zero-padded at the start of an episode."""

@@ -64,6 +64,11 @@ class EvaluationConfig(Section):
     """Truncate evaluation episodes after this many steps; the environment's own limit still applies
     (Atari: 108,000 frames).
     """
+    envs: Literal["auto", "own", "training"] = "auto"
+    """Environments that evaluations use. `own`: others than the training. `training`: the same, for
+    simulators that run once per process; the training's episodes are replayed afterwards from their
+    seeds and actions, and cut if that leads elsewhere. `auto`: own ones if they can be made.
+    """
     keep_networks: int = positive(2)
     """Number of newest networks to keep, besides the best one."""
 

@@ -18,6 +18,7 @@ Behaviour of ale-py 0.12, as measured, and its consequences here:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -25,8 +26,9 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs.family import Family
-from hvd_dqn.envs.simulators import Simulators, SimulatorStep
+from hvd_dqn.envs.family import Family, Made
+from hvd_dqn.envs.interface import Place
+from hvd_dqn.envs.simulators import SimulatorStep
 
 
 class AtariProtocol(NamedTuple):
@@ -160,15 +162,9 @@ class Atari(Family):
         return config.is_atari
 
     def make_simulators(
-        self,
-        config: EnvConfig,
-        *,
-        num_envs: int,
-        max_episode_steps: int | None,
-        threads: int,
-        pictures: bool,
-    ) -> tuple[Simulators, int | None]:
-        """See `Family`. The limit is 108,000 frames or `max_episode_steps`, whichever is lower."""
+        self, config: EnvConfig, places: Sequence[Place], *, threads: int, pictures: bool
+    ) -> Made:
+        """See `Family`. The limit is 108,000 frames or that of the caller, whichever is lower."""
         self.register(config.id)
         try:
             game = gym.spec(config.id.removeprefix("ale_py:")).kwargs["game"]
@@ -180,7 +176,7 @@ class Atari(Family):
         try:
             simulators = AtariSimulators(
                 game,
-                num_envs=num_envs,
+                num_envs=len(places),
                 frame_skip=config.frames_per_env_step,
                 protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
                 threads=threads,
@@ -191,7 +187,7 @@ class Atari(Family):
                 f"env.id {config.id!r} cannot be made with env.kwargs {config.kwargs}: "
                 f"{type(error).__name__}: {str(error).splitlines()[0]}"
             ) from error
-        return simulators, steps if max_episode_steps is None else min(steps, max_episode_steps)
+        return Made(simulators, lambda most: steps if most is None else min(steps, most))
 
 
 def _check_kwargs(kwargs: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.envs.interface import close_env
 
 
 def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
@@ -21,7 +22,7 @@ def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
         _check_spaces(env_id, env)
     except UserError:
         if isinstance(env, gym.Env):
-            env.close()
+            close_env(env, env_id)
         raise
 
 

@@ -8,20 +8,45 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, parse_env_id
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from hvd_dqn.common import signals
-from hvd_dqn.common.errors import UserError, one_line
+from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
+from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.checks import check_env
+from hvd_dqn.envs.interface import (
+    ONLY,
+    RAISED,
+    EnvironmentFailedError,
+    InterfaceError,
+    Place,
+    close_env,
+    require_gymnasium,
+    require_same_spaces,
+)
+from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
+from hvd_dqn.envs.workers import Copy, ProcessEndedError
+
+_SET_BY_US = ("id", "disable_env_checker")
+"""Arguments of `gymnasium.make` that `env.kwargs` cannot set."""
+
+
+class Made(NamedTuple):
+    """Simulators, and the steps after which `VectorEnvironment` must truncate their episodes, from
+    the steps that the caller allows (`None`: any number).
+    """
+
+    simulators: Simulators
+    limit_of: Callable[[int | None], int | None]
 
 
 class Family:
@@ -42,61 +67,66 @@ class Family:
         return re.match(self.ids, config.id.rpartition(":")[2]) is not None
 
     def make_simulators(
-        self,
-        config: EnvConfig,
-        *,
-        num_envs: int,
-        max_episode_steps: int | None,
-        threads: int,
-        pictures: bool,
-    ) -> tuple[Simulators, int | None]:
-        """Return `num_envs` copies, and the steps after which `VectorEnvironment` truncates an
-        episode: `max_episode_steps`, or `None` if the environment has its own limit. `threads` is
-        the number for simulators that step copies in threads. `pictures`: the copies can be
-        rendered.
+        self, config: EnvConfig, places: Sequence[Place], *, threads: int, pictures: bool
+    ) -> Made:
+        """Return one copy for each of `places`. `threads` is the number for simulators that step
+        copies in threads. `pictures`: the copies can be rendered.
 
-        Raises `UserError` if the environments cannot be made.
+        At no time does this process hold more environments than copies. Raises `UserError` if they
+        cannot be made.
         """
-        probe = self.make_env(config)  # reports a bad id in this process, in one line
-        if pictures and "rgb_array" not in probe.metadata.get("render_modes", []):
-            raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
+        probe = self.make_env(config, places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
-        probe.close()
-        copy = partial(self.make_env, config, **({"render_mode": "rgb_array"} if pictures else {}))
-        limit = None if limits_itself else max_episode_steps
-        if config.vectorization == "sync":
-            return SerialSimulators([copy() for _ in range(num_envs)]), limit
-        # Spawned, not forked: some InfiniBand stacks and CUDA do not survive a fork.
-        with signals.shield_children():
-            envs = AsyncVectorEnv(
-                [copy] * num_envs, autoreset_mode=AutoresetMode.DISABLED, context="spawn"
-            )
-        return ProcessSimulators(envs), limit
+        extra: dict[str, Any] = {}
+        if pictures:
+            extra["render_mode"] = "rgb_array"
+            if "rgb_array" not in probe.metadata.get("render_modes", []):
+                close_env(probe, str(places[0]))
+                raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
+        makers = [partial(self.make_env, config, place, **extra) for place in places]
+        simulators: Simulators
+        if config.vectorization == "async":
+            close_env(probe, str(places[0]))
+            simulators = _make_processes(config, makers, places, probe)
+        else:
+            if pictures:
+                close_env(probe, str(places[0]))
+            simulators = _make_serial(config, makers, places, None if pictures else probe)
+        return Made(simulators, lambda steps: None if limits_itself else steps)
 
-    def make_env(self, config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
-        """Return one environment with discrete actions and Box observations; `kwargs` are passed
-        besides `env.kwargs`.
+    def make_env(self, config: EnvConfig, place: Place = ONLY, **kwargs: Any) -> gym.Env[Any, Any]:
+        """Return one environment with discrete actions and Box observations. `place` fills the
+        placeholders in `env.kwargs`; `kwargs` take precedence over these.
 
         Raises `UserError` for an unknown id, a missing package, rejected keyword arguments and
         spaces that DQN cannot use.
         """
         self.register(config.id)
+        own = {name: _shapes_as_tuples(value) for name, value in json.loads(config.kwargs).items()}
+        given = place.fill(own) | kwargs
         try:
-            env = self._construct(config, kwargs)
+            with settings_kept():
+                env = self._construct(config.id, given)
+        except UserError:
+            raise
         except ModuleNotFoundError as error:
-            raise UserError(_missing_module(config.id, error)) from error
+            raise UserError(_no_module(config.id, error)) from error
         except gym.error.DependencyNotInstalled as error:
             raise UserError(
                 f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
             ) from error
         except gym.error.Error as error:
-            raise UserError(f"env.id {config.id!r}: {one_line(error)}") from error
-        except Exception as error:  # an environment's constructor may raise anything
-            given = f" with env.kwargs {config.kwargs}" if json.loads(config.kwargs) else ""
+            raise UserError(_unknown_id(config.id, error)) from error
+        except RAISED as error:  # an environment's constructor may raise anything
+            with_kwargs = f" with env.kwargs {config.kwargs}" if own else ""
             raise UserError(
-                f"env.id {config.id!r} cannot be made{given}: {type(error).__name__}: "
-                f"{one_line(error)}"
+                f"env.id {config.id!r} cannot be made{with_kwargs}: {typed_line(error)}"
             ) from error
+        try:
+            require_gymnasium(config.id, env)
+        except UserError:
+            close_env(env, config.id)
+            raise
         check_env(config.id, env)
         return env
 
@@ -119,15 +149,66 @@ class Family:
     def _register_ids(self, module: ModuleType) -> None:
         """Register the ids if the import of `module` does not."""
 
-    def _construct(self, config: EnvConfig, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
-        own = {name: _shapes_as_tuples(value) for name, value in json.loads(config.kwargs).items()}
-        module, _, name = config.id.partition(":")
-        if name:
-            function = getattr(import_module(module), name, None)
+    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        module, _, name = env_id.rpartition(":")
+        if module:
+            function = getattr(import_of_user(f"env.id {env_id!r}", module), name, None)
             if callable(function) and not _is_registered(name):
-                made: gym.Env[Any, Any] = function(**own, **kwargs)
+                made: gym.Env[Any, Any] = function(**kwargs)
                 return made
-        return gym.make(config.id, disable_env_checker=True, **own, **kwargs)
+        for argument in _SET_BY_US:
+            if argument in kwargs:
+                raise UserError(
+                    f"env.kwargs has {argument!r}, which hvd_dqn sets itself", "leave it out"
+                )
+        return gym.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def _make_serial(
+    config: EnvConfig,
+    makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+    places: Sequence[Place],
+    probe: gym.Env[Any, Any] | None,
+) -> SerialSimulators:
+    """Make the copies in this process; `probe` is the first one if it is given."""
+    envs = [] if probe is None else [probe]
+    try:
+        for make in makers[len(envs) :]:
+            envs.append(make())
+            require_same_spaces(envs[-1], envs[0].observation_space, envs[0].action_space)
+    except (UserError, InterfaceError) as error:
+        place = places[len(envs) - 1]
+        for env, its in zip(envs, places, strict=False):
+            close_env(env, str(its))
+        if isinstance(error, InterfaceError):
+            raise UserError(f"env.id {config.id!r}, {place}: {error}") from error
+        if not envs:
+            raise
+        raise UserError(
+            f"{error} (copy {len(envs) + 1} of {len(makers)}; the first could be made)",
+            "if the simulator runs once per process, pass --env.num-envs 1 or --env.vectorization "
+            "async; if each needs a port or a directory of its own, use {rank}, {copy} or {index} "
+            "in env.kwargs",
+        ) from error
+    return SerialSimulators(envs, places)
+
+
+def _make_processes(
+    config: EnvConfig,
+    makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+    places: Sequence[Place],
+    probe: gym.Env[Any, Any],
+) -> ProcessSimulators:
+    first = Copy(makers[0], probe)
+    try:
+        return ProcessSimulators([first, *map(Copy, makers[1:])], places)
+    except EnvironmentFailedError as error:
+        raise UserError(
+            f"env.id {config.id!r} cannot be made in a process of its own: {one_line(error)}",
+            'a script that calls hvd_dqn.train needs if __name__ == "__main__": around the call'
+            if isinstance(error, ProcessEndedError)
+            else "",
+        ) from error
 
 
 def _is_registered(env_id: str) -> bool:
@@ -148,12 +229,34 @@ def _shapes_as_tuples(value: Any) -> Any:
     return tuple(value) if is_shape else value
 
 
-def _missing_module(env_id: str, error: ModuleNotFoundError) -> str:
-    module = env_id.partition(":")[0]
-    if ":" in env_id and error.name is not None and (module + ".").startswith(error.name + "."):
+def _no_module(env_id: str, error: ModuleNotFoundError) -> str:
+    module, missing = env_id.rpartition(":")[0], missing_module(error)
+    if missing is None:
+        return f"env.id {env_id!r} needs a module that is not installed: {one_line(error)}"
+    if (module + ".").startswith(missing + "."):
         return f"env.id {env_id!r}: there is no module {module!r}; {_how_to_install(module)}"
-    advice = _how_to_install(error.name or "")
-    return f"env.id {env_id!r} needs the module {error.name!r}: {advice}"
+    return f"env.id {env_id!r} needs the module {missing!r}: {_how_to_install(missing)}"
+
+
+def _unknown_id(env_id: str, error: gym.error.Error) -> str:
+    """Return why Gymnasium does not know an id, with the module that was imported for it: it may be
+    another than the user's of the same name, or no longer contain the class.
+    """
+    module, _, name = env_id.rpartition(":")
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        return f"env.id {env_id!r}: {one_line(error)}"
+    file = getattr(loaded, "__file__", None) or "built into Python"
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return (
+            f"env.id {env_id!r}: the module {module!r} that was imported is Python's own ({file}); "
+            "rename yours"
+        )
+    there = [key for key, value in vars(loaded).items() if callable(value) and key[0] != "_"]
+    if name.isidentifier():
+        remedy = did_you_mean(name, there, "it may have been renamed or removed")
+        return f"env.id {env_id!r}: the module {module!r} ({file}) contains no {name!r}: {remedy}"
+    return f"env.id {env_id!r}: {one_line(error)} The module {module!r} is {file}."
 
 
 def _advice(error: Exception) -> str:

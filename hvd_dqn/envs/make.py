@@ -8,12 +8,12 @@ from typing import Any
 
 import gymnasium as gym
 
-from hvd_dqn.common.errors import typed_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs.atari import Atari
 from hvd_dqn.envs.driving import Driving
-from hvd_dqn.envs.family import Family
+from hvd_dqn.envs.family import Family, Made
+from hvd_dqn.envs.interface import Place, told
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
@@ -39,6 +39,8 @@ def make_vector_env(
     *,
     num_envs: int,
     episode_seed: Callable[[int, int], int],
+    rank: int = 0,
+    first_copy: int = 0,
     max_episode_steps: int | None = None,
     threads: int = 1,
     pictures: bool = False,
@@ -47,44 +49,46 @@ def make_vector_env(
     """Return `num_envs` copies that step together; episode k of copy i starts from
     `episode_seed(i, k)`.
 
+    `rank` and `first_copy` number the copies, for messages and the placeholders in `env.kwargs`.
     `max_episode_steps` truncates the episodes of an environment without its own limit, and Atari
     games if it is below theirs. `threads` is the number for simulators that step their copies in
     threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). `on_step`
     is called after every step. Raises `UserError` if the environments cannot be made.
     """
     family = family_of(config)
+    places = [
+        Place(rank, copy, copies=2 * config.num_envs + 1)
+        for copy in range(first_copy, first_copy + num_envs)
+    ]
 
-    def make() -> tuple[Simulators, int | None]:
-        return family.make_simulators(
-            config,
-            num_envs=num_envs,
-            max_episode_steps=max_episode_steps,
-            threads=threads,
-            pictures=pictures,
-        )
+    def make() -> Made:
+        return family.make_simulators(config, places, threads=threads, pictures=pictures)
 
     left = config.restarts
 
-    def remake(error: Exception) -> Simulators:
+    def remake(error: Exception, close: Callable[[], None]) -> Simulators:
         nonlocal left
         if left == 0:
             raise error
         left -= 1
         print(
-            f"hvd-dqn: an environment on {hostname()} raised {typed_line(error)}; "
-            f"recreating all {num_envs} of its rank, {left} restarts left",
+            f"hvd-dqn: {told(error)} (on {hostname()}); recreating all {num_envs} environments "
+            f"of its rank, {left} restarts left",
             file=sys.stderr,
             flush=True,
         )
-        return make()[0]
+        close()
+        return make().simulators
 
-    simulators, limit = make()
+    simulators, limit_of = make()
     return VectorEnvironment(
         simulators,
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,
         reward_clip=config.reward_clip,
-        max_episode_steps=limit,
+        max_episode_steps=max_episode_steps,
+        limit_of=limit_of,
+        places=places,
         remake=remake,
         on_step=on_step,
     )

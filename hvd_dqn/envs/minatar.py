@@ -9,6 +9,7 @@ import gymnasium as gym
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.family import Family
+from hvd_dqn.envs.interface import ONLY, Place
 
 
 class MinAtar(Family):
@@ -19,9 +20,9 @@ class MinAtar(Family):
     module = "minatar.gym"
     extra = "minatar"
 
-    def make_env(self, config: EnvConfig, **kwargs: Any) -> gym.Env[Any, Any]:
+    def make_env(self, config: EnvConfig, place: Place = ONLY, **kwargs: Any) -> gym.Env[Any, Any]:
         """See `Family`."""
-        return FreshEpisodes(super().make_env(config, **kwargs))
+        return FreshEpisodes(super().make_env(config, place, **kwargs))
 
     def _register_ids(self, module: ModuleType) -> None:
         if "MinAtar/Breakout-v1" not in gym.registry:

@@ -5,14 +5,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 
 from hvd_dqn.common.errors import UserError, typed_line
+from hvd_dqn.envs.interface import (
+    RAISED,
+    SECONDS_TO_CLOSE,
+    EnvironmentFailedError,
+    Place,
+    close_env,
+    require_shape,
+    reset_env,
+    step_env,
+    told,
+)
+from hvd_dqn.envs.pictures import Pictures
+from hvd_dqn.envs.settings import settings_kept
+from hvd_dqn.envs.workers import Copy, Workers
+
+_WATCHED_CALLS = 20
+"""Calls of new copies, resets and steps, after which they are trusted with torch's settings."""
 
 
 class SimulatorStep(NamedTuple):
@@ -63,10 +78,6 @@ class Simulators(Protocol):
         ...
 
 
-class ProcessEndedError(Exception):
-    """The process of an environment has ended: it was killed, or ran out of memory."""
-
-
 class GymnasiumSimulators(ABC):
     """Copies of a Gymnasium environment."""
 
@@ -82,6 +93,7 @@ class GymnasiumSimulators(ABC):
         self.num_envs = num_envs
         self.num_actions = int(actions.n)
         self.raw_space = observations
+        self._pictures = Pictures()
 
     @abstractmethod
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
@@ -95,15 +107,9 @@ class GymnasiumSimulators(ABC):
         """See `Simulators`."""
         try:
             drawn = self._draw()
-        except Exception as error:  # an environment may raise anything
-            reason = f"{typed_line(error)}"
-            raise UserError(f"the environment cannot be rendered ({reason})") from error
-        picture = None if drawn is None else np.asarray(drawn)
-        if picture is None or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError('the environment does not support render_mode="rgb_array"')
-        if picture.dtype.kind == "f" and picture.max() <= 1:  # MinAtar's are in 0 … 1
-            picture = np.rint(255 * picture)
-        return picture.astype(np.uint8)
+        except RAISED as error:
+            raise UserError(f"the environment cannot be rendered ({typed_line(error)})") from error
+        return self._pictures.rgb(drawn)
 
     @abstractmethod
     def _draw(self) -> Any:
@@ -123,39 +129,75 @@ class SerialSimulators(GymnasiumSimulators):
 
     lets_others_run = False
 
-    def __init__(self, envs: Sequence[gym.Env[Any, Any]]) -> None:
+    def __init__(self, envs: Sequence[gym.Env[Any, Any]], places: Sequence[Place] = ()) -> None:
+        """`places` names the copies, by default those of rank 0."""
         super().__init__(len(envs), envs[0].action_space, envs[0].observation_space)
         self._envs = envs
+        self._places = places or [Place(copy=copy) for copy in range(len(envs))]
         self._obs: list[Any] = [None] * len(envs)
+        self._watched_calls = _WATCHED_CALLS
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         """See `Simulators`."""
-        for copy, seed in zip(chosen.nonzero()[0].tolist(), seeds, strict=True):
-            self._obs[copy], _ = self._envs[copy].reset(seed=seed, options={})
+        with self._settings_kept():
+            for copy, seed in zip(chosen.nonzero()[0].tolist(), seeds, strict=True):
+                try:
+                    self._obs[copy] = reset_env(self._envs[copy], seed)
+                except UserError:
+                    raise
+                except RAISED as error:
+                    raise EnvironmentFailedError(f"{self._places[copy]}: {told(error)}") from error
         return self._frames()
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
+        if self._watched_calls == 0:
+            return self._step(action)
+        with self._settings_kept():
+            return self._step(action)
+
+    def _step(self, action: np.ndarray) -> SimulatorStep:
         reward = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
-        for copy, chosen in enumerate(action + self._first_action):
-            self._obs[copy], reward[copy], terminated[copy], truncated[copy], _ = self._envs[
-                copy
-            ].step(chosen)
+        copy = 0
+        try:
+            for copy, chosen in enumerate(action + self._first_action):
+                self._obs[copy], reward[copy], terminated[copy], truncated[copy] = step_env(
+                    self._envs[copy], chosen
+                )
+        except UserError:
+            raise
+        except RAISED as error:
+            raise EnvironmentFailedError(f"{self._places[copy]}: {told(error)}") from error
         return SimulatorStep(self._frames(), reward, terminated, truncated, terminated | truncated)
 
     def _frames(self) -> np.ndarray:
         """Return the frames of all copies, [N, …], in new memory.
 
-        Raises `ValueError` if their shape is not that of the space.
+        Raises `EnvironmentFailedError` if one does not have the shape of the space.
         """
-        frames = np.array(self._obs, dtype=self.raw_space.dtype)
-        if frames.shape[1:] != self.raw_space.shape:
-            raise ValueError(
-                f"the environment's space is {self.raw_space}, but its observation has the shape "
-                f"{frames.shape[1:]}"
-            )
-        return frames
+        space = self.raw_space
+        with suppress(TypeError, ValueError):  # of different shapes, or no numbers: see below
+            frames = np.array(self._obs, dtype=space.dtype)
+            if frames.shape[1:] == space.shape:
+                return frames
+        for place, obs in zip(self._places, self._obs, strict=True):
+            try:
+                require_shape(obs, space)
+                np.asarray(obs, dtype=space.dtype)
+            except RAISED as error:
+                raise EnvironmentFailedError(f"{place}: {told(error)}") from error
+        raise AssertionError("one of the observations differs from its space")
+
+    @contextmanager
+    def _settings_kept(self) -> Iterator[None]:
+        """Keep the settings of this process from the first calls; later ones would pay for it."""
+        if self._watched_calls == 0:
+            yield
+            return
+        self._watched_calls -= 1
+        with settings_kept():
+            yield
 
     def _draw(self) -> Any:
         return self._envs[0].render()
@@ -168,18 +210,19 @@ class SerialSimulators(GymnasiumSimulators):
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
-        for env in self._envs:
-            env.close()
+        for env, place in zip(self._envs, self._places, strict=True):
+            close_env(env, str(place))
 
 
 class ProcessSimulators(GymnasiumSimulators):
-    """Copies in separate processes: Gymnasium's vector environment without autoreset."""
+    """Copies in separate processes."""
 
     lets_others_run = True
 
-    def __init__(self, envs: AsyncVectorEnv) -> None:
+    def __init__(self, copies: Sequence[Copy], places: Sequence[Place]) -> None:
+        """Raises `EnvironmentFailedError` or `ProcessEndedError` if a copy cannot be made."""
+        self._envs = envs = Workers(copies, places)
         super().__init__(envs.num_envs, envs.single_action_space, envs.single_observation_space)
-        self._envs = envs
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         """See `Simulators`."""
@@ -187,13 +230,13 @@ class ProcessSimulators(GymnasiumSimulators):
         for copy, value in zip(np.flatnonzero(chosen), seeds, strict=True):
             seed[copy] = value
         options = {"reset_mask": chosen.copy()}
-        with self._processes_named():
+        with self._envs.ended_named():
             obs, _ = self._envs.reset(seed=cast(Any, seed), options=options)
         return np.asarray(obs)
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
-        with self._processes_named():
+        with self._envs.ended_named():
             obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
         # Gymnasium returns its own arrays of flags and rewards, which change at the next step.
         return SimulatorStep(
@@ -205,7 +248,8 @@ class ProcessSimulators(GymnasiumSimulators):
         )
 
     def _draw(self) -> Any:
-        drawn = self._envs.render()
+        with self._envs.ended_named():
+            drawn = self._envs.render()
         return None if drawn is None else drawn[0]
 
     def action_names(self) -> None:
@@ -213,29 +257,4 @@ class ProcessSimulators(GymnasiumSimulators):
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
-        processes = self._envs.processes
-        if not broken and all(process.is_alive() for process in processes):
-            self._envs.close()
-            return
-        for process in processes:
-            process.terminate()
-        with suppress(EOFError, ConnectionError):  # it first waits for the step that broke
-            self._envs.close(terminate=True)
-        for process in processes:
-            process.join()
-
-    @contextmanager
-    def _processes_named(self) -> Iterator[None]:
-        """Raise `ProcessEndedError` for a process that ended: Gymnasium raises only that of its
-        broken pipe.
-        """
-        try:
-            yield
-        except (EOFError, ConnectionError) as error:
-            connection.wait([process.sentinel for process in self._envs.processes], timeout=1)
-            ended = [p for p in self._envs.processes if p.exitcode is not None]
-            if not ended:
-                raise
-            raise ProcessEndedError(
-                f"process {ended[0].pid} of an environment ended with {ended[0].exitcode}"
-            ) from error
+        self._envs.close(timeout=1.0 if broken else SECONDS_TO_CLOSE)

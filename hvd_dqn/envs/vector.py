@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,11 @@ import torch
 
 from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
+from hvd_dqn.envs.interface import Place, warn
 from hvd_dqn.envs.simulators import Simulators
+
+_LONG_EPISODE = 100_000
+"""Steps after which an episode is reported."""
 
 
 class EnvStep(NamedTuple):
@@ -36,7 +41,35 @@ class EnvStep(NamedTuple):
 
 
 class EpisodesLostError(Exception):
-    """An environment raised, and all were recreated: every copy has started its next episode."""
+    """The copies `lost` [N] bool have started their next episode: an environment raised and all
+    were recreated, or an episode could not be continued after an evaluation in the same copies.
+    """
+
+    def __init__(self, lost: np.ndarray) -> None:
+        super().__init__()
+        self.lost = lost
+
+
+class _Shared:
+    """Simulators that may serve several vector environments in turn. The episodes under way are
+    those of `player`.
+    """
+
+    def __init__(
+        self,
+        simulators: Simulators,
+        remake: Callable[[Exception, Callable[[], None]], Simulators] | None,
+        player: VectorEnvironment,
+    ) -> None:
+        self.simulators = simulators
+        self.player = player
+        self._remake = remake
+
+    def replace(self, error: Exception) -> None:
+        """Replace the simulators; raise `error` if they cannot be replaced."""
+        if self._remake is None:
+            raise error
+        self.simulators = self._remake(error, partial(self.simulators.close, broken=True))
 
 
 class VectorEnvironment:
@@ -45,8 +78,9 @@ class VectorEnvironment:
     Episode k of copy i starts from `episode_seed(i, k)`, so each episode can be replayed alone. An
     observation consists of the newest `frame_stack` frames of its episode, zero-padded at the
     start; the newest frame is `obs[:, -frame_shape[0]:]`. An episode is truncated after
-    `max_episode_steps`. Simulators that raise are replaced by those that `remake` returns, unless
-    it raises. `beat` is called after each step and reset of the simulators.
+    `limit_of(max_episode_steps)`. Simulators that raise are replaced by those that `remake`
+    returns, unless it raises; it gets the error and a function that closes the old ones. `places`
+    names the copies in messages. `on_step` is called after each step and reset of the simulators.
     """
 
     def __init__(
@@ -57,16 +91,21 @@ class VectorEnvironment:
         frame_stack: int = 1,
         reward_clip: float | None = None,
         max_episode_steps: int | None = None,
-        remake: Callable[[Exception], Simulators] | None = None,
+        limit_of: Callable[[int | None], int | None] = lambda steps: steps,
+        places: Sequence[Place] = (),
+        remake: Callable[[Exception, Callable[[], None]], Simulators] | None = None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._simulators = simulators
-        self._remake = remake
+        self._shared = _Shared(simulators, remake, player=self)
+        self._is_borrower = False
+        self._limit_of = limit_of
+        self._places = places or [Place(copy=copy) for copy in range(simulators.num_envs)]
+        self._has_warned_of_reward = False
         self._on_step = on_step
         self._episode_seed = episode_seed
         self._frames = FrameStack(simulators.raw_space, frame_stack)
         self._clip = reward_clip
-        self._max_steps = max_episode_steps
+        self.max_episode_steps = limit_of(max_episode_steps)
         self.num_envs = simulators.num_envs
         self.num_actions = simulators.num_actions
         self.raw_space = simulators.raw_space
@@ -96,19 +135,21 @@ class VectorEnvironment:
     def step(self, action: np.ndarray) -> EnvStep:
         """Take the actions [N], integers in 0 … num_actions − 1.
 
-        Raises `EpisodesLostError` if the environments were recreated; then none has stepped.
+        Raises `EpisodesLostError` if episodes were lost; then none has stepped.
         """
         try:
             return self._step(action)
+        except EpisodesLostError:
+            raise
         except Exception as error:
             self._replace_simulators(error)
-            raise EpisodesLostError from error
+            raise EpisodesLostError(np.ones(self.num_envs, dtype=np.bool_)) from error
 
     def begin(self, action: np.ndarray) -> None:
         """Start a step with the actions [N], which `finish` completes: in a thread if the
         simulators allow it, otherwise at the next `step_meanwhile`.
         """
-        if self._simulators.lets_others_run:
+        if self._shared.simulators.lets_others_run:
             self._under_way = self._thread.submit(self.step, action)
         else:
             self._waiting = action
@@ -132,17 +173,21 @@ class VectorEnvironment:
         return step.result()
 
     def _step(self, action: np.ndarray) -> EnvStep:
-        step = self._simulators.step(action)
+        if self._shared.player is not self:
+            self._take_back()
+        step = self._shared.simulators.step(action)
         self._on_step()
         self._remember(action)
         self._return += step.reward
         self._length += 1
         reward = step.reward.astype(np.float32)
+        if not math.isfinite(reward.sum()) and not self._has_warned_of_reward:
+            self._warn_of_rewards(reward)
         if self._clip is not None:
             reward.clip(-self._clip, self._clip, out=reward)
         truncated, ended = step.truncated, step.ended
-        if self._max_steps is not None:
-            overlong = self._length >= self._max_steps
+        if self.max_episode_steps is not None:
+            overlong = self._length >= self.max_episode_steps
             truncated, ended = truncated | overlong, ended | overlong
         next_obs = obs = self._frames.following(self._obs, step.frames)
         episodes = []
@@ -169,12 +214,50 @@ class VectorEnvironment:
         """Return a picture of the first copy, [H, W, 3] uint8. Raises `UserError` if it cannot be
         rendered.
         """
-        return self._simulators.picture()
+        return self._shared.simulators.picture()
 
     def action_names(self) -> list[str]:
         """Return the names of the actions; numbers if the environment does not name them."""
         numbers = [f"action {number}" for number in range(self.num_actions)]
-        return self._simulators.action_names() or numbers
+        return self._shared.simulators.action_names() or numbers
+
+    def lend(
+        self, *, episode_seed: Callable[[int, int], int], max_episode_steps: int | None
+    ) -> VectorEnvironment:
+        """Return a vector environment that plays other episodes in the same copies.
+
+        Its `reset` interrupts the episodes of this one. The next step here continues them: it
+        replays them from their seeds and actions first, as `load_state_dict` does.
+        """
+        borrower = VectorEnvironment(
+            self._shared.simulators,
+            episode_seed=episode_seed,
+            frame_stack=self.frame_stack,
+            reward_clip=self._clip,
+            max_episode_steps=max_episode_steps,
+            limit_of=self._limit_of,
+            places=self._places,
+            on_step=self._on_step,
+        )
+        borrower._shared = self._shared
+        borrower._is_borrower = True
+        return borrower
+
+    def _take_back(self) -> None:
+        """Continue the episodes after another vector environment played in the same copies. Raises
+        `EpisodesLostError` if some could not be continued.
+        """
+        lost = self.load_state_dict(self.state_dict())
+        if lost.any():
+            raise EpisodesLostError(lost)
+
+    def _warn_of_rewards(self, reward: np.ndarray) -> None:
+        """Name the first copy whose reward, as float32, is not finite."""
+        for place, value, steps in zip(self._places, reward, self._length, strict=True):
+            if not math.isfinite(value):
+                warn(f"{place}: the reward of step {steps} of its episode is {value}")
+                self._has_warned_of_reward = True
+                return
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every copy's episode, as tensors."""
@@ -217,19 +300,15 @@ class VectorEnvironment:
         """Replace the simulators and start the next episode in every copy; raise `error` if they
         cannot be replaced.
         """
-        if self._remake is None:
-            raise error
-        fresh = self._remake(error)
-        with suppress(Exception):
-            self._simulators.close(broken=True)
-        self._simulators = fresh
+        self._shared.replace(error)
         everyone = np.ones(self.num_envs, dtype=np.bool_)
         self._obs = self._frames.first(self._start_next(everyone))
 
     def close(self) -> None:
         """Close the copies and their processes, after a step that was begun has ended."""
         self._thread.shutdown()
-        self._simulators.close()
+        if not self._is_borrower:
+            self._shared.simulators.close()
 
     def _remember(self, action: np.ndarray) -> None:
         if self._most_steps >= self._actions.shape[1]:
@@ -238,8 +317,20 @@ class VectorEnvironment:
                 self._actions = np.concatenate(
                     (self._actions, np.zeros_like(self._actions)), axis=1
                 )
+                self._warn_of_length()
         self._most_steps += 1
         self._actions[self._copies, self._length] = action
+
+    def _warn_of_length(self) -> None:
+        """Report an episode that seems not to end, once for each doubling of its length."""
+        copy = int(self._length.argmax())
+        if self._length[copy] >= _LONG_EPISODE:
+            warn(
+                f"{self._places[copy]}: its episode has not ended within {self._length[copy]:,} "
+                "steps. If it never ends, limit it: wrap the environment in "
+                "gymnasium.wrappers.TimeLimit, or pass "
+                """--env.kwargs '{"max_episode_steps": …}' for a registered id"""
+            )
 
     def _play_again(self, actions: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Play the first `length` [N] of `actions` [N, T] in every copy. Return the observations.
@@ -249,7 +340,8 @@ class VectorEnvironment:
         """
         seeds = [self._episode_seed(i, int(k)) for i, k in enumerate(self._episode_number)]
         everyone = np.ones(self.num_envs, dtype=np.bool_)
-        obs = self._frames.first(self._simulators.reset(everyone, seeds))
+        self._shared.player = self
+        obs = self._frames.first(self._shared.simulators.reset(everyone, seeds))
         longest = int(length.max())
         waiting = length < longest
         for time in range(longest):
@@ -258,7 +350,7 @@ class VectorEnvironment:
                 obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
                 waiting &= ~begins
             place = np.maximum(time - (longest - length), 0)
-            step = self._simulators.step(actions[self._copies, place])
+            step = self._shared.simulators.step(actions[self._copies, place])
             self._on_step()
             obs = self._frames.following(obs, step.frames)
             if step.ended.any():
@@ -269,7 +361,7 @@ class VectorEnvironment:
         return obs
 
     def _reset_again(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
-        return self._simulators.reset(chosen, [seeds[i] for i in np.flatnonzero(chosen)])
+        return self._shared.simulators.reset(chosen, [seeds[i] for i in np.flatnonzero(chosen)])
 
     def _start_next(self, chosen: np.ndarray) -> np.ndarray:
         """Start the next episode of the chosen copies. Return the raw frames of all copies."""
@@ -280,6 +372,7 @@ class VectorEnvironment:
             self._episode_seed(int(copy), int(self._episode_number[copy]))
             for copy in np.flatnonzero(chosen)
         ]
-        frames = self._simulators.reset(chosen, seeds)
+        self._shared.player = self
+        frames = self._shared.simulators.reset(chosen, seeds)
         self._on_step()
         return frames

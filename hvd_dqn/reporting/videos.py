@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.common.seeding import Stream, derived_seed
@@ -146,6 +146,7 @@ class EpisodeRecorder:
         self._envs: VectorEnvironment = make_vector_env(
             dataclasses.replace(config.env, vectorization="sync"),
             num_envs=1,
+            first_copy=2 * config.env.num_envs,
             episode_seed=lambda copy, number: derived_seed(seed, Stream.EVALUATION, number),
             max_episode_steps=config.evaluation.max_episode_steps,
             pictures=True,
@@ -171,6 +172,7 @@ class EpisodeRecorder:
         actions is random.
         """
         envs, rng, returns = self._envs, np.random.default_rng(self._seed), []
+        size: tuple[int, int] | None = None
         names = envs.action_names()
         for episode in range(episodes):
             obs, episode_return = envs.reset(episode), 0.0
@@ -180,6 +182,8 @@ class EpisodeRecorder:
                 action = _choose(values, epsilon, rng)
                 if step % frame_skip == 0:
                     image = envs.picture()
+                    size = size or (image.shape[0], image.shape[1])
+                    image = _fitted(image, size)
                     played = PlayedStep(image, values[0], action, episode_return, step, episode)
                     if not writer.write(draw_frame(played, names)) or self._should_stop():
                         return returns
@@ -212,6 +216,15 @@ class EpisodeRecorder:
     def close(self) -> None:
         """Close the environment."""
         self._envs.close()
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the image at `size`, (H, W): reduced or enlarged in proportion, with black margins."""
+    if image.shape[:2] == size:
+        return image
+    height, width = size
+    fitted = ImageOps.pad(Image.fromarray(image), (width, height), color="black")
+    return np.asarray(fitted)
 
 
 def _choose(values: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:

@@ -77,6 +77,7 @@ class Observer:
         self._last_mean = float("nan")
         self._evaluation_is_due = False
         self._updates_before = 0
+        self._said_truncated = ""
 
     @property
     def wants_stop(self) -> bool:
@@ -154,6 +155,7 @@ class Observer:
                 "stopped during the final evaluation; the last checkpoint is complete"
             )
         self._write_evaluation("closing", score)
+        self._say_truncated(score)
         return Summary(score, self._last_mean, self._progress, self._meter.seconds)
 
     def state_dict(self) -> DistributedState:
@@ -221,6 +223,7 @@ class Observer:
         metrics = self._write_evaluation("evaluation", result)
         best = self._best.mean, self._best.env_steps
         self._outputs.display.evaluated(progress.env_steps, metrics, best)
+        self._say_truncated(result)
         self._save(evaluated)
         if self._comm.is_root:
             self._show()
@@ -238,6 +241,12 @@ class Observer:
         }
         self._tell(section, metrics)
         return metrics
+
+    def _say_truncated(self, result: EvaluationResult) -> None:
+        line = self._resources.evaluator.truncated(result)
+        if line and line != self._said_truncated:
+            self._outputs.display.say(line)
+        self._said_truncated = line
 
     def _show(self) -> None:
         """Log histograms and a video of the current network, as configured."""

@@ -98,6 +98,8 @@ def acquire(
                     run_dir.path,
                     start.env_steps,
                 )
+                if local.evaluator.note:
+                    outputs.display.say(local.evaluator.note)
         requirements.require_shared(start.store, comm)
         watchdog.start()
     except BaseException:
@@ -168,7 +170,7 @@ def _make_envs(
     *,
     on_close: ExitStack,
 ) -> tuple[VectorEnvironment, Evaluator]:
-    """Make this rank's training environments, and the evaluator with its own environments.
+    """Make this rank's training environments, and the evaluator.
 
     Both call `on_step`, also from the thread that steps them while this rank waits for others.
     """
@@ -181,6 +183,7 @@ def _make_envs(
         config.env,
         num_envs=config.env.num_envs,
         episode_seed=episode_seed,
+        rank=rank,
         threads=threads,
         on_step=on_step,
     )
@@ -190,6 +193,7 @@ def _make_envs(
         config.evaluation,
         seed=config.seed,
         communicator=comm,
+        training=envs,
         threads=threads,
         wants_stop=stop,
         on_step=on_step,

@@ -13,8 +13,13 @@ from hvd_dqn.envs import make_env, make_vector_env
         ("NoSuchThing-v0", "{}", ["NoSuchThing"]),
         ("CartPole-v99", "{}", ["CartPole", "v1"]),
         ("not an id", "{}", ["not an id"]),
-        ("no_such_module:Thing-v0", "{}", ["no_such_module", "install the package"]),
-        ("tests.envs.nowhere:Thing-v0", "{}", ["tests.envs.nowhere"]),
+        ("CartPole-v1", '{"id": "Other-v0"}', ["'id'", "hvd_dqn sets itself", "leave it out"]),
+        ("CartPole-v1", '{"disable_env_checker": false}', ["'disable_env_checker'", "leave it"]),
+        ("tests.envs.awkward:OldSpaces", "{}", ["a Discrete of the old package gym"]),
+        ("tests.envs.awkward:OldEnvironment", "{}", ["an environment of the old package gym"]),
+        ("tests.envs.awkward:Texts", "{}", ["'mission'", "Text", "FilterObservation"]),
+        ("tests.envs.awkward:Odds", "{}", ["awkward.py", "no 'Odds'", "did you mean 'Odd'?"]),
+        ("queue:Thing-v0", "{}", ["'queue'", "Python's own", "queue.py", "rename yours"]),
         ("CartPole-v1", '{"wheels": 3}', ["wheels"]),
         ("tests.envs.toy:ToyUnmakeable-v0", "{}", ["OSError", "libGL.so.1"]),
         ("Pendulum-v1", "{}", ["Box actions", "Discrete"]),
@@ -31,6 +36,79 @@ def test_bad_ids_are_told_in_one_line(env_id, kwargs, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "said"),
+    [
+        (
+            "no_such_module:Thing-v0",
+            "{}",
+            ": there is no module 'no_such_module'; install the package that contains "
+            "'no_such_module'",
+        ),
+        (
+            "tests.envs.nowhere:Thing-v0",
+            "{}",
+            ": there is no module 'tests.envs.nowhere'; install the package that contains "
+            "'tests.envs.nowhere'",
+        ),
+        (
+            "imports_in_vain:Thing-v0",
+            "{}",
+            " needs the module 'no_such_package': install the package that contains "
+            "'no_such_package'",
+        ),
+        (
+            "RegisteredInVain-v0",
+            "{}",
+            " needs the module 'no_such_package': install the package that contains "
+            "'no_such_package'",
+        ),
+        (
+            "tests.envs.awkward:Lazy",
+            "{}",
+            " needs the module 'no_such_package': install the package that contains "
+            "'no_such_package'",
+        ),
+        (
+            "tests.envs.awkward:Lazy",
+            '{"named": false}',
+            " needs a module that is not installed: please install the simulator",
+        ),
+        (
+            "reads_arguments:Thing-v0",
+            "{}",
+            ": the module 'reads_arguments' calls sys.exit when it is imported (argparse: the "
+            "following arguments are required: --needed); move what parses arguments or runs "
+            'below if __name__ == "__main__":',
+        ),
+        (
+            "leaves:Thing-v0",
+            "{}",
+            ": the module 'leaves' calls sys.exit when it is imported (4); move what parses "
+            'arguments or runs below if __name__ == "__main__":',
+        ),
+    ],
+)
+def test_modules_that_cannot_be_imported_are_named(
+    monkeypatch, tmp_path, capsys, env_id, kwargs, said
+):
+    import gymnasium as gym
+
+    (tmp_path / "imports_in_vain.py").write_text("import no_such_package\n")
+    (tmp_path / "reads_arguments.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--needed', required=True)\nparser.parse_args([])\n"
+    )
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(4)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    if "RegisteredInVain-v0" not in gym.registry:
+        gym.register("RegisteredInVain-v0", entry_point="imports_in_vain:Thing")
+    with pytest.raises(UserError) as caught:
+        make_env(EnvConfig(id=env_id, kwargs=kwargs))
+    assert str(caught.value) == f"env.id {env_id!r}{said}"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -10,8 +10,9 @@ import pytest
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
-from hvd_dqn.envs.simulators import ProcessEndedError
+from hvd_dqn.envs.interface import EnvironmentFailedError
 from hvd_dqn.envs.vector import EpisodesLostError
+from hvd_dqn.envs.workers import ProcessEndedError
 from tests.envs.scripted import ScriptedSimulators, bytes_space
 
 
@@ -68,14 +69,15 @@ def test_a_process_that_dies_is_named_and_replaced(capsys):
     try:
         envs.reset()
         envs.step(np.zeros(3, dtype=np.int64))
-        victim = kill_one(multiprocessing.active_children())
+        victim = kill_first()
         with pytest.raises(EpisodesLostError):
             envs.step(np.zeros(3, dtype=np.int64))
-        assert f"process {victim} of an environment ended with -9" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"copy 0 of rank 0: its process {victim} ended with -9" in said
         np.testing.assert_array_equal(envs.obs, [[1, 0], [101, 0], [201, 0]])
         result = envs.step(np.zeros(3, dtype=np.int64))
         np.testing.assert_array_equal(result.next_obs, [[1, 1], [101, 1], [201, 1]])
-        kill_one(multiprocessing.active_children())
+        kill_first()
         with pytest.raises(ProcessEndedError, match="ended with -9"):
             envs.step(np.zeros(3, dtype=np.int64))
     finally:
@@ -83,8 +85,8 @@ def test_a_process_that_dies_is_named_and_replaced(capsys):
     assert not multiprocessing.active_children()
 
 
-def kill_one(processes):
-    victim = processes[0]
+def kill_first():
+    victim = min(multiprocessing.active_children(), key=lambda process: process.pid)
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(10)
     return victim.pid
@@ -113,7 +115,7 @@ def test_actions_may_start_elsewhere_than_at_zero():
 
 def test_an_observation_of_another_shape_than_the_spaces_is_refused():
     envs = make(name="Misshapen")
-    with pytest.raises(ValueError, match=r"its observation has the shape \(1,\)"):
+    with pytest.raises(EnvironmentFailedError, match=r"its observation has the shape \(1,\)"):
         envs.reset()
     envs.close()
 
