@@ -26,6 +26,15 @@ RAISED = (Exception, SystemExit)
 _OLD_INTERFACE = "this is the interface of gym before 0.26"
 
 
+_NUMBERS = (
+    gym.spaces.Box,
+    gym.spaces.Discrete,
+    gym.spaces.MultiBinary,
+    gym.spaces.MultiDiscrete,
+)
+"""Spaces that FlattenObservation makes a Box of."""
+
+
 class EnvironmentFailedError(Exception):
     """An environment raised, or returned what it must not; the message names the copy."""
 
@@ -70,7 +79,7 @@ ONLY = Place()
 
 def told(error: BaseException) -> str:
     """Return on one line what an environment raised, or what it did wrong."""
-    known = isinstance(error, InterfaceError | EnvironmentFailedError)
+    known = isinstance(error, InterfaceError | EnvironmentFailedError | UserError)
     return one_line(error) if known else typed_line(error)
 
 
@@ -152,18 +161,14 @@ def require_gymnasium(env_id: str, env: Any) -> None:
                 f"env.id {env_id!r}: its {name} is a {type(space).__name__} of the old package gym",
                 "make it from gymnasium.spaces",
             )
-    observations = getattr(env, "observation_space", None)
-    if isinstance(observations, gym.spaces.Dict | gym.spaces.Tuple):
-        parts = observations.spaces
-        named = parts.items() if isinstance(parts, dict) else enumerate(parts)
-        for key, part in named:
-            if not part.is_np_flattenable:
-                raise UserError(
-                    f"env.id {env_id!r}: its observations have the part {key!r}, {part}, which has "
-                    "no fixed number of components",
-                    "register it with a wrapper that leaves this part out, such as "
-                    "gymnasium.wrappers.FilterObservation, then FlattenObservation",
-                )
+    for key, part in _parts(getattr(env, "observation_space", None)):
+        if not isinstance(part, _NUMBERS):
+            raise UserError(
+                f"env.id {env_id!r}: its observations have the part {key!r}, a "
+                f"{type(part).__name__}, which is not numbers of a fixed shape",
+                "register it with a wrapper that leaves this part out, such as "
+                "gymnasium.wrappers.FilterObservation, then FlattenObservation",
+            )
 
 
 def close_env(env: Any, name: str) -> None:
@@ -230,6 +235,17 @@ def _described(value: Any) -> str:
     shape = getattr(value, "shape", None)
     article = "an" if type(value).__name__[0].lower() in "aeiou" else "a"
     return f"{article} {type(value).__name__}" + ("" if shape is None else f" of shape {shape}")
+
+
+def _parts(space: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the parts of a Dict or Tuple space with their names, those of nested spaces too."""
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        parts: Any = space.spaces
+        for key, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
+            if isinstance(part, gym.spaces.Dict | gym.spaces.Tuple):
+                yield from _parts(part)
+            else:
+                yield key, part
 
 
 def _is_of_gym(kind: type) -> bool:

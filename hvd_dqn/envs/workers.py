@@ -24,7 +24,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import write_to_shared_memory
 
 from hvd_dqn.common import signals
-from hvd_dqn.common.errors import typed_line
+from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.envs.interface import (
     RAISED,
     SECONDS_TO_CLOSE,
@@ -145,21 +145,23 @@ class Workers(AsyncVectorEnv[Any, Any]):
         if not failed:
             return
         errors = sorted(self._next_error() for _ in failed)
-        for index, _, _ in errors:
+        for index, *_ in errors:
             if index >= 0:
                 self.parent_pipes[index].close()
                 cast(list[Any], self.parent_pipes)[index] = None
         self._state = AsyncState.DEFAULT
-        index, line, trace = errors[0]
+        index, line, trace, is_user_error = errors[0]
+        if is_user_error:
+            raise UserError(line) from _WorkerTracebackError(trace)
         where = str(self._places[index]) if index >= 0 else "an environment"
         raise EnvironmentFailedError(f"{where}: {line}") from _WorkerTracebackError(trace)
 
-    def _next_error(self) -> tuple[int, str, str]:
+    def _next_error(self) -> tuple[int, str, str, bool]:
         try:
-            index, line, trace = self.error_queue.get(timeout=_SECONDS_FOR_TEXT)
+            index, line, trace, is_user_error = self.error_queue.get(timeout=_SECONDS_FOR_TEXT)
         except queue.Empty:
-            return -1, "it raised, and its process ended before it could say what", ""
-        return index, line, trace
+            return -1, "it raised, and its process ended before it could say what", "", False
+        return index, line, trace, is_user_error
 
 
 def work(
@@ -182,7 +184,7 @@ def work(
         env = make()
         served = _serve(env, index, pipe, shared_memory)
     except RAISED as error:
-        error_queue.put((index, told(error), traceback.format_exc()))
+        error_queue.put((index, told(error), traceback.format_exc(), isinstance(error, UserError)))
         served = _send(pipe, (None, False)) and _wait_for_end(pipe)
     problem = ""
     try:

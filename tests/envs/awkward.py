@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from hvd_dqn.common.errors import UserError
+
 SPACE = gym.spaces.Box(-1, 1, (2,), np.float32)
 
 
@@ -89,6 +91,7 @@ RESULTS = {
     "no obs": lambda obs, over: (None, 1.0, over, False, {}),
     "exit": lambda obs, over: fail(SystemExit(3)),
     "raise": lambda obs, over: fail(SimulatorError(7, "the valve is stuck")),
+    "user error": lambda obs, over: fail(UserError("the simulator has no map", "make one")),
     "raise lock": lambda obs, over: fail(with_lock(ValueError("the valve is stuck"))),
     "infos": lambda obs, over: (obs, 1.0, over, False, {"lock": threading.Lock(), "n": None}),
     "processes": lambda obs, over: (obs, 1.0 + start_process(), over, False, {}),

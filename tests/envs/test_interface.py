@@ -150,6 +150,13 @@ def test_a_simulator_that_runs_once_is_probed_and_used():
     assert OneAtATime.alive == 0, "the first copy was closed"
 
 
+def test_input_that_is_at_fault_stays_so():
+    envs = make(what="user error")
+    with pytest.raises(UserError, match=r"^the simulator has no map: make one$"):
+        play(envs, 1)
+    envs.close()
+
+
 def test_copies_need_the_same_spaces():
     with pytest.raises(UserError, match=r"copy 1 of rank 3: its observation.*\(3,\).*\(2,\)"):
         make(what="space", copy="{copy}")
