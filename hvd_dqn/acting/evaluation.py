@@ -91,7 +91,10 @@ class Evaluator:
                     "with --evaluation.envs training, both use the same environments",
                 ) from error
             self.envs = self._borrow(training)
-            self.note = f"evaluations use the training environments: for others, {error}"
+            self.note = (
+                "evaluations use the training environments, because others cannot be made beside "
+                f"them: {error}"
+            )
 
     def _borrow(self, training: VectorEnvironment) -> VectorEnvironment:
         return training.lend(episode_seed=self._episode_seed, max_episode_steps=self._max_steps)

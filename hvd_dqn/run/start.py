@@ -21,6 +21,7 @@ _FREE = (
     "time_limit_minutes",
     "checkpoint.",
     "env.restarts",
+    "evaluation.envs",
     "logging.loggers",
     "logging.histograms",
     "logging.video",

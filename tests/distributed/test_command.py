@@ -205,7 +205,8 @@ def test_a_nan_on_one_rank_stops_all_at_the_same_update(tmp_path, rank):
     fault = json.dumps({"fault": "nan", "after": 30, "rank": rank})
     done = hvd_dqn("train", "cartpole", *SMALL, *FAULTY, fault, "--run-dir", str(run_dir), ranks=3)
     assert done.code == 1, done.output
-    (line,) = done.lines("hvd-dqn: ")
+    warning, line = done.lines("hvd-dqn: ")
+    assert f"of rank {rank}: the reward of step" in warning
     assert "not finite" in line
     assert f"rank {rank} " in line
     assert "at update" in line
