@@ -27,6 +27,7 @@ from hvd_dqn.common.errors import (
     UserError,
     did_you_mean,
 )
+from hvd_dqn.common.output import tolerant_output
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.config import Config
 from hvd_dqn.distributed.agreement import agreement, require_same
@@ -81,7 +82,7 @@ def train(
     except UserError as error:
         problem = error
     comm = _connected(chosen.distributed.backend, problem)
-    with StopRequest() as stop:
+    with tolerant_output(), StopRequest() as stop:
         stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
         try:
             return train_together(
@@ -144,7 +145,9 @@ def train_together(
 def _write_traceback(error: Exception, file: Path) -> Path | None:
     """Write the traceback and return the file, or `None` if the run directory does not exist."""
     try:
-        file.write_text("".join(traceback.format_exception(error)))
+        file.write_text(
+            "".join(traceback.format_exception(error)), encoding="utf-8", errors="replace"
+        )
     except OSError:
         return None
     return file

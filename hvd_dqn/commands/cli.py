@@ -4,7 +4,6 @@ one rank), 75 stopped on request after saving a checkpoint.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from hvd_dqn.common.errors import (
     UserError,
     did_you_mean,
 )
+from hvd_dqn.common.output import make_output_tolerant
 from hvd_dqn.distributed.launcher import detect_launch
 
 _COMMANDS = {
@@ -45,8 +45,7 @@ _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 
 def main() -> NoReturn:
     """Run one command and exit with its code."""
-    if sys.stdout is None:  # closed by the parent process, as by `>&-` in a shell
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until this process exits
+    make_output_tolerant()
     sys.path.append(str(Path.cwd()))  # the user's modules; installed packages have precedence
     code = run(sys.argv[1:])
     if detect_launch() is not None:
@@ -57,10 +56,12 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if arguments and arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return EXIT_OK if arguments else EXIT_BAD_INPUT
-    if arguments[0] == "--version":
+    if arguments[0] in ("-V", "--version"):
         print(f"hvd-dqn {hvd_dqn.__version__}")
         return EXIT_OK
     name, rest = arguments[0], arguments[1:]
@@ -68,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_OK  # the root prints it
     try:
         if name not in _COMMANDS:
-            raise UserError(f"unknown command {name!r}", did_you_mean(name, _COMMANDS))
+            raise UserError(f"unknown command {name!r}", _remedy(name))
         command = import_module(f"hvd_dqn.commands.{name.replace('-', '_')}")
         code: int = command.run(rest)
         return code
@@ -97,10 +98,19 @@ def _usage() -> str:
             "",
             *(f"  {name:14} {text}" for name, text in _COMMANDS.items()),
             "",
-            "hvd-dqn COMMAND --help explains a command; hvd-dqn train PRESET --help lists all "
-            "settings.",
+            "hvd-dqn COMMAND --help explains a command; hvd-dqn train PRESET --help lists",
+            "all settings; hvd-dqn -V prints the version.",
         ]
     )
+
+
+def _remedy(name: str) -> str:
+    """Return what to write instead of the unknown command `name`."""
+    from hvd_dqn.presets import PRESETS
+
+    if name in PRESETS:
+        return f"did you mean hvd-dqn train {name}?"
+    return did_you_mean(name, _COMMANDS)
 
 
 def _let_root_speak_first() -> None:

@@ -11,6 +11,7 @@ from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import require_writable
+from hvd_dqn.common.output import print_data
 from hvd_dqn.config.section import Section, fraction, positive, ranged
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import Communicator
@@ -110,9 +111,9 @@ def _report(
         "lengths": [value for result in results for value in result.lengths],
     }
     if options.output is not None:
-        options.output.write_text(json.dumps(report) + "\n")
+        options.output.write_text(json.dumps(report) + "\n", encoding="utf-8")
     if options.json:
-        print(json.dumps(report))
+        print_data(json.dumps(report))
         return
     how = f"{options.epsilon:g}-greedy" if options.epsilon else "greedy"
     print(f"return {total} · {len(returns)} {how} episodes · {saved.path}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hvd_dqn.commands.options import RunDirs, parse
 from hvd_dqn.common.errors import EXIT_OK, UserError
+from hvd_dqn.common.output import print_data
 from hvd_dqn.tools.summary import print_summaries, summarize
 
 _EXAMPLES = (
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("hvd-dqn summary", "name at least one run directory, before the options")
     runs = [summarize(path) for path in options.run_dirs]
     if options.json:
-        print(json.dumps([run._asdict() for run in runs], indent=2))
+        print_data(json.dumps([run._asdict() for run in runs], indent=2))
     else:
         print_summaries(runs)
     return EXIT_OK

@@ -25,12 +25,14 @@ _USAGE = """\
 usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]
        hvd-dqn train --config FILE [--section.field VALUE …] [--run-dir DIR]
 
-Train a preset, or the config.json of another run, on every rank of this launch.
+Train a preset, or the settings of a file (YAML, TOML or JSON, such as the
+config.json of a run), on every rank of this launch.
 
 presets
 {presets}
 
-hvd-dqn presets says what each preset is; hvd-dqn train PRESET --help lists all options."""
+hvd-dqn presets says what each preset is. hvd-dqn train PRESET --help lists all
+options, and hvd-dqn train PRESET --help SECTION those of one section."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -89,12 +91,9 @@ def _report(preset: str, run_dir: Path, summary: Summary) -> None:
         text = f"hvd-dqn: the learning curve was not drawn: {typed_line(error)}"
         print(text, file=sys.stderr, flush=True)
     progress, score = summary.progress, summary.score
-    try:
-        print(
-            f"{preset}: return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy "
-            f"episodes · {progress.env_steps:,} env steps · {progress.updates:,} updates · "
-            f"{summary.seconds:.1f} s · {run_dir}",
-            flush=True,
-        )
-    except OSError:  # a closed pipe: keep Python from failing on it again when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(
+        f"{preset}: return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy "
+        f"episodes · {progress.env_steps:,} env steps · {progress.updates:,} updates · "
+        f"{summary.seconds:.1f} s · {run_dir}",
+        flush=True,
+    )

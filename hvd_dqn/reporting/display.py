@@ -20,6 +20,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hvd_dqn.common.output import tolerant
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.reporting.metrics import Metrics
@@ -198,7 +199,7 @@ def _terminal() -> TextIO | None:
         return sys.stdout if sys.stdout.isatty() else None
     try:
         if str(Path(f"/proc/{os.getppid()}/fd/1").readlink()).startswith(("/dev/pts/", "/dev/tty")):
-            return Path("/dev/tty").open("w")
+            return tolerant(Path("/dev/tty").open("w", encoding="utf-8"))
     except OSError:
         pass
     return None
