@@ -182,5 +182,5 @@ _USAGE = """usage: hvd-dqn bench NAME [OPTIONS] [-- PRESET [--section.field VALU
   allreduce  sums over the ranks of this launch, compared with plain MPI, NCCL or Gloo
   scaling    one rank and several: efficiency, and predictions for more ranks
 
-Run hvd-dqn bench NAME --help for the options of each. Comparisons with other libraries are in the
-repository's benchmarks/ directory."""
+Run hvd-dqn bench NAME --help for the options of each. Comparisons with other
+libraries are in the repository's benchmarks/ directory."""

@@ -5,21 +5,38 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.commands.arguments import translate
+from hvd_dqn.commands.help import Help, render
+from hvd_dqn.common.errors import EXIT_OK, UserError
 from hvd_dqn.config import Config
 from hvd_dqn.config.loading import load_config
 from hvd_dqn.presets import PRESETS, preset
 
 T = TypeVar("T")
+_TRAIN_EXAMPLES = (
+    ("", "--optimizer.learning-rate 3e-4 --run-dir runs/a"),
+    ("horovodrun -np 4 ", "--env.num-envs 16"),
+)
+"""What stands before and after `hvd-dqn train PRESET`."""
+_CHANGED_MOST = (
+    "--run-dir",
+    "--env.id",
+    "--total-env-steps",
+    "--seed",
+    "--optimizer.learning-rate",
+    "--replay.batch-size",
+    "--replay.capacity",
+    "--env.num-envs",
+    "--exploration.epsilon-decay-env-steps",
+    "--logging.loggers",
+)
 OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 """An optional file; the option's help says what happens without it."""
 OptionalDirectory = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
@@ -60,33 +77,37 @@ def parse(
     default: Any = tyro.MISSING_NONPROP,
     values: bool = False,
     examples: Sequence[str] = (),
+    first: Sequence[str] = (),
 ) -> T:
-    """Parse the options `kind`. `--help` prints the help with `examples` below it and exits with 0.
+    """Parse the options `kind`. `--help` prints the help, which begins with `examples` and the
+    options `first`, and exits with 0; `--help SECTION` prints one section.
 
-    Booleans are switches, or, with `values`, take True or False like the other settings of a
-    config. Raises a one-line `UserError` for invalid arguments.
+    Booleans are switches, or, with `values`, may have a value, like the other settings of a config.
+    Raises a one-line `UserError` for invalid arguments.
     """
+    asked = [place for place, word in enumerate(arguments) if word in ("-h", "--help")]
+    if asked:
+        named = arguments[asked[0] + 1 : asked[0] + 2] if values else ()
+        about = Help(program, examples, first)
+        print(render(kind, about, default, section="".join(named), switches=not values))
+        raise SystemExit(EXIT_OK)
+    words = translate(kind, arguments, booleans_take_values=values, program=program)
     said = io.StringIO()
     try:
         with (
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
-            _wide_output(arguments),
+            _wide_output(),
         ):
             parsed: T = tyro.cli(
                 kind,
-                args=list(arguments),
+                args=words,
                 prog=program,
                 default=default,
                 config=(tyro.conf.FlagConversionOff if values else tyro.conf.FlagCreatePairsOff,),
             )
             return parsed
-    except SystemExit as exit_request:
-        if not exit_request.code:
-            print(_without_empty_defaults(said.getvalue().rstrip()))
-            if examples:
-                print("\nexamples", *examples, sep="\n  ")
-            raise
+    except SystemExit:
         raise UserError(_first_fact(said.getvalue(), program)) from None
 
 
@@ -94,24 +115,43 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse `PRESET [--section.field VALUE …] [--run-dir DIR]`, or the same with `--config FILE`
     instead of a preset.
     """
-    if list(arguments[:1]) == ["--config"] and len(arguments) > 1:
-        config, rest = load_config(Path(arguments[1])), arguments[2:]
-        program = "hvd-dqn train --config FILE"
-    elif arguments and not arguments[0].startswith("-"):
-        config, rest = preset(arguments[0]), arguments[1:]
-        program = f"hvd-dqn train {arguments[0]}"
-    else:
-        raise UserError(
-            "train: no preset given",
-            f"name a preset first ({', '.join(PRESETS)}), or --config FILE",
-        )
-    default = TrainOptions(config=config)
-    return parse(TrainOptions, rest, program=program, default=default, values=True)
+    config, program, rest = _starting_config(list(arguments))
+    return parse(
+        TrainOptions,
+        rest,
+        program=program,
+        default=TrainOptions(config=config),
+        values=True,
+        examples=tuple(f"{start}{program} {options}" for start, options in _TRAIN_EXAMPLES),
+        first=_CHANGED_MOST,
+    )
 
 
-def _without_empty_defaults(text: str) -> str:
-    """Blank out `(default: '')`, keeping the columns of the help."""
-    return re.sub(r"\(default:\s+''\)", lambda found: re.sub(r"\S", " ", found[0]), text)
+def _starting_config(words: list[str]) -> tuple[Config, str, list[str]]:
+    """Return the preset or the file that a command line starts from, the program with it, and the
+    other words.
+    """
+    words = [part for word in words for part in _split_config(word)]
+    if "--config" in words[:-1]:
+        place = words.index("--config")
+        rest = words[:place] + words[place + 2 :]
+        if place > 0 and not words[0].startswith("-"):
+            raise UserError(
+                f"train: a preset ({words[0]}) and --config {words[place + 1]}",
+                "choose one; the file may name a preset to start from",
+            )
+        return load_config(Path(words[place + 1])), "hvd-dqn train --config FILE", rest
+    if words and not words[0].startswith("-"):
+        return preset(words[0]), f"hvd-dqn train {words[0]}", words[1:]
+    raise UserError(
+        "train: no preset given",
+        f"name a preset first ({', '.join(PRESETS)}), or --config FILE",
+    )
+
+
+def _split_config(word: str) -> list[str]:
+    """Split `--config=FILE` in two."""
+    return word.split("=", 1) if word.startswith("--config=") else [word]
 
 
 def _first_fact(text: str, program: str) -> str:
@@ -121,21 +161,13 @@ def _first_fact(text: str, program: str) -> str:
     fact = facts[1] if len(facts) > 1 else " ".join(facts)
     if fact.endswith(":"):  # a list follows; one entry is enough
         fact = f"{fact} {facts[2]}"
-    suggestion = next(
-        (line for after, line in pairwise(facts) if after.startswith("Perhaps you meant")),
-        "",
-    )
     fact = fact.removesuffix(f" from {program}").replace(f" from {program}:", ":")
-    hint = f"; did you mean {suggestion.split()[0]}?" if suggestion else ""
-    return f"{program.removeprefix('hvd-dqn ')}: {fact}{hint} (see {program} --help)"
+    return f"{program.removeprefix('hvd-dqn ')}: {fact} (see {program} --help)"
 
 
 @contextlib.contextmanager
-def _wide_output(arguments: Sequence[str]) -> Iterator[None]:
-    """Make the terminal wide for tyro, so that an error is one line; help keeps the real width."""
-    if "--help" in arguments or "-h" in arguments:
-        yield
-        return
+def _wide_output() -> Iterator[None]:
+    """Make the terminal wide for tyro, so that an error is one line."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "1000"
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
+
+from hvd_dqn.common.names import closest_names
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -62,11 +63,11 @@ class LoneError(Exception):
 
 
 def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:
-    """Return the remedy for an unknown name: the closest choice, or `otherwise`, or all choices."""
+    """Return the remedy for an unknown name: the closest choices; `otherwise`; or all choices."""
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=1)
+    close = [repr(choice) for choice in closest_names(name, choices)]
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {' or '.join(close)}?"
     return otherwise or f"choose one of {', '.join(choices)}"
 
 

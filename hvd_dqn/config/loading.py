@@ -1,32 +1,26 @@
-"""Read a `Config` from JSON."""
+"""Read a `Config` from a file."""
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.config.files import read_settings
 from hvd_dqn.config.run import Config
 from hvd_dqn.config.section import ConfigError, Section, is_a
 
 
 def load_config(path: Path) -> Config:
-    """Read a `config.json`. Settings it does not mention keep their defaults.
+    """Read a `config.json`, or a YAML or TOML file (see `config.files`). Settings it does not
+    mention keep their defaults.
 
     Raises `UserError` if the file is missing or damaged, or contains an unknown setting or an
     invalid value.
     """
-    try:
-        saved = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path} does not contain a JSON object")
+    saved = read_settings(path)
     try:
         return config_from(saved)
     except UserError as error:
@@ -62,9 +56,15 @@ def _section(kind: type[Section], saved: Mapping[str, Any], prefix: str) -> Sect
 
 
 def _value(value: Any, kind: Any) -> Any:
-    """Convert a JSON list to a tuple, and an integer to a float if `kind` is a float."""
+    """Convert what a file cannot express: tuples (from lists), floats (from integers), integers
+    (from 1e6), and `None` (from the text "none").
+    """
     if isinstance(value, list):
         return tuple(value)
     if is_a(value, int) and is_a(0.5, kind):
         return float(value)
+    if isinstance(value, float) and value.is_integer() and is_a(1, kind) and not is_a(0.5, kind):
+        return int(value)
+    if isinstance(value, str) and value.lower() in ("none", "null") and is_a(None, kind):
+        return None
     return value

@@ -21,5 +21,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
 def preset(name: str) -> Config:
     """Return the preset `name`. Raises `UserError` if there is none."""
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}", did_you_mean(name, PRESETS))
+        is_env_id = "/" in name or "-v" in name
+        elsewhere = f"name a preset and the environment: cartpole --env.id {name}"
+        raise UserError(
+            f"unknown preset {name!r}", did_you_mean(name, PRESETS, elsewhere if is_env_id else "")
+        )
     return PRESETS[name]()

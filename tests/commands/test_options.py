@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import hvd_dqn
+from hvd_dqn.commands import cli
+from hvd_dqn.commands.arguments import translate
 from hvd_dqn.commands.options import parse_train
+from hvd_dqn.commands.summary import SummaryOptions
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config, EnvConfig, OptimizerConfig
 from hvd_dqn.config.loading import load_config
@@ -58,6 +63,7 @@ def test_unusual_values_survive_their_file(tmp_path):
         (["--seed", "1"], ["name a preset"]),
         (["cartpol"], ["unknown preset 'cartpol'", "cartpole"]),
         (["cartpole", "extra"], ["extra"]),
+        (["cartpole", "--config", "x.yaml"], ["cartpole", "x.yaml", "choose one"]),
         (
             ["cartpole", "--optimizer.learning_rat", "1"],
             ["learning_rat", "did you mean --optimizer.learning-rate?"],
@@ -100,3 +106,147 @@ def test_bad_files_are_reported_on_one_line(text, words, tmp_path):
         load_config(file)
     for word in [str(file), *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ("--total-env-steps 1e6", "total_env_steps", 1_000_000),
+        ("--total_env_steps 2_000", "total_env_steps", 2_000),
+        ("--replay.batch-size=64.0", "replay.batch_size", 64),
+        ("--time-limit-minutes none", "time_limit_minutes", None),
+        ("--optimizer.max-grad-norm NONE", "optimizer.max_grad_norm", None),
+        ("--checkpoint.directory null", "checkpoint.directory", None),
+        ("--optimizer.world-size-scaling None", "optimizer.world_size_scaling", "none"),
+        ("--network.hidden-sizes 32,16", "network.hidden_sizes", (32, 16)),
+        ("--network.hidden-sizes [32, 16]", "network.hidden_sizes", (32, 16)),
+        ("--network.hidden-sizes=(32,)", "network.hidden_sizes", (32,)),
+        ("--logging.loggers wandb,mlflow", "logging.loggers", ("wandb", "mlflow")),
+        ("--logging.loggers none --seed 1", "logging.loggers", ()),
+        ("--logging.loggers --seed 1", "logging.loggers", ()),
+        ("--objective.double true", "objective.double", True),
+        ("--objective.double=FALSE", "objective.double", False),
+        ("--objective.double off", "objective.double", False),
+        ("--network.dueling --seed 1", "network.dueling", True),
+        ("--network.dueling", "network.dueling", True),
+        ("--no-objective.double", "objective.double", False),
+        ("--objective.no-double --seed 1", "objective.double", False),
+        ("--objective.v-min -1e2", "objective.v_min", -100.0),
+        ("--objective.v-min -20", "objective.v_min", -20.0),
+        ('--env.kwargs {"a":"none,1e6"}', "env.kwargs", '{"a":"none,1e6"}'),
+    ],
+)
+def test_values_as_people_type_them(words, field, value):
+    assert parse_train(["cartpole", *words.split()]).config.flat()[field] == value
+
+
+def test_switches_of_commands():
+    """A command's switch takes no value, and the word after it may be a run directory."""
+    known = {"booleans_take_values": False, "program": "hvd-dqn summary"}
+    assert translate(SummaryOptions, ["--json", "runs/a"], **known) == ["--json", "runs/a"]
+    assert translate(SummaryOptions, ["--json", "true", "runs/a"], **known) == ["--json", "runs/a"]
+    assert translate(SummaryOptions, ["--no-json", "runs/a"], **known) == ["runs/a"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--learning-rate", "--optimizer.learning-rate"),
+        ("--lr", "--optimizer.learning-rate"),
+        ("--replay.learning_rate", "--optimizer.learning-rate"),
+        ("--optimizer.learning_rat", "--optimizer.learning-rate"),
+        ("--learningRate", "--optimizer.learning-rate"),
+        ("-seed", "--seed"),
+        ("--total-timesteps", "--total-env-steps"),
+        ("--buffer_size", "--replay.capacity"),
+        ("--gamma", "--objective.gamma"),
+        ("--tau", "--target-step"),
+        ("--env", "--env.id"),
+        ("--num-env", "--env.num-envs"),
+        ("--log-dir", "--run-dir"),
+    ],
+)
+def test_an_unknown_option_suggests_what_was_meant(typed, meant):
+    with pytest.raises(UserError, match=re.escape(f"did you mean {meant}?")):
+        parse_train(["cartpole", typed, "1"])
+
+
+def test_an_option_that_means_nothing_has_no_suggestion():
+    with pytest.raises(UserError) as caught:
+        parse_train(["cartpole", "--xyzzy", "1"])
+    assert "did you mean" not in str(caught.value)
+    with pytest.raises(UserError, match="horovodrun -np N"):
+        parse_train(["cartpole", "--np", "4"])
+
+
+def test_a_field_of_several_sections_suggests_them_all():
+    with pytest.raises(UserError) as caught:
+        parse_train(["cartpole", "--period-env-steps", "1"])
+    for section in ("evaluation", "checkpoint", "logging"):
+        assert f"--{section}.period-env-steps" in str(caught.value)
+
+
+def test_text_that_looks_like_markup_is_left_as_it_is():
+    name = "[bold]x[/bold]:smile:"
+    assert parse_train(["cartpole", "--env.id", name]).config.env.id == name
+    with pytest.raises(UserError, match=re.escape("[red]x[/red]")):
+        parse_train(["cartpole", "--seed", "[red]x[/red]"])
+
+
+@pytest.mark.parametrize("words", [["train", "cartpole", "--help"], ["help", "train", "cartpole"]])
+def test_the_help_of_a_preset_starts_with_what_people_change(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    with pytest.raises(SystemExit) as exit_request:
+        cli.run(words)
+    assert exit_request.value.code == 0
+    text = capsys.readouterr().out
+    top, _, rest = text.partition("all options, by section")
+    assert len(re.findall(r"^  --", top, flags=re.M)) == 10
+    assert "hvd-dqn train cartpole --optimizer.learning-rate" in top
+    assert [name for name in Config().flat() if f"--{name.replace('_', '-')} " not in rest] == []
+    commands = [line for line in text.splitlines() if "hvd-dqn train" in line]
+    assert [line for line in text.splitlines() if len(line) > 70 and line not in commands] == []
+    # A docstring's line breaks are not kept: lines are filled.
+    assert "The run directory: a new or empty one, or that of a" in text
+
+
+def test_the_help_of_one_section(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["rainbow", "--help", "optimizer"])
+    text = capsys.readouterr().out
+    names = set(re.findall(r"^  --(\w+)\.", text, flags=re.M))
+    assert names == {"optimizer"}
+    assert "(default: 6.25e-05)" in text
+    with pytest.raises(UserError, match="did you mean 'optimizer'"):
+        parse_train(["rainbow", "--help", "optimiser"])
+
+
+@pytest.mark.parametrize("command", ["summary", "launch", "evaluate", "bench train", "slurm"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_request:
+        cli.run([*command.split(), "--help"])
+    assert exit_request.value.code == 0
+    assert f"usage: hvd-dqn {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version(option, capsys):
+    assert cli.run([option]) == 0
+    assert capsys.readouterr().out == f"hvd-dqn {hvd_dqn.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("trian", "did you mean 'train'?"),
+        ("eval", "did you mean 'evaluate'?"),
+        ("cartpole", "did you mean hvd-dqn train cartpole?"),
+        ("train CartPole-v1", "did you mean 'cartpole'?"),
+        ("train RAINBOW", "did you mean 'rainbow'?"),
+        ("train ALE/Pong-v5", "--env.id ALE/Pong-v5"),
+        ("presets rainbo", "did you mean 'rainbow'?"),
+    ],
+)
+def test_unknown_commands_and_presets_get_the_nearest_name(words, remedy, capsys):
+    assert cli.run(words.split()) == 2
+    assert remedy in capsys.readouterr().err
