@@ -36,6 +36,7 @@ from hvd_dqn.distributed.connect import connect
 from hvd_dqn.policy import Policy, load_policy
 from hvd_dqn.presets import preset
 from hvd_dqn.reporting.metrics import Callback
+from hvd_dqn.run import dry_run
 from hvd_dqn.run.directory import RunDirectory, default_path
 from hvd_dqn.run.observer import Summary
 
@@ -124,10 +125,7 @@ def train_together(
     exception on this rank alone.
     """
     changes = {_field(name) for name in resume_changes}
-    require_same(comm, "the config", config.flat())
-    how = {"resume": resume, "resume-changes": sorted(changes)}
-    require_same(comm, "how to resume", how)
-    path = Path(comm.gather(str(run_dir or default_path(config.preset)))[0])
+    path = _agree(comm, config, run_dir, resume, changes)
     directory = RunDirectory(path)
     try:
         summary = training.train(
@@ -140,6 +138,30 @@ def train_together(
     except Exception as error:
         raise LoneError(error, _write_traceback(error, directory.crash_file(comm.rank))) from error
     return TrainedRun(path, summary)
+
+
+def examine_together(
+    comm: Communicator,
+    config: Config,
+    *,
+    run_dir: str | Path | None,
+    resume: str,
+    resume_changes: Sequence[str],
+) -> dry_run.Facts:
+    """Do what `train_together` does before the first update, see `dry_run.examine`. Collective."""
+    changes = {_field(name) for name in resume_changes}
+    path = _agree(comm, config, run_dir, resume, changes)
+    return dry_run.examine(config, comm, RunDirectory(path), resume=resume, changes=changes)
+
+
+def _agree(
+    comm: Communicator, config: Config, run_dir: str | Path | None, resume: str, changes: set[str]
+) -> Path:
+    """Check that all ranks have the same settings, and return the root's run directory."""
+    require_same(comm, "the config", config.flat())
+    how = {"resume": resume, "resume-changes": sorted(changes)}
+    require_same(comm, "how to resume", how)
+    return Path(comm.gather(str(run_dir or default_path(config.preset)))[0])
 
 
 def _write_traceback(error: Exception, file: Path) -> Path | None:

@@ -146,3 +146,14 @@ def test_an_error_on_one_rank_ends_all(tmp_path, mode, said):
     assert done.code != 0
     assert said in done.output
     assert (told == [None, None]) == (mode == "raise")
+
+
+def test_dir_lists_the_public_names():
+    assert dir(hvd_dqn) == sorted(hvd_dqn.__all__)
+    for name in dir(hvd_dqn):
+        assert getattr(hvd_dqn, name) is not None
+
+
+def test_a_mistyped_setting_suggests_the_one_that_was_meant():
+    with pytest.raises(UserError, match=r"did you mean 'optimizer\.learning_rate'\?"):
+        hvd_dqn.train("cartpole", {"learning-rate": 1.0})

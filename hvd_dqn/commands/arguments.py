@@ -85,12 +85,12 @@ def translate(
         if not _is_option(word):
             translated.append(word)
             continue
-        name, has_value, value = word.partition("=")
-        name = "--" + name.lstrip("-").replace("_", "-")
+        typed, has_value, value = word.partition("=")
+        name = typed.replace("_", "-")
         values = [value] if has_value else []
         option = options.get(name) or _negated(name, options)
         if option is None:
-            raise UserError(*_unknown(name, list(options), program))
+            raise UserError(*_unknown(typed, list(options), program))
         if bool in option.choices:
             if option.name != name:
                 values = ["False"]

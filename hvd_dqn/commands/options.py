@@ -67,6 +67,8 @@ class TrainOptions:
     """Settings that may differ from those of the run to resume, separated by commas, such as
     `env.num-envs`.
     """
+    dry_run: bool = False
+    """Check everything up to the first update, print sizes, memory and ranks, and write nothing."""
 
 
 def parse(

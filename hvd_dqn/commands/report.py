@@ -10,7 +10,7 @@ from hvd_dqn.common.errors import EXIT_OK, UserError
 
 _EXAMPLES = (
     "hvd-dqn report runs/a",
-    "hvd-dqn report runs/* --output comparison.html",
+    "hvd-dqn report runs --output comparison.html",
 )
 
 
@@ -21,9 +21,9 @@ class ReportOptions:
     """
 
     run_dirs: RunDirs
-    """Run directories."""
+    """Run directories, or directories that contain some."""
     output: OptionalFile = None
-    """File to write; by default report.html in the first run directory."""
+    """File to write; by default report.html in the first directory."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,7 +33,8 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("hvd-dqn report", "name at least one run directory, before the options")
     from hvd_dqn.tools.report.page import write_report
 
-    output = options.output or options.run_dirs[0] / "report.html"
+    first = next((path for path in options.run_dirs if path.is_dir()), options.run_dirs[0])
+    output = options.output or first / "report.html"
     write_report(options.run_dirs, output)
     print(output)
     return EXIT_OK

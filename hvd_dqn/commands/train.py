@@ -65,14 +65,26 @@ def _end_at_once(comm: Communicator) -> NoReturn:
 
 
 def _train(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None:
-    from hvd_dqn.interface import train_together
+    from hvd_dqn.interface import examine_together, train_together
 
+    changes = [name for name in options.resume_changes.split(",") if name]
+    if options.dry_run:
+        facts = examine_together(
+            comm,
+            options.config,
+            run_dir=options.run_dir,
+            resume=options.resume,
+            resume_changes=changes,
+        )
+        if comm.is_root:
+            print("\n".join(f"{name:12} {text}" for name, text in facts), flush=True)
+        return
     run_dir, summary, stopped = train_together(
         comm,
         options.config,
         run_dir=options.run_dir,
         resume=options.resume,
-        resume_changes=[name for name in options.resume_changes.split(",") if name],
+        resume_changes=changes,
         stop=stop,
     )
     if summary is None:

@@ -8,14 +8,14 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +26,31 @@ from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.reporting.metrics import Metrics
 
 _SECONDS_BETWEEN_LINES = 5.0
+_RECORDS_FOR_SPEED = 20
+
+
+class Countdown:
+    """Estimates when a run ends from its newest records, since its speed changes: there are no
+    updates at first.
+    """
+
+    def __init__(self, total_env_steps: int) -> None:
+        self._total = total_env_steps
+        self._records: deque[tuple[int, float]] = deque(maxlen=_RECORDS_FOR_SPEED)
+
+    def seconds_left(self, env_steps: int, seconds: float) -> float:
+        """Return the seconds left at a record of `env_steps`, made at `seconds` of any clock; NaN
+        if it is the first one.
+        """
+        if self._records and env_steps < self._records[-1][0]:  # resumed from a checkpoint
+            self._records.clear()
+        self._records.append((env_steps, seconds))
+        first_steps, first_seconds = self._records[0]
+        if env_steps >= self._total:
+            return 0.0
+        if env_steps == first_steps:
+            return math.nan
+        return (self._total - env_steps) * (seconds - first_seconds) / (env_steps - first_steps)
 
 
 class Display:
@@ -34,8 +59,10 @@ class Display:
     def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
         """Begin a run, or resume it after `env_steps`."""
 
-    def update(self, progress: Progress, metrics: Metrics) -> None:
-        """Show a new record."""
+    def update(
+        self, progress: Progress, metrics: Metrics, seconds_left: float | None = None
+    ) -> None:
+        """Show a new record. `seconds_left` is estimated by the clock unless given."""
 
     def evaluating(self) -> None:
         """Show that an evaluation has begun; it lasts until the next call of another method."""
@@ -57,27 +84,28 @@ class PlainDisplay(Display):
 
     def __init__(self, total_env_steps: int) -> None:
         self._total = total_env_steps
-        self._first = 0
-        self._started, self._last_line = time.monotonic(), -math.inf
+        self._countdown = Countdown(total_env_steps)
+        self._last_line = -math.inf
 
     def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
         """Print what runs and where it is stored."""
-        self._first = env_steps
+        self._countdown.seconds_left(env_steps, time.monotonic())
         self.say(" · ".join(filter(None, (title, details))))
         self.say(f"run directory: {run_dir}")
 
-    def update(self, progress: Progress, metrics: Metrics) -> None:
+    def update(
+        self, progress: Progress, metrics: Metrics, seconds_left: float | None = None
+    ) -> None:
         """Print one line, at most every few seconds."""
         now = time.monotonic()
+        estimate = self._countdown.seconds_left(progress.env_steps, now)
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        done, left = progress.env_steps - self._first, self._total - progress.env_steps
-        remaining = (now - self._started) * left / max(done, 1)
         parts = [
             f"{progress.env_steps:,}/{self._total:,} env steps",
             *(f"{label} {value}" for label, value in _figures(metrics).items()),
-            f"ETA {_clock(remaining)}",
+            f"ETA {_clock(estimate if seconds_left is None else seconds_left)}",
         ]
         self.say(" · ".join(parts))
 
@@ -98,13 +126,14 @@ class LiveDisplay(Display):
         self._bar = ProgressBar(
             TextColumn("{task.completed:,.0f} / {task.total:,.0f} env steps"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:.0f} %"),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}", style="yellow"),
             console=self._console,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=total_env_steps)
+        self._total = total_env_steps
+        self._task = self._bar.add_task("", total=total_env_steps, state="")
+        self._countdown, self._seconds_left = Countdown(total_env_steps), math.nan
+        self._env_steps = 0
         self._live = Live(
             console=self._console,
             refresh_per_second=4,
@@ -119,14 +148,19 @@ class LiveDisplay(Display):
     def start(self, title: str, details: str, run_dir: Path, env_steps: int) -> None:
         """Draw the panel."""
         self._title, self._details, self._run_dir = title, details, str(run_dir)
-        self._bar.reset(self._task, completed=env_steps)
+        self._env_steps = env_steps
+        self._countdown.seconds_left(env_steps, time.monotonic())
         self._live.start()
         self._draw()
 
-    def update(self, progress: Progress, metrics: Metrics) -> None:
+    def update(
+        self, progress: Progress, metrics: Metrics, seconds_left: float | None = None
+    ) -> None:
         """Redraw with the new figures; a figure that this record lacks keeps its last value."""
         self._shown |= _figures(metrics)
-        self._bar.update(self._task, completed=progress.env_steps)
+        self._env_steps = progress.env_steps
+        estimate = self._countdown.seconds_left(progress.env_steps, time.monotonic())
+        self._seconds_left = estimate if seconds_left is None else seconds_left
         self._is_evaluating = False
         self._draw()
 
@@ -163,17 +197,23 @@ class LiveDisplay(Display):
         items = list(self._shown.items())
         for row in range(0, len(items), 3):
             figures.add_row(*(_figure(*item) for item in items[row : row + 3]))
-        status = "[yellow]evaluating …[/yellow]" if self._is_evaluating else ""
-        evaluation = "  ".join(filter(None, (self._last_evaluation, self._best, status)))
-        details = f"[dim]{escape(self._details)}[/dim]" if self._details else ""
-        rows: list[RenderableType] = [details, self._bar, figures if items else "", evaluation]
+        share = 100 * self._env_steps / self._total
+        state = f"{share:.0f} %  ETA {_clock(self._seconds_left)}"
+        state = "evaluating …" if self._is_evaluating else state
+        self._bar.update(self._task, completed=self._env_steps, state=state)
+        evaluation = "  ".join(filter(None, (self._last_evaluation, self._best)))
+        rows: list[RenderableType] = [
+            Text(self._details, style="dim"),
+            self._bar,
+            figures if items else "",
+            evaluation,
+            Text(self._run_dir, style="dim", overflow="fold"),
+        ]
         self._live.update(
             Panel(
                 Group(*(row for row in rows if row)),
-                title=escape(self._title),
+                title=Text(self._title),  # text from outside is never parsed as markup
                 title_align="left",
-                subtitle=escape(self._run_dir),
-                subtitle_align="left",
                 border_style="cyan",
             ),
             refresh=True,
@@ -235,6 +275,8 @@ def _evaluation_line(env_steps: int, metrics: Metrics) -> str:
 
 
 def _clock(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -74,7 +74,7 @@ def acquire(
     unlock = stack.enter_context(ExitStack())  # closed last
     stack.callback(watchdog.stop)  # closed after everything that may hang while it is closed
     try:
-        local = _acquire_local(config, comm, stop, watchdog.touch, stack)
+        local = acquire_local(config, comm, stop, watchdog.touch, stack)
         torch.set_num_threads(local.threads)
         saver = Saver(
             start.store,
@@ -118,7 +118,7 @@ def acquire(
     )
 
 
-def _acquire_local(
+def acquire_local(
     config: Config,
     comm: Communicator,
     stop: StopRequest,

@@ -19,7 +19,7 @@ from hvd_dqn.tools.report.figures import (
     make_figures,
     short_number,
 )
-from hvd_dqn.tools.runs import Run
+from hvd_dqn.tools.runs import find_runs
 
 _ALL = "all"
 _FILE_NAMES = {RETURN: "learning_curve"}
@@ -40,8 +40,8 @@ def plot_runs(
 
     `names` are from `FIGURES`, or `all` for those the runs have data for. `output` is a file, whose
     extension sets the format, or, without an extension, a directory for files of format `kind`; by
-    default `plots/` of the first run. Seeds of one configuration become one curve: their
-    interquartile mean with its bootstrap interval.
+    default `plots/` of the first run. `run_dirs` are as for `find_runs`. Seeds of one configuration
+    become one curve: their interquartile mean with its bootstrap interval.
 
     Raises `UserError` if the runs have no data for a figure or a file cannot be written.
     """
@@ -50,7 +50,7 @@ def plot_runs(
             raise UserError(
                 f"unknown figure {name!r}", f"choose {_ALL}, or any of {', '.join(FIGURES)}"
             )
-    runs = [Run(path) for path in run_dirs]
+    runs = find_runs(run_dirs)
     figures = {figure.name: figure for figure in make_figures(runs, group_runs(runs))}
     chosen = [*figures] or [RETURN] if _ALL in names else [*dict.fromkeys(names)]
     missing = [name for name in chosen if name not in figures]
@@ -67,7 +67,7 @@ def plot_runs(
     title = runs[0].title if len(runs) == 1 else None
     files = []
     for name in chosen:
-        path = output or RunDirectory(run_dirs[0]).plots
+        path = output or RunDirectory(runs[0].path).plots
         if not path.suffix or path.is_dir():
             path /= f"{_FILE_NAMES.get(name, name)}.{kind}"
         _draw(figures[name], over, title, path)
@@ -94,9 +94,10 @@ def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
     axes.set_ylabel("episode return (undiscounted, unclipped)" if returns else figure.title)
     axes.grid(alpha=0.3)
     if returns or len(figure.lines) > 1:
-        axes.legend(loc="best", fontsize="small")
+        for text in axes.legend(loc="best", fontsize="small").get_texts():
+            text.set_parse_math(False)  # the names of runs may have dollar signs
     if title is not None:
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(title, fontsize="medium", parse_math=False)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hvd_dqn", "pdf.fonttype": 42}):
@@ -113,6 +114,7 @@ def _draw_line(axes: Any, line: Line, over: str) -> None:
         axes.plot(x, curve.values, color=colour, lw=0.7, alpha=0.35)
         return
     marker = {"marker": "o", "ms": 4} if line.marked else {}
-    axes.plot(x, curve.values, color=colour, lw=1.5, label=line.label, **marker)
+    label = line.label.replace("_", " _", 1) if line.label.startswith("_") else line.label
+    axes.plot(x, curve.values, color=colour, lw=1.5, label=label, **marker)  # _… has no legend
     if curve.low is not None and curve.high is not None:
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)

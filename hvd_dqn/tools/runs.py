@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,52 @@ class Run:
         return " · ".join(map(str, parts))
 
 
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Return the runs in `paths`, which are run directories or directories that contain some, at
+    any depth. What is not a run is skipped, with a line on standard error.
+
+    Raises `UserError` if a path does not exist, if the only path is a damaged run, or if there is
+    no run.
+    """
+    runs: dict[Path, Run] = {}
+    for path in paths:
+        found = sorted(_run_directories(path))
+        if not found:
+            if not os.path.lexists(path):
+                raise UserError(f"{path} does not exist")
+            if len(paths) == 1:
+                RunDirectory(path).require_run()
+            _skip(path, "no run directory is in it" if path.is_dir() else "it is a file")
+        for directory in found:
+            if directory.resolve() in runs:
+                continue
+            try:
+                runs[directory.resolve()] = Run(directory)
+            except UserError as error:
+                if [directory] == list(paths):
+                    raise
+                _skip(directory, str(error))
+    if not runs:
+        raise UserError(
+            f"there is no run in {' '.join(map(str, paths))}",
+            "name a directory that hvd-dqn train created, or one that contains some",
+        )
+    return list(runs.values())
+
+
+def _run_directories(path: Path) -> Iterator[Path]:
+    """Yield the directories at or below `path` that have a config.json; none below another."""
+    for place, directories, files in os.walk(path):
+        if "config.json" in files:
+            directories.clear()
+            yield Path(place)
+        directories[:] = [name for name in directories if not name.startswith(".")]
+
+
+def _skip(path: Path, reason: str) -> None:
+    print(f"hvd-dqn: skipped {path}: {reason}", file=sys.stderr, flush=True)
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of the run in `path`, oldest first. Raises `UserError` as `RecordReader`
     does.
@@ -108,11 +157,12 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     contents = []
     for file in (run_dir.config_file, run_dir.facts_file):
         try:
-            contents.append(json.loads(file.read_text()))
+            contents.append(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read: {error}") from error
     config, facts = contents
-    if not isinstance(config, dict) or not isinstance(facts, dict) or "env" not in config:
+    is_ours = all(isinstance(part, dict) for part in (config, facts))
+    if not is_ours or not isinstance(config.get("env"), dict):
         raise UserError(
             f"{path} is not a run directory: its config.json or run.json was not written by hvd_dqn"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -29,16 +28,15 @@ class RunSummary(NamedTuple):
     return_std: float | None
 
 
-def summarize(path: Path) -> RunSummary:
-    """Summarize the run in `path`. Raises `UserError` if it is not a run directory."""
-    run = Run(path)
+def summarize(run: Run) -> RunSummary:
+    """Return the progress and score of a run."""
     last = run.last_record
     return RunSummary(
-        str(path),
-        run.config["preset"],
-        run.config["env"]["id"],
-        run.config["seed"],
-        run.last_start["world_size"],
+        str(run.path),
+        str(run.config.get("preset")),
+        str(run.config["env"].get("id")),
+        run.config.get("seed", 0),
+        run.last_start.get("world_size", 1),
         last.get("env_steps", 0),
         last.get("updates", 0),
         last.get("seconds", 0.0),
@@ -66,4 +64,5 @@ def print_summaries(runs: list[RunSummary]) -> None:
         spread = f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"
         table.add_section()
         table.add_row(f"{len(scores)} runs, mean ± std", *[""] * 7, spread)
-    Console(highlight=False, width=1000).print(table)  # never wrapped or cut
+    # Rows are never wrapped or cut, and text is printed as it is.
+    Console(highlight=False, markup=False, emoji=False, width=1000).print(table)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hvd_dqn.common.output import is_lost
 from hvd_dqn.common.structs import Progress
-from hvd_dqn.reporting.display import Display, make_display
+from hvd_dqn.reporting.display import Countdown, Display, make_display
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.runs import RecordReader, Run
 
 _POLL_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
+_SILENT = (
+    f"no record and no heartbeat for {_SILENCE_SECONDS:.0f} s: the run has stopped (run its "
+    "command again to resume it), or its files are not visible on this host yet"
+)
 _EVALUATION, _FINAL = "evaluation/return_mean", "closing/return_mean"
 
 
@@ -31,14 +37,17 @@ def watch(
     Raises `UserError` if `path` is not a run directory.
     """
     run_dir, run = RunDirectory(path), Run(path)
-    shown = _ShownRun(display or make_display(run.config["total_env_steps"]))
+    total = run.config.get("total_env_steps", 0)
+    shown = _ShownRun(display or make_display(total), total)
     reader = RecordReader(run_dir.metrics_file)
     past = reader.read_new()
     shown.display.start(run.title, "", path, past[-1]["env_steps"] if past else 0)
     silent_since, has_warned = time.monotonic(), False
     try:
         shown.catch_up(past)
-        while follow and not shown.is_finished:
+        if not follow and not shown.is_finished and not _is_alive(run_dir):
+            shown.display.say(_SILENT)
+        while follow and not shown.is_finished and not is_lost(sys.stdout):
             sleep(_POLL_SECONDS)
             new = reader.read_new()
             for record in new:
@@ -47,11 +56,7 @@ def watch(
                 silent_since, has_warned = time.monotonic(), False
             elif not has_warned and time.monotonic() - silent_since > _SILENCE_SECONDS:
                 has_warned = True
-                shown.display.say(
-                    f"no record and no heartbeat for {_SILENCE_SECONDS:.0f} s: the run has stopped "
-                    "(run its command again to resume it), or its files are not visible on this "
-                    "host yet"
-                )
+                shown.display.say(_SILENT)
         return shown.is_finished
     finally:
         shown.display.stop()
@@ -60,8 +65,9 @@ def watch(
 class _ShownRun:
     """Tells a display about a run, record by record, and keeps its best evaluation."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, total_env_steps: int) -> None:
         self.display = display
+        self._countdown = Countdown(total_env_steps)
         self.is_finished = False
         self._best: tuple[float, int] | None = None
 
@@ -71,6 +77,7 @@ class _ShownRun:
         last_evaluations: dict[str, dict[str, Any]] = {}
         for record in records:
             newest |= record
+            self._countdown.seconds_left(record["env_steps"], record["seconds"])
             self._rank(record)
             last_evaluations |= {kind: record for kind in (_EVALUATION, _FINAL) if kind in record}
         if newest:
@@ -88,7 +95,8 @@ class _ShownRun:
             self._rank(record)
             self.display.evaluated(env_steps, metrics, self._best)
         else:
-            self.display.update(Progress(env_steps, record["updates"]), metrics)
+            left = self._countdown.seconds_left(env_steps, record["seconds"])
+            self.display.update(Progress(env_steps, record["updates"]), metrics, left)
         self.is_finished = _FINAL in record
 
     def _rank(self, record: dict[str, Any]) -> None:

@@ -147,12 +147,13 @@ def test_a_cancelled_job_stays_cancelled_and_leaves_nothing(slurm, tmp_path):
 
 
 def test_seeds_are_runs_of_their_own(slurm, tmp_path):
+    from hvd_dqn.tools.runs import Run
     from hvd_dqn.tools.summary import summarize
 
     batch = Batch(slurm, tmp_path / "job", nodes=1, array_seeds="3,5")
     for task in ("3", "5"):
         assert slurm.wait(f"{batch.number}_{task}") == "COMPLETED", batch.output
-    runs = [summarize(path) for path in sorted(batch.run_dir.iterdir())]
+    runs = [summarize(Run(path)) for path in sorted(batch.run_dir.iterdir())]
     assert [Path(run.run).name for run in runs] == ["seed-3", "seed-5"]
     assert [run.seed for run in runs] == [3, 5]
     assert all(run.return_mean is not None and run.ranks == 1 for run in runs)

@@ -216,7 +216,7 @@ def test_the_help_of_one_section(capsys):
     text = capsys.readouterr().out
     names = set(re.findall(r"^  --(\w+)\.", text, flags=re.M))
     assert names == {"optimizer"}
-    assert "(default: 6.25e-05)" in text
+    assert f"(default: {PRESETS['rainbow']().optimizer.learning_rate})" in text
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
         parse_train(["rainbow", "--help", "optimiser"])
 

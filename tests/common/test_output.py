@@ -56,7 +56,7 @@ def test_a_full_disk_drops_lines_until_there_is_space(tmp_path):
     file = full_disk()
     stream = tolerant(file)
     print("lost", file=stream, flush=True)
-    print("x" * 100_000, file=stream)
+    print("x" * 100_000, file=stream, flush=True)
     assert not is_lost(stream)
     with log.open("w") as space:
         os.dup2(space.fileno(), file.fileno())

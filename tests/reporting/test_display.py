@@ -1,6 +1,7 @@
 """What the display shows."""
 
 import io
+import math
 import re
 from pathlib import Path
 
@@ -108,3 +109,46 @@ def test_the_panel_of_a_resumed_run_starts_where_it_stopped():
 def test_a_long_time_shows_hours():
     assert display._clock(59.6) == "1:00"
     assert display._clock(3661) == "1:01:01"
+
+
+def test_the_remaining_time_is_that_of_the_newest_records():
+    """Steps before the first update are fast and say nothing of the rest."""
+    countdown = display.Countdown(10_000)
+    assert math.isnan(countdown.seconds_left(0, 100.0))
+    assert countdown.seconds_left(1000, 101.0) == 9.0
+    for k in range(1, 31):
+        left = countdown.seconds_left(1000 + 100 * k, 101.0 + 10 * k)
+    assert left == (10_000 - 4000) / 10
+    assert math.isnan(countdown.seconds_left(2000, 500.0)), "resumed from an older checkpoint"
+    assert countdown.seconds_left(10_000, 600.0) == 0.0
+
+
+def test_the_panel_fits_a_terminal_of_80_columns(monkeypatch):
+    """Text from outside is not parsed as markup, and the run directory can be copied whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = io.StringIO()
+    shown = display.LiveDisplay(terminal, 10_000)
+    run_dir = Path("/scratch/[red]project[/red]") / ("x" * 90) / "run"
+    shown.start(f"preset: {'long' * 30}:[bold]Env-v0", "a [/] of :bell:", run_dir, 0)
+    shown.update(Progress(env_steps=9999), METRICS)
+    shown.stop()
+    text = text_of(terminal)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "a [/] of :bell:" in text
+    assert str(run_dir) in re.sub(r"[\s│]", "", text)
+
+
+def test_an_evaluation_takes_the_place_of_the_percentage(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = io.StringIO()
+    shown = display.LiveDisplay(terminal, 10_000)
+    shown.start(*RUN, 0)
+    shown.update(Progress(env_steps=10_000), METRICS)
+    terminal.seek(0)
+    terminal.truncate()
+    shown.evaluating()
+    text = text_of(terminal)
+    assert "evaluating …" in text
+    assert "100 %" not in text
+    assert "ETA" not in text
+    shown.stop()

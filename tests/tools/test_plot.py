@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -89,3 +90,18 @@ def test_errors(run, tmp_path):
     run.metrics_file.write_text('broken\n{"env_steps": 1}\n')
     with pytest.raises(UserError, match="line 1 is not JSON"):
         read_records(run.path)
+
+
+def test_names_of_runs_are_not_parsed_as_formulas(run, tmp_path):
+    """Dollar signs mark formulas in Matplotlib, and a leading underscore hides a label."""
+    paths = []
+    for name, seed in (("_lr $\\nope$", 0), ("$x$", 1)):
+        path = tmp_path / name
+        shutil.copytree(run.path, path)
+        config = json.loads((path / "config.json").read_text()) | {"preset": name, "seed": seed}
+        (path / "config.json").write_text(json.dumps(config))
+        paths.append(path)
+    for chosen in (paths[:1], paths):
+        (file,) = plot_runs(chosen, output=tmp_path / "curve.svg")
+        assert "$" in file.read_text()
+    assert "_lr $\\nope$" in file.read_text()

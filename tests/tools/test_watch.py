@@ -7,9 +7,11 @@ import threading
 import pytest
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.output import tolerant
 from hvd_dqn.distributed.communicator import LocalCommunicator
-from hvd_dqn.reporting.display import Display
+from hvd_dqn.reporting.display import Display, PlainDisplay
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.facts import run_facts
 from hvd_dqn.tools import watch as watching
 from hvd_dqn.tools.runs import RecordReader
 from hvd_dqn.tools.watch import watch
@@ -33,8 +35,9 @@ class Seen(Display):
         self.evaluations += [name for name in metrics if name.endswith("return_mean")]
         self.best = best
 
-    def update(self, progress, metrics):
+    def update(self, progress, metrics, seconds_left=None):
         self.steps.append(progress.env_steps)
+        self.left = seconds_left
 
     def say(self, line):
         self.said.append(line)
@@ -140,3 +143,32 @@ def test_a_directory_without_a_run(tmp_path):
     done = hvd_dqn("watch", str(tmp_path), launcher="none")
     assert done.code == 2
     assert str(tmp_path) in done.output
+
+
+def test_once_states_the_time_left_by_the_runs_own_clock(tmp_path):
+    """And that nothing will happen if the run is not running."""
+    place = RunDirectory(tmp_path)
+    config = small_config().changed({"total_env_steps": 4000})
+    place.create(config, run_facts(config, ["a"], "local", 1, ["cpu"], {}))
+    records = [
+        {"env_steps": 1000 * k, "updates": 10 * k, "seconds": 100.0 + 50 * k} for k in (1, 2, 3)
+    ]
+    place.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    seen = Seen()
+    assert not watch(tmp_path, follow=False, display=seen)
+    assert seen.left == 50.0
+    assert [line for line in seen.said if "the run has stopped" in line]
+    place.heartbeats.mkdir()
+    (place.heartbeats / "rank-0.json").touch()
+    seen = Seen()
+    watch(tmp_path, follow=False, display=seen)
+    assert seen.said == []
+
+
+def test_watching_ends_if_nobody_reads(tmp_path, monkeypatch):
+    place = RunDirectory(tmp_path)
+    place.create(small_config(), run_facts(small_config(), ["a"], "local", 1, ["cpu"], {}))
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr("sys.stdout", tolerant(os.fdopen(writing, "w")))
+    assert not watch(tmp_path, display=PlainDisplay(100), sleep=lambda _: None)

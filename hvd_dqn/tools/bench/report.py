@@ -49,7 +49,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(*columns, box=box.MARKDOWN)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False, width=1000)  # rows are never wrapped
+    # Rows are never wrapped, and text is printed as it is.
+    console = Console(highlight=False, markup=False, emoji=False, width=1000)
     if title:
         console.print(f"\n{title}")
     console.print(table)  # begins and ends with an empty line

@@ -63,14 +63,18 @@ def print_checks(checks: list[Check]) -> None:
     }
     for check in checks:
         remedy = f" → {check.remedy}" if check.remedy else ""
-        console.print(f"{marks[check.state]} {check.name:10} ", end="")
-        console.print(f"{check.found}{remedy}", markup=False)
+        console.print(f"{marks[check.state]} {check.name:10} ", end="", markup=True)
+        console.print(f"{check.found}{remedy}")
 
 
 def make_console() -> Console:
-    """Return a console that does not wrap lines, and prints no colours under a launcher."""
-    launched = detect_launch() is not None
-    return Console(highlight=False, soft_wrap=True, force_terminal=False if launched else None)
+    """Return a console that prints text as it is, without wrapping lines, and without colours under
+    a launcher.
+    """
+    colours = None if detect_launch() is None else False
+    return Console(
+        highlight=False, markup=False, emoji=False, soft_wrap=True, force_terminal=colours
+    )
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

@@ -39,7 +39,7 @@ def build_horovod(*, force: bool) -> None:
     Without `force`, a Horovod that works is kept if it was built from today's recipe or comes from
     elsewhere (conda, a module). Raises `UserError` naming whatever is missing.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not force:
         reason = _reason_to_build()
         if reason is None:

@@ -30,7 +30,7 @@ from hvd_dqn.tools.report.figures import (
     short_number,
 )
 from hvd_dqn.tools.report.svg import draw_svg
-from hvd_dqn.tools.runs import Run
+from hvd_dqn.tools.runs import Run, find_runs
 from hvd_dqn.tools.scores import score
 
 _MOST_VIDEOS, _MOST_VIDEO_BYTES = 3, 20 << 20
@@ -57,15 +57,15 @@ class Setting(NamedTuple):
 
 
 def write_report(paths: Sequence[Path], output: Path) -> None:
-    """Write the page about the runs in `paths` to `output`.
+    """Write the page about the runs in `paths`, see `find_runs`, to `output`.
 
-    Raises `UserError` if one is not a run directory or the file cannot be written.
+    Raises `UserError` if there is no run or the file cannot be written.
     """
-    runs = [Run(path) for path in paths]
+    runs = find_runs(paths)
     page = _render(runs)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        publish(output, page.encode())
+        publish(output, page.encode(errors="replace"))
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
 
