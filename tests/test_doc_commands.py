@@ -25,7 +25,7 @@ from tests.presets.toy_presets import shrink
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
-LANGUAGES = ("bash", "python", "text", "yaml")
+LANGUAGES = ("bash", "python", "text", "yaml", "toml")
 SECONDS = 120
 
 NOT_RUN = {
