@@ -55,6 +55,13 @@ class TolerantStream:
             except (OSError, ValueError) as error:
                 self._drop(error)
 
+    def isatty(self) -> bool:
+        """Return whether a terminal is open."""
+        try:
+            return self._stream.isatty()
+        except (OSError, ValueError):
+            return False
+
     def _write(self, text: str) -> None:
         try:
             self._stream.write(text)

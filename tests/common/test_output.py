@@ -48,6 +48,7 @@ def test_a_reader_that_has_gone_is_not_written_to_again(make):
     for _ in range(3):
         print("a line", file=stream, flush=True)
     assert is_lost(stream)
+    assert not stream.isatty()
 
 
 def test_a_full_disk_drops_lines_until_there_is_space(tmp_path):
