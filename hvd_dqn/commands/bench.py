@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -90,10 +91,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _train(flags: Sequence[str], words: Sequence[str]) -> int:
     problem: UserError | None = None
-    options, config = TrainBench(), parse_train(["cartpole"]).config
+    options, config, file = TrainBench(), parse_train(["cartpole"]).config, None
     try:
         options = parse(TrainBench, flags, program="hvd-dqn bench train")
-        require_writable(options.json)
+        file = _writable(options.json)
         config = parse_train(words or ["cartpole"]).config
     except UserError as error:
         problem = error
@@ -106,7 +107,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
         result = measure_training(config, comm, records=options.records)
         if comm.is_root:
             print_training(result)
-            finish("train", result, options.json)
+            finish("train", result, file)
 
     return run_on_all_ranks(comm, work)
 
@@ -118,7 +119,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
             "this benchmark takes no preset",
         )
     options = parse(AllreduceBench, flags, program="hvd-dqn bench allreduce")
-    require_writable(options.json)
+    file = _writable(options.json)
     launch = detect_launch()
     comm = connect(options.backend if launch is not None and launch.world_size > 1 else "local")
     if comm.world_size == 1:
@@ -134,7 +135,7 @@ def _allreduce(flags: Sequence[str], words: Sequence[str]) -> int:
         result = measure_allreduce(comm, seconds=options.seconds, beside=options.beside)
         if comm.is_root:
             print_allreduce(result)
-            finish("allreduce", result, options.json)
+            finish("allreduce", result, file)
 
     return run_on_all_ranks(comm, work)
 
@@ -150,10 +151,10 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     options = parse(ScalingBench, flags, program="hvd-dqn bench scaling")
     if max(options.ranks) > 1:
         require_launcher(options.launcher)
-    require_writable(options.json)
+    file = _writable(options.json)
     if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {options.plot}", "must end in .png, .svg or .pdf")
-    require_writable(options.plot)
+    plot = _writable(options.plot)
     words = words or ["cartpole"]
     result = measure_scaling(
         words,
@@ -162,13 +163,17 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
         rounds=options.rounds,
         records=options.records,
         launcher=options.launcher,
-        keep=lambda so_far: write("scaling", so_far, options.json),
+        keep=lambda so_far: write("scaling", so_far, file),
     )
     print_scaling(result)
-    if options.plot is not None:
-        plot_scaling(result, options.plot)
-    finish("scaling", result, options.json)
+    if plot is not None:
+        plot_scaling(result, plot)
+    finish("scaling", result, file)
     return EXIT_OK
+
+
+def _writable(file: Path | None) -> Path | None:
+    return None if file is None else require_writable(file)
 
 
 _BENCHES: dict[str, Callable[[Sequence[str], Sequence[str]], int]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import require_writable
+from hvd_dqn.common.files import replacing, require_writable
 from hvd_dqn.common.output import print_data
 from hvd_dqn.config.section import Section, fraction, positive, ranged
 from hvd_dqn.distributed.agreement import agreement
@@ -82,12 +83,13 @@ def _evaluate(comm: Communicator, options: EvaluateOptions) -> None:
         epsilon=options.epsilon,
         atari_protocol=options.atari_protocol,
     )
+    output = options.output
     with agreement(comm):
-        if comm.is_root:
-            require_writable(options.output)
+        if comm.is_root and output is not None:
+            output = require_writable(output)
     saved, results = evaluate_run(options.run_dir, play, comm)
     if comm.is_root:
-        _report(options, play, saved, results, comm.world_size)
+        _report(options, play, saved, results, comm.world_size, output)
 
 
 def _report(
@@ -96,6 +98,7 @@ def _report(
     saved: SavedNetwork,
     results: list[EvaluationResult],
     ranks: int,
+    output: Path | None,
 ) -> None:
     from hvd_dqn.tools.scores import score
 
@@ -110,8 +113,9 @@ def _report(
         "returns": returns,
         "lengths": [value for result in results for value in result.lengths],
     }
-    if options.output is not None:
-        options.output.write_text(json.dumps(report) + "\n", encoding="utf-8")
+    if output is not None:
+        with replacing(output) as file:
+            file.write_text(json.dumps(report) + "\n", encoding="utf-8")
     if options.json:
         print_data(json.dumps(report))
         return

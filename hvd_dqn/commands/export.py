@@ -8,6 +8,7 @@ from typing import Literal
 
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import EXIT_OK
+from hvd_dqn.common.files import require_writable
 
 _EXAMPLES = (
     "hvd-dqn export runs/a",
@@ -42,8 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     policy = load_policy(options.run_dir, network=options.network)
     name = {"onnx": "policy.onnx", "torch": "policy.pt2"}[options.format]
     output = options.output or options.run_dir / name
+    file = require_writable(output)
     observations = recorded_observations(policy, max(2, options.observations))
-    difference = export(policy, output, options.format, observations)
+    difference = export(policy, file, options.format, observations)
     print(
         f"{output}: Q-values match the policy's on {len(observations)} observations "
         f"(largest difference {difference:.1e})"

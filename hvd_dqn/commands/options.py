@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
 from hvd_dqn.commands.arguments import translate
 from hvd_dqn.commands.help import Help, render
 from hvd_dqn.common.errors import EXIT_OK, UserError
+from hvd_dqn.common.files import expanded
 from hvd_dqn.config import Config
 from hvd_dqn.config.loading import load_config
-from hvd_dqn.presets import PRESETS, preset
+from hvd_dqn.presets import PRESETS, preset, require_own_name
 
 T = TypeVar("T")
 _TRAIN_EXAMPLES = (
@@ -61,7 +63,7 @@ class TrainOptions:
     """
     resume: str = "auto"
     """`auto`: resume from the newest complete checkpoint in the run directory, if there is one;
-    `never`: do not resume; or the directory of a checkpoint, `…/checkpoints/step-…`.
+    `never`: do not resume; or a run directory, or a checkpoint in it, `…/checkpoints/step-…`.
     """
     resume_changes: Annotated[str, tyro.conf.arg(metavar="OPTION,…", help_behavior_hint="")] = ""
     """Settings that may differ from those of the run to resume, separated by commas, such as
@@ -108,9 +110,21 @@ def parse(
                 default=default,
                 config=(tyro.conf.FlagConversionOff if values else tyro.conf.FlagCreatePairsOff,),
             )
-            return parsed
+            return _with_homes(parsed)
     except SystemExit:
         raise UserError(_first_fact(said.getvalue(), program)) from None
+
+
+def _with_homes(options: T) -> T:
+    """Replace `~` in the paths, which a shell leaves in `--option=~/file`."""
+    paths: dict[str, Any] = {}
+    for field in dataclasses.fields(cast(Any, options)):
+        value = getattr(options, field.name)
+        if isinstance(value, Path):
+            paths[field.name] = expanded(value)
+        elif isinstance(value, tuple) and all(isinstance(item, Path) for item in value):
+            paths[field.name] = tuple(map(expanded, value))
+    return dataclasses.replace(cast(Any, options), **paths) if paths else options
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
@@ -118,7 +132,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     instead of a preset.
     """
     config, program, rest = _starting_config(list(arguments))
-    return parse(
+    options = parse(
         TrainOptions,
         rest,
         program=program,
@@ -127,6 +141,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         examples=tuple(f"{start}{program} {options}" for start, options in _TRAIN_EXAMPLES),
         first=_CHANGED_MOST,
     )
+    require_own_name(options.config, config.preset)
+    return options
 
 
 def _starting_config(words: list[str]) -> tuple[Config, str, list[str]]:
@@ -142,7 +158,7 @@ def _starting_config(words: list[str]) -> tuple[Config, str, list[str]]:
                 f"train: a preset ({words[0]}) and --config {words[place + 1]}",
                 "choose one; the file may name a preset to start from",
             )
-        return load_config(Path(words[place + 1])), "hvd-dqn train --config FILE", rest
+        return load_config(Path(words[place + 1]), PRESETS), "hvd-dqn train --config FILE", rest
     if words and not words[0].startswith("-"):
         return preset(words[0]), f"hvd-dqn train {words[0]}", words[1:]
     raise UserError(

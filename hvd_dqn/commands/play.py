@@ -51,22 +51,17 @@ def run(arguments: Sequence[str]) -> int:
 
     policy = load_policy(options.run_dir, network=options.network)
     title = f"{policy.config.env.id} · {options.run_dir}"
-    writer = open_writer(options.video, title, options.fps)
-    try:
-        with (
-            closing(writer),
-            closing(EpisodeRecorder(policy.config, seed=options.seed)) as recorder,
-        ):
-            returns = recorder.play(
-                policy.values_of,
-                writer,
-                episodes=options.episodes,
-                epsilon=options.epsilon,
-                max_steps=options.max_steps,
-            )
-    finally:
-        if options.video is not None and options.video.stat().st_size == 0:
-            options.video.unlink()  # no frame was written
+    with (
+        open_writer(options.video, title, options.fps) as writer,
+        closing(EpisodeRecorder(policy.config, seed=options.seed)) as recorder,
+    ):
+        returns = recorder.play(
+            policy.values_of,
+            writer,
+            episodes=options.episodes,
+            epsilon=options.epsilon,
+            max_steps=options.max_steps,
+        )
     shown = ", ".join(f"{value:g}" for value in returns)
     print(f"return {shown}" + (f" · {options.video}" if options.video is not None else ""))
     return EXIT_OK

@@ -14,6 +14,7 @@ import tyro
 
 from hvd_dqn.commands.options import OptionalFile, parse, parse_train
 from hvd_dqn.common.errors import EXIT_OK, UserError
+from hvd_dqn.common.files import replacing
 from hvd_dqn.tools.slurm.job import Job, Work
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
@@ -77,9 +78,9 @@ def _write(path: Path, script: str, *, overwrite: bool) -> None:
     try:
         if not overwrite and path.exists() and path.read_text() != script:
             raise UserError(f"{path} exists and differs", "choose another file with --output")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(script)
-        path.chmod(0o755)
+        with replacing(path) as file:
+            file.write_text(script)
+            file.chmod(0o755)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -41,19 +42,74 @@ def publish(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def require_writable(path: Path | None) -> None:
-    """Raise `UserError` unless a file can be written at `path`. Call it before the work whose
-    result goes there. `None` is accepted.
+def expanded(path: Path) -> Path:
+    """Return `path` with `~` replaced by the home directory.
+
+    Raises `UserError` if there is none.
     """
-    if path is None:
-        return
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}", "write the whole path") from error
+
+
+def absolute(path: str | Path) -> Path:
+    """Return `path` as an absolute path, with `~` replaced by the home directory. Call it before an
+    environment, which may change the working directory, is made.
+
+    Raises `UserError` if there is no such home or no working directory.
+    """
+    path = expanded(Path(path))
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} cannot be found: the working directory was removed", "change to another one"
+        ) from error
+
+
+def require_writable(path: Path) -> Path:
+    """Return `path` as an absolute path. Call it before the work whose result goes there.
+
+    Raises `UserError` unless a file can be written there. Leaves nothing behind.
+    """
+    path = absolute(path)
     if path.is_dir():
         raise UserError(f"{path} is a directory", "choose a file name")
+    if path.exists() and not path.is_file():  # a pipe or a device
+        return path
+    place = next(parent for parent in path.resolve().parents if parent.exists())
+    probe = place / f".{os.getpid()}.partial"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        probe.unlink()
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file name to write to, which becomes `path` if the block succeeds, and is removed
+    otherwise. It has the extension of `path`. A pipe or a device is written to directly.
+
+    Raises `UserError` if writing raises `OSError`.
+    """
+    path = absolute(path)
+    real = path.resolve()  # of a link, the file that it points to is replaced
+    special = real.exists() and not real.is_file()
+    partial = real if special else real.with_name(f".{real.stem}-{os.getpid()}{real.suffix}")
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if not special:
+            partial.rename(real)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if not special:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def rename_to_new(partial: Path, path: Path) -> None:
@@ -98,17 +154,29 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Raises `UserError` if `path` is a symbolic link, pipe or
     device, `OSError` if it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(
+            f"{path} is a symbolic link",
+            "replace it by the file that it points to (cp -L, git annex unlock, dvc checkout with "
+            "cache.type copy)",
+        ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UserError(f"{path} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
-    """Return the contents of a regular file. Raises `UserError` if it is larger than `limit` bytes
-    or not a regular file, `OSError` if it cannot be read.
+def read_bounded(path: Path, limit: int, *, follow: bool = False) -> bytes:
+    """Return the contents of a regular file, or, with `follow`, of one that a link points to.
+
+    Raises `UserError` if it is larger than `limit` bytes or not a regular file, `OSError` if it
+    cannot be read.
     """
+    path = path.resolve() if follow else path
     with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import absolute
 from hvd_dqn.config.run import Config
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -53,7 +54,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     name, parse = _PARSERS.get(path.suffix.lower(), ("JSON", json.loads))
     try:
-        settings = parse(path.read_text(encoding="utf-8-sig"))
+        settings = parse(absolute(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:

@@ -26,7 +26,9 @@ class Config(Section):
     """
 
     preset: str = "cartpole"
-    """Name of the preset that the run started from; only a label."""
+    """Name of the preset that the run starts from, or a name of your own. In a file, it selects the
+    preset whose settings apply to those that the file does not mention.
+    """
     seed: int = non_negative(0)
     """Seed of every random stream of the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

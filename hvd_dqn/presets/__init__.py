@@ -27,3 +27,15 @@ def preset(name: str) -> Config:
             f"unknown preset {name!r}", did_you_mean(name, PRESETS, elsewhere if is_env_id else "")
         )
     return PRESETS[name]()
+
+
+def require_own_name(config: Config, start: str) -> None:
+    """Raise `UserError` if `config`, which started from the preset `start`, bears another one's
+    name: its settings would not be that preset's. Any other name is a label of the user's own.
+    """
+    name = config.preset
+    if name != start and name in PRESETS:
+        raise UserError(
+            f"preset = {name!r} would only rename a run with the settings of {start!r}",
+            f"start from it: hvd-dqn train {name}, or hvd_dqn.train({name!r})",
+        )

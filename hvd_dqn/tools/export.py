@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hvd_dqn.acting.exploration import epsilon_greedy
 from hvd_dqn.common.errors import RunError, UserError
+from hvd_dqn.common.files import replacing
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.policy import Policy
@@ -103,30 +104,23 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
     network.precision = "float32"  # as the parameters; ONNX runtimes support little bfloat16
     module = QValues(network).eval()
     write, load = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}[kind]
-    partial = path.with_name(f"partial-{path.name}")
     example = torch.from_numpy(observations[:2].copy())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the exporters' internals
-            write(module, example, partial)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    run = load(partial)
     with torch.no_grad():
         expected = module(torch.from_numpy(observations)).numpy()
-    # two batch sizes, since the file must accept any
-    found = np.concatenate([run(observations[:1]), run(observations[1:])])
-    scale = max(1.0, float(np.abs(expected).max()))
-    difference = float(np.abs(found - expected).max())
-    if not difference <= _TOLERANCE * scale:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"the Q-values of the exported file differ from the policy's by up to "
-            f"{difference:.3g}; {path} was not written"
-        )
-    partial.rename(path)
+    with replacing(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporters' internals
+            write(module, example, file)
+        run = load(file)
+        # two batch sizes, since the file must accept any
+        found = np.concatenate([run(observations[:1]), run(observations[1:])])
+        scale = max(1.0, float(np.abs(expected).max()))
+        difference = float(np.abs(found - expected).max())
+        if not difference <= _TOLERANCE * scale:
+            raise RunError(
+                f"the Q-values of the exported file differ from the policy's by up to "
+                f"{difference:.3g}; {path} was not written"
+            )
     return difference
 
 

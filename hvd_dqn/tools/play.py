@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import require_writable
+from hvd_dqn.common.files import replacing, require_writable
 from hvd_dqn.reporting.videos import FrameWriter, GifWriter
 
 _USE_A_FILE = "write a file: --video episode.gif"
@@ -101,16 +103,22 @@ class Window:
         self._pygame.display.quit()
 
 
-def open_writer(video: Path | None, title: str, fps: float) -> FrameWriter:
-    """Open the file `video`, MP4 or GIF by its extension, or a window if it is `None`.
+@contextmanager
+def open_writer(video: Path | None, title: str, fps: float) -> Iterator[FrameWriter]:
+    """Open the file `video`, MP4 or GIF by its extension, or a window if it is `None`, and close it
+    at the end. There is no file if the block fails.
 
     Raises `UserError` if it cannot be opened.
     """
     if video is None:
-        return Window(title, fps)
+        with closing(Window(title, fps)) as window:
+            yield window
+        return
     kinds: dict[str, Any] = {".mp4": Mp4Writer, ".gif": GifWriter}
     if video.suffix not in kinds:
         raise UserError(f"--video {video}", "the file name must end in .mp4 or .gif")
-    require_writable(video)
-    writer: FrameWriter = kinds[video.suffix](video, fps)
-    return writer
+    with (
+        replacing(require_writable(video)) as file,
+        closing(kinds[video.suffix](file, fps)) as writer,
+    ):
+        yield writer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import replacing
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.tools.drawing import load_matplotlib
 from hvd_dqn.tools.report.curves import group_runs
@@ -98,12 +99,14 @@ def _draw(figure: Figure, over: str, title: str | None, output: Path) -> None:
             text.set_parse_math(False)  # the names of runs may have dollar signs
     if title is not None:
         axes.set_title(title, fontsize="medium", parse_math=False)
+    undated = _UNDATED.get(output.suffix, {})
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hvd_dqn", "pdf.fonttype": 42}):
-            undated = _UNDATED.get(output.suffix, {})
-            picture.savefig(output, dpi=150, metadata=undated)
-    except (OSError, ValueError) as error:
+        with (
+            replacing(output) as file,
+            rc_context({"svg.fonttype": "none", "svg.hashsalt": "hvd_dqn", "pdf.fonttype": 42}),
+        ):
+            picture.savefig(file, dpi=150, metadata=undated)
+    except ValueError as error:
         raise UserError(f"{output} cannot be written: {error}") from error
 
 

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.files import replacing
 from hvd_dqn.run.facts import commit, versions
 
 
@@ -108,7 +108,5 @@ def write(kind: str, results: Mapping[str, Any], path: Path | None) -> None:
     """
     if path is None:
         return
-    try:
-        path.write_text(json.dumps({"kind": kind, **machine(), **results}, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    with replacing(path) as file:
+        file.write_text(json.dumps({"kind": kind, **machine(), **results}, indent=1) + "\n")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hvd_dqn.common.files import replacing
 from hvd_dqn.config import Config
 from hvd_dqn.tools.bench.allreduce import SumModel
 from hvd_dqn.tools.bench.launched import Keep, efficiencies, rates, run_bench, say_rate
@@ -144,4 +145,5 @@ def plot_scaling(result: dict[str, Any], path: Path) -> None:
     axes.set_title(f"{runs[0]['preset']} by {runs[-1]['backend']}")
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150)

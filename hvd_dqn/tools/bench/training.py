@@ -92,8 +92,8 @@ def _require_whole_iterations(config: Config, comm: Communicator) -> None:
 
 def _train_and_read(config: Config, comm: Communicator) -> tuple[list[dict[str, Any]], int]:
     """Train in a temporary run directory; returns the metrics and the size of all parameters."""
-    path = Path(comm.gather(str(default_path("bench")))[0])
-    run_dir = RunDirectory(path)
+    run_dir = RunDirectory(Path(comm.gather(str(default_path("bench")))[0]))
+    path = run_dir.path
     try:
         train(config, comm, run_dir, resume="never")
         found = (read_records(path), _parameter_bytes(run_dir)) if comm.is_root else None

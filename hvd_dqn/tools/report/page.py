@@ -14,8 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 import hvd_dqn
-from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import publish
+from hvd_dqn.common.files import replacing
 from hvd_dqn.common.stages import STAGES
 from hvd_dqn.config.run import flatten
 from hvd_dqn.presets import PRESETS
@@ -63,11 +62,8 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     """
     runs = find_runs(paths)
     page = _render(runs)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        publish(output, page.encode(errors="replace"))
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
+    with replacing(output) as file:
+        file.write_bytes(page.encode(errors="replace"))
 
 
 def _render(runs: list[Run]) -> str:
