@@ -55,7 +55,10 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
         _tell(f"{rank}{typed_line(cause)} (traceback {place})")
         comm.abort(EXIT_FAILED)
         return EXIT_FAILED
-    comm.close()
+    try:
+        comm.close()
+    except Exception as error:  # the work is done
+        _tell(f"rank {comm.rank} on {hostname()}: disconnecting failed: {typed_line(error)}")
     return code
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hvd_dqn
+from hvd_dqn.common.ending import end_process
 from hvd_dqn.common.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -51,7 +52,7 @@ def main() -> NoReturn:
     if detect_launch() is not None:
         signals = import_module("hvd_dqn.common.signals")
         signals.ignore_signals()
-    sys.exit(code)
+    end_process(code)
 
 
 def run(arguments: Sequence[str]) -> int:

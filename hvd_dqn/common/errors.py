@@ -34,6 +34,10 @@ class StoppedError(Exception):
     """The run was asked to stop and saved a checkpoint, on every rank at the same update."""
 
 
+class StoppedByCallbackError(StoppedError):
+    """Only callbacks asked the run to stop: it is over, and its result counts."""
+
+
 class LostContactError(Exception):
     """A collective failed, usually because another rank died.
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
-_TO_GROUPS = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT}
+_TO_GROUPS = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP}
 """Signals that Open MPI and terminals send to whole process groups."""
 _STOPPING = (signal.SIGTERM, *_TO_GROUPS)
 
@@ -20,17 +20,23 @@ _STOPPING = (signal.SIGTERM, *_TO_GROUPS)
 class StopRequest:
     """Whether this rank was asked to stop, and why.
 
-    Within its context, SIGTERM, SIGUSR1, SIGUSR2 and a first SIGINT count as requests. A second
-    SIGINT calls `on_second_interrupt`. Signals are read by a thread, since Python's handlers do not
-    run while the main thread waits inside a library.
+    Within its context, SIGTERM, SIGUSR1, SIGUSR2, a first SIGINT and, unless the process ignores it
+    (nohup), SIGHUP count as requests. A second SIGINT calls `on_second_interrupt`. Signals are read
+    by a thread, since Python's handlers do not run while the main thread waits inside a library.
     """
 
     def __init__(self, on_second_interrupt: Callable[[], None] = lambda: None) -> None:
         self._deadline: float | None = None
         self.on_second_interrupt = on_second_interrupt
         self._signal: str | None = None
+        self._requested: str | None = None
+        self._is_settled = False
         self._interrupts = 0
         self._before: dict[int, Any] = {}
+        self._handler = self._handle
+        self._raising: BaseException | None = None
+        self.taken: set[str] = set()
+        """Signals that `reclaim` has taken back from other code."""
 
     @property
     def reason(self) -> str | None:
@@ -41,11 +47,21 @@ class StopRequest:
             return self._signal
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "the time limit"
-        return None
+        return self._requested
+
+    @property
+    def is_by_callback(self) -> bool:
+        """Whether `request` alone requested the stop."""
+        return self._requested is not None and self.reason is self._requested
 
     def request(self, reason: str) -> None:
-        """Request a stop from within the program."""
-        self._signal = self._signal or reason
+        """Request a stop from within the program: a callback has seen enough."""
+        if not self._is_settled:
+            self._requested = self._requested or reason
+
+    def settle(self) -> None:
+        """Fulfil the callbacks' request: from now on, only signals and the time limit count."""
+        self._requested, self._is_settled = None, True
 
     def request_after(self, seconds: float) -> None:
         """Request a stop `seconds` from now."""
@@ -54,6 +70,23 @@ class StopRequest:
     def __call__(self) -> bool:
         """Whether to stop."""
         return self.reason is not None
+
+    def reclaim(self) -> None:
+        """Take back the signals whose handlers other code has replaced since, such as an
+        environment or a package that it imports. Costs microseconds; call it on the main thread.
+        """
+        if not self._before or threading.current_thread() is not threading.main_thread():
+            return
+        for number in self._before:
+            if signal.getsignal(number) != self._handler:
+                signal.signal(number, self._handler)
+                self.taken.add(signal.Signals(number).name)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise `error` in the main thread, as soon as it runs Python code again."""
+        self._raising = error
+        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
 
     def ignore_signals(self) -> None:
         """Ignore these signals from now on, also after this context ends."""
@@ -78,7 +111,8 @@ class StopRequest:
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, _do_nothing) for number in _STOPPING}
+        numbers = [n for n in _STOPPING if n != signal.SIGHUP or not _is_ignored(n)]
+        self._before = {number: signal.signal(number, self._handler) for number in numbers}
         threading.Thread(
             target=self._read_signals, args=(reading,), name="signals", daemon=True
         ).start()
@@ -90,9 +124,15 @@ class StopRequest:
                     continue
                 self._signal = self._signal or signal.Signals(number).name
                 self._interrupts += number == signal.SIGINT
-                if self._interrupts > 1:
+                if self._interrupts == 2:
                     self.on_second_interrupt()
         os.close(reading)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Python's own handler. The thread reads the signals; this one raises for `interrupt`."""
+        error, self._raising = self._raising, None
+        if error is not None:
+            raise error
 
 
 @contextmanager
@@ -117,5 +157,5 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Python's own handler; the thread has read the signal."""
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN

