@@ -34,15 +34,17 @@ from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.policy import Policy, load_policy
-from hvd_dqn.presets import preset
+from hvd_dqn.presets import preset, require_own_name
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run import dry_run
 from hvd_dqn.run.directory import RunDirectory, default_path
-from hvd_dqn.run.observer import Summary
+from hvd_dqn.run.summary import Summary
 
 
 class TrainedRun(NamedTuple):
-    """How a run ended. A run that was stopped early has no `summary`; `stopped` says why."""
+    """How a run ended. `stopped` says why if it was stopped early: by a callback, or, without a
+    `summary`, by a signal or the time limit.
+    """
 
     run_dir: Path
     summary: Summary | None
@@ -65,16 +67,20 @@ def train(
     """Train a preset or a config, with `changes` to its settings (keys are `section.field`).
     Collective: every rank of a launch calls it with the same arguments.
 
-    An existing run in `run_dir` is resumed, from its newest checkpoint if `resume` is "auto".
-    `resume_changes` names the settings that may differ from those of the run to resume.
-    `callbacks` are called with an `Event` at every record and evaluation, on every rank at the same
-    update.
+    An existing run in `run_dir` is resumed, from its newest checkpoint if `resume` is "auto". A
+    finished one is returned as it is; a larger `total_env_steps` extends it. `resume_changes` names
+    the other settings that may differ from those of the run to resume. `callbacks` are called with
+    an `Event` at every record and evaluation, on every rank at the same update.
 
-    If one rank is asked to stop, by a signal, Ctrl-C or a callback, all ranks save a checkpoint and
-    return a run without a summary; the same call resumes it.
+    If one rank is asked to stop, by a signal, Ctrl-C or a callback, all ranks save a checkpoint,
+    from which the same call resumes. If only callbacks asked, the run then ends with its final
+    evaluation; otherwise it returns without a summary. A second Ctrl-C ends it at once, by
+    `KeyboardInterrupt` in a single process.
 
     Raises `UserError` for invalid arguments and `NonFiniteError` if the loss or a parameter is not
-    finite, on all ranks. Any other exception on one rank aborts the other ranks.
+    finite, on all ranks. Any other exception on one rank aborts the other ranks. If a callback or
+    an environment takes longer than `distributed.hang_seconds`, a single process raises `RunError`
+    when it returns; several ranks are aborted.
     """
     problem: UserError | None = None
     chosen = Config()
@@ -84,7 +90,10 @@ def train(
         problem = error
     comm = _connected(chosen.distributed.backend, problem)
     with tolerant_output(), StopRequest() as stop:
-        stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
+        if comm.world_size > 1:
+            stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
+        else:
+            stop.on_second_interrupt = lambda: stop.interrupt(KeyboardInterrupt())
         try:
             return train_together(
                 comm,
@@ -94,6 +103,7 @@ def train(
                 resume_changes=resume_changes,
                 stop=stop,
                 callbacks=callbacks,
+                may_exit=False,
             )
         except (AgreedError, RunError):
             raise
@@ -117,27 +127,37 @@ def train_together(
     resume_changes: Sequence[str],
     stop: StopRequest,
     callbacks: Sequence[Callback] = (),
+    may_exit: bool = True,
 ) -> TrainedRun:
     """Train after checking that all ranks have the same settings and agree on the run directory,
     which is the root's. Both `train` and the command `hvd-dqn train` call this. Collective.
+    `may_exit`: see `training.train`.
 
     Raises what `training.train` raises on all ranks, except `StoppedError`, and `LoneError` for an
     exception on this rank alone.
     """
     changes = {_field(name) for name in resume_changes}
     path = _agree(comm, config, run_dir, resume, changes)
-    directory = RunDirectory(path)
+    with agreement(comm):
+        directory = RunDirectory(path)
     try:
         summary = training.train(
-            config, comm, directory, resume=resume, changes=changes, stop=stop, callbacks=callbacks
+            config,
+            comm,
+            directory,
+            resume=resume,
+            changes=changes,
+            stop=stop,
+            callbacks=callbacks,
+            may_exit=may_exit,
         )
     except StoppedError as error:
-        return TrainedRun(path, None, str(error))
+        return TrainedRun(directory.path, None, str(error))
     except (UserError, RunError, LostContactError):
         raise
     except Exception as error:
         raise LoneError(error, _write_traceback(error, directory.crash_file(comm.rank))) from error
-    return TrainedRun(path, summary)
+    return TrainedRun(directory.path, summary, summary.stopped)
 
 
 def examine_together(
@@ -184,7 +204,9 @@ def _config(config: Config | str, changes: Mapping[str, Any]) -> Config:
         if name not in known:
             remedy = did_you_mean(name, known, "hvd-dqn presets NAME lists all settings")
             raise UserError(f"unknown setting {name!r}", remedy)
-    return config.changed(changes)
+    changed = config.changed(changes)
+    require_own_name(changed, config.preset)
+    return changed
 
 
 def _field(option: str) -> str:

@@ -125,7 +125,7 @@ def read_spaces(run_dir: RunDirectory) -> tuple[gym.spaces.Box, int]:
     of actions. Raises `UserError` if run.json does not contain them.
     """
     try:
-        facts = json.loads(read_bounded(run_dir.facts_file, _LIMIT))
+        facts = json.loads(read_bounded(run_dir.facts_file, _LIMIT, follow=True))
         spaces = next(
             f["spaces"] for f in (*facts.get("resumed", [])[::-1], facts) if "spaces" in f
         )

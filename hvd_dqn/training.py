@@ -12,7 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from hvd_dqn.common.errors import LostContactError
+from hvd_dqn.common.errors import (
+    EXIT_OK,
+    EXIT_STOPPED,
+    LostContactError,
+    StoppedByCallbackError,
+    StoppedError,
+)
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.config import Config
@@ -23,10 +29,10 @@ from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.assembly import Components, assemble, blank_batch
 from hvd_dqn.run.checkpointing import Checkpoints
 from hvd_dqn.run.directory import RunDirectory
-from hvd_dqn.run.observer import Summary
-from hvd_dqn.run.resources import acquire
-from hvd_dqn.run.restore import restore
+from hvd_dqn.run.resources import acquire, open_directory
+from hvd_dqn.run.restore import restore, save_after
 from hvd_dqn.run.start import plan
+from hvd_dqn.run.summary import Summary, summary_of
 from hvd_dqn.run.watchdog import Watchdog
 
 
@@ -39,11 +45,14 @@ def train(
     changes: Set[str] = frozenset(),
     stop: StopRequest | None = None,
     callbacks: Sequence[Callback] = (),
+    may_exit: bool = True,
 ) -> Summary:
     """Train until the budget is spent, from the beginning or from a checkpoint. Collective.
 
-    `resume` is "auto", "never" or the directory of a checkpoint; `changes` names the settings that
-    may differ from those of the resumed run.
+    `resume` is "auto", "never" or the directory of a run or a checkpoint; `changes` names the
+    settings that may differ from those of the resumed run. If a callback asks for a stop, a
+    checkpoint is saved, and the run ends with its final evaluation. A run that has ended already
+    returns its summary. `may_exit` says whether a single process that makes no progress is ended.
 
     Raises `UserError` on all ranks if a requirement is not met, `StoppedError` on all ranks if any
     was asked to stop, after saving a checkpoint, and `NonFiniteError` on all ranks at the same
@@ -53,8 +62,12 @@ def train(
     if config.time_limit_minutes is not None:
         stop.request_after(60 * config.time_limit_minutes)
     start = plan(config, comm, run_dir, resume=resume, changes=changes)
+    if start.final is not None:
+        return summary_of(start.final)
     progress = Progress()
-    watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)
+    watchdog = Watchdog(
+        comm, progress, run_dir, limit=config.distributed.hang_seconds, may_exit=may_exit
+    )
     comm = WatchedCommunicator(comm, watchdog)
     resources = acquire(config, comm, run_dir, start, stop, watchdog)
     try:
@@ -62,14 +75,30 @@ def train(
             components = assemble(config, comm, resources, progress, callbacks)
             components.learner.warm_up(blank_batch(config, resources))
         checkpoints = Checkpoints(config, comm, resources, components)
-        lost = restore(config, comm, start, components, resources.saver, watchdog.touch)
-        components.observer.begin(start, episodes_lost=lost)
-        run_loop(components, checkpoints)
-        return components.observer.conclude()
+        restored = restore(config, comm, start, components, watchdog.touch)
+        open_directory(config, comm, resources, start, watchdog)
+        save_after(comm, start, resources.saver, restored)
+        components.observer.begin(start, restored.differences())
+        summary = run_to_end(components, checkpoints)
+        watchdog.conclude(EXIT_OK)
+        return summary
+    except StoppedError:
+        watchdog.conclude(EXIT_STOPPED)
+        raise
     except LostContactError as error:
         raise LostContactError(error.cause, watchdog.explain(error.cause)) from error
     finally:
         resources.close()
+
+
+def run_to_end(components: Components, checkpoints: Checkpoints) -> Summary:
+    """Run the loop, and the final evaluation, also if a callback asked for the end."""
+    stopped = ""
+    try:
+        run_loop(components, checkpoints)
+    except StoppedByCallbackError as error:
+        stopped = str(error)
+    return components.observer.conclude(stopped)
 
 
 def run_loop(components: Components, checkpoints: Checkpoints) -> None:

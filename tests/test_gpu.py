@@ -178,8 +178,6 @@ def filled_replay(storage: str, device: str, **changes):
         networks=None,
         saver=Mock(),
         stop=None,
-        outputs=None,
-        close=None,
     )
     replay = assemble_replay(config, LocalCommunicator(), resources)
     rng = np.random.default_rng(0)

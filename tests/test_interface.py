@@ -1,12 +1,18 @@
 """Training from Python: callbacks on one rank and on two, and how a run ends."""
 
 import json
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 
 import hvd_dqn
-from hvd_dqn.common.errors import AgreedError, UserError
+from hvd_dqn.commands.options import parse_train
+from hvd_dqn.common.errors import AgreedError, RunError, UserError
+from hvd_dqn.config import Config
+from hvd_dqn.presets import preset
 from tests.distributed.workers import small_config
 from tests.launching import launch
 
@@ -40,10 +46,18 @@ def test_a_run_stopped_by_a_callback_resumes_to_the_same_end(tmp_path):
     whole = hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "whole")
     place = tmp_path / "parted"
     first = hvd_dqn.train(small_config(), CHANGES, run_dir=place, callbacks=[impatient])
-    assert first.summary is None
     assert first.stopped.startswith("stopped by it is good enough on rank 0")
+    assert first.summary.stopped == first.stopped
+    assert 900 <= first.summary.progress.env_steps < 1000, "before the first evaluation"
+    last = json.loads((place / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["closing/return_mean"] == pytest.approx(first.summary.score.mean)
+    assert json.loads((place / "final.json").read_text())["returns"] == first.summary.score.returns
     second = hvd_dqn.train(small_config(), CHANGES, run_dir=place)
     assert second.summary.score == whole.summary.score
+    assert second.stopped == ""
+    third = hvd_dqn.train(small_config(), CHANGES, run_dir=place)
+    assert third.summary.is_repeated
+    assert third.summary.score == whole.summary.score
 
 
 @pytest.mark.parametrize(
@@ -68,6 +82,91 @@ def test_bad_arguments(tmp_path, config, changes, said):
 def test_settings_may_be_written_with_hyphens_as_errors_write_them(tmp_path):
     with pytest.raises(UserError, match=r"env\.num-envs = 0: must be greater than 0"):
         hvd_dqn.train(small_config(), {"env.num-envs": 0}, run_dir=tmp_path / "run")
+
+
+def test_a_slow_callback_raises_and_does_not_end_the_process(tmp_path):
+    def slow(event):
+        if event.kind == "record":
+            time.sleep(2.5)
+
+    changes = CHANGES | {"distributed.hang_seconds": 1.0}
+    with pytest.raises(RunError, match=r"no progress for 1 s .*raise distributed\.hang-seconds"):
+        hvd_dqn.train(small_config(), changes, run_dir=tmp_path / "run", callbacks=[slow])
+    assert "in slow" in (tmp_path / "run/crash-rank-0.txt").read_text()
+    assert hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run").summary is not None
+
+
+def test_one_interrupt_saves_and_a_second_ends_at_once(tmp_path):
+    def interrupting(event):
+        os.kill(os.getpid(), signal.SIGINT)
+        if len(told) > 1:
+            time.sleep(60)
+
+    def note(event):
+        told.append(event.env_steps)
+
+    told = []
+    run = hvd_dqn.train(
+        small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[note, interrupting]
+    )
+    assert run.summary is None
+    assert run.stopped.startswith("stopped by SIGINT on rank 0")
+
+    def twice(event):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[twice])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run").summary is not None
+
+
+@pytest.mark.parametrize("when", ["made", "reset"])
+def test_signals_that_an_environment_takes_away_still_stop_the_run(tmp_path, capsys, when):
+    def terminate(event):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    changes = CHANGES | {
+        "env.id": "tests.run.toys:Deaf-v0",
+        "env.kwargs": json.dumps({"when": when}),
+    }
+    run = hvd_dqn.train(small_config(), changes, run_dir=tmp_path / "run", callbacks=[terminate])
+    assert run.stopped.startswith("stopped by SIGTERM on rank 0")
+    said = capsys.readouterr().out
+    assert said.count("had replaced the handlers of SIGTERM; these signals request") == 1
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_nothing_after_the_result_fails_the_run(tmp_path, capsys, monkeypatch):
+    def broken(sink):
+        raise OSError("the server is gone")
+
+    monkeypatch.setattr("hvd_dqn.reporting.sinks.FileSink.close", broken)
+    run = hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run")
+    assert run.summary is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("OSError: the server is gone")
+
+
+def test_a_presets_name_is_applied_in_a_file_and_refused_as_a_label(tmp_path, capsys):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"preset": "rainbow", "seed": 7}))
+    rainbow = preset("rainbow")
+    assert parse_train(["--config", str(file)]).config == rainbow.changed({"seed": 7})
+    own = rainbow.changed({"objective.gamma": 0.5, "network.noisy": False})
+    file.write_text(own.to_json())
+    assert parse_train(["--config", str(file)]).config == own, "a run's own file"
+    file.write_text(json.dumps({"preset": "mine", "seed": 7}))
+    assert parse_train(["--config", str(file)]).config == Config(preset="mine", seed=7)
+    with pytest.raises(UserError, match="start from it: hvd-dqn train rainbow"):
+        parse_train(["cartpole", "--preset", "rainbow"])
+    with pytest.raises(UserError, match="start from it"):
+        hvd_dqn.train("cartpole", {"preset": "rainbow"}, run_dir=tmp_path / "run")
+    assert parse_train(["cartpole", "--preset", "mine"]).config.preset == "mine"
 
 
 def test_an_error_leaves_its_traceback_in_the_run_directory(tmp_path):
@@ -96,7 +195,7 @@ MODE, place = sys.argv[1:]
 changes = {"distributed.threads_per_rank": 1}
 run = hvd_dqn.train(small_config(), changes, run_dir=place, callbacks=[note])
 if MODE == "stop":
-    assert run.summary is None
+    assert "rank 1 has seen enough on rank 1" in run.summary.stopped
     stopped_after = len(told)
     MODE = "resume"
     run = hvd_dqn.train(small_config(), changes, run_dir=place, callbacks=[note])

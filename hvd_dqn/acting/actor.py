@@ -9,7 +9,7 @@ import numpy as np
 from hvd_dqn.acting.exploration import Exploration
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.structs import Episode
+from hvd_dqn.common.structs import Episode, ReplayedEpisodes
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
 from hvd_dqn.replay import ReplayBuffer
 
@@ -108,17 +108,17 @@ class Actor:
             "policy": self._policy.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> int:
-        """Restore the state that `state_dict` returned, after that of the replay. Return the number
-        of environments whose episode could not be replayed and has ended.
+    def load_state_dict(self, state: dict[str, Any]) -> ReplayedEpisodes:
+        """Restore the state that `state_dict` returned, after that of the replay. Return how the
+        environments replayed their episodes.
         """
-        lost = self._envs.load_state_dict(state["envs"])
+        cut = self._envs.load_state_dict(state["envs"])
         self.exploration.load_state_dict(state["exploration"])
         self._policy.load_state_dict(state["policy"])
         self._obs = self._envs.obs
-        if lost.any():
-            self._lose_episodes(lost)
-        return int(lost.sum())
+        if cut.any():
+            self._lose_episodes(cut)
+        return ReplayedEpisodes(np.flatnonzero(cut).tolist(), self._envs.other_returns)
 
     def _lose_episodes(self, lost: np.ndarray) -> None:
         """Tell replay and exploration that the environments `lost` [N] started new episodes."""

@@ -12,6 +12,7 @@ from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, read, verif
 from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.common.state import State, unpack
 from hvd_dqn.config import Config
+from hvd_dqn.config.loading import without_removed
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 
@@ -106,9 +107,10 @@ def require_config(
     values.
 
     Options whose names start with one of `free` may differ and are left out. Raises `UserError` if
-    any other option differs and is not in `allowed`.
+    any other option differs and is not in `allowed`, or no longer exists.
     """
-    saved = Config().flat() | saved  # newer options had their defaults
+    saved = Config().flat() | without_removed(saved)  # newer options had their defaults
+    _require_existing(saved.keys() - config.keys() - allowed, saved)
     # JSON turns tuples into lists.
     saved, now = (json.loads(json.dumps(values)) for values in (saved, config))
     differing = {
@@ -118,8 +120,9 @@ def require_config(
     }
     refused = [name for name in differing if name not in allowed]
     if refused:
+        _require_same_run(saved, now, differing, refused)
         before, after = differing[refused[0]]
-        options = [name.replace("_", "-") for name in refused]
+        options = [_option(name) for name in refused]
         more = f", and {len(options) - 1} more" if len(options) > 1 else ""
         raise UserError(
             f"the run was trained with {options[0]} = {before!r}, not {after!r}{more}",
@@ -127,3 +130,42 @@ def require_config(
             f"{'s' if more else ''}, or --resume never with a new --run-dir",
         )
     return differing
+
+
+def _require_existing(unknown: Set[str], saved: dict[str, Any]) -> None:
+    """Raise `UserError` if there are `unknown` options, which this version does not have."""
+    if unknown:
+        settings = ", ".join(f"{_option(name)} = {saved[name]!r}" for name in sorted(unknown))
+        raise UserError(
+            f"the run was trained with {settings}, which this version of hvd_dqn does not have",
+            "resume it with the version that started it (see run.json), or pass --resume-changes "
+            f"{','.join(map(_option, sorted(unknown)))} to go on without",
+        )
+
+
+def _require_same_run(
+    saved: dict[str, Any],
+    now: dict[str, Any],
+    differing: dict[str, list[Any]],
+    refused: list[str],
+) -> None:
+    """Raise `UserError` if the saved run is altogether another one: of another environment, or of
+    another preset.
+    """
+    of = [f"{config['env.id']} (preset {config['preset']})" for config in (saved, now)]
+    if "env.id" in refused:
+        raise UserError(
+            f"the run to resume is another one: it trains {of[0]}, not {of[1]}",
+            "choose another --run-dir",
+        )
+    if saved["preset"] != now["preset"]:
+        count = len(differing)
+        raise UserError(
+            f"the run to resume is another one: it is of preset {saved['preset']}, not "
+            f"{now['preset']}, and {count} setting{'s differ' if count > 1 else ' differs'}",
+            f"choose another --run-dir, or pass --resume-changes {','.join(map(_option, refused))}",
+        )
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")

@@ -92,9 +92,14 @@ def step_directory(env_steps: int) -> str:
     return f"step-{env_steps:012d}"
 
 
+def is_step(name: str) -> bool:
+    """Return whether `name` is the directory name of a checkpoint."""
+    return _STEP.fullmatch(name) is not None
+
+
 def list_steps(store: Store) -> list[str]:
     """List the directories of all checkpoints, complete or not, oldest first."""
-    return sorted(name for name in store.list("") if _STEP.fullmatch(name))
+    return sorted(name for name in store.list("") if is_step(name))
 
 
 def list_complete(store: Store) -> list[str]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.files import open_regular, publish, sync_directory, write_durably
+from hvd_dqn.common.files import (
+    absolute,
+    open_regular,
+    publish,
+    sync_directory,
+    write_durably,
+)
 
 CHUNK = 8 << 20
 _OPTIONS = {"block_size": CHUNK}
@@ -57,12 +63,17 @@ class Store(Protocol):
         """Remove a file, or a directory with its contents; do nothing if it does not exist."""
         ...
 
+    def remove_empty(self) -> None:
+        """Remove the directories that this object created, if they are empty."""
+        ...
+
 
 class LocalStore:
     """A directory on this machine or on a file system that all hosts share."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+        self._root = absolute(root).resolve()
+        self._created: list[Path] = []
 
     def write(self, name: str, chunks: Iterable[memoryview]) -> FileRecord:
         """See `Store.write`."""
@@ -77,7 +88,7 @@ class LocalStore:
     def publish(self, name: str, data: bytes) -> None:
         """See `Store.publish`."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make(path.parent)
         publish(path, data)
 
     def refresh(self) -> None:
@@ -85,7 +96,7 @@ class LocalStore:
         to create it ends that.
         """
         with suppress(OSError):
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._make(self._root)
 
     def open(self, name: str) -> BinaryIO:
         """See `Store.open`."""
@@ -106,6 +117,17 @@ class LocalStore:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def remove_empty(self) -> None:
+        """See `Store.remove_empty`."""
+        with suppress(OSError):  # one that is not empty stays, with those around it
+            while self._created:
+                self._created.pop().rmdir()
+
+    def _make(self, directory: Path) -> None:
+        missing = [place for place in (directory, *directory.parents) if not place.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        self._created += missing[::-1]
 
     def __str__(self) -> str:
         return str(self._root)
@@ -178,6 +200,9 @@ class RemoteStore:
         with _os_errors():
             if self._fs.exists(self._place(name)):
                 self._fs.rm(self._place(name), recursive=True)
+
+    def remove_empty(self) -> None:
+        """See `Store.remove_empty`. Object stores have no empty directories."""
 
     def __str__(self) -> str:
         return self._url

@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
@@ -17,9 +18,7 @@ from hvd_dqn.distributed.connect import connect
 from hvd_dqn.presets import PRESETS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hvd_dqn.run.observer import Summary
+    from hvd_dqn.run.summary import Summary
 
 _USAGE = """\
 usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]
@@ -79,6 +78,7 @@ def _train(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None
         if comm.is_root:
             print("\n".join(f"{name:12} {text}" for name, text in facts), flush=True)
         return
+    here = Path.cwd()  # an environment may change it
     run_dir, summary, stopped = train_together(
         comm,
         options.config,
@@ -87,14 +87,26 @@ def _train(comm: Communicator, options: TrainOptions, stop: StopRequest) -> None
         resume_changes=changes,
         stop=stop,
     )
+    shown = options.run_dir or Path(os.path.relpath(run_dir, here))
     if summary is None:
-        raise StoppedError(f"{stopped}; run it again with --run-dir {run_dir} to resume")
-    if comm.is_root:
-        _report(options.config.preset, run_dir, summary)
+        raise StoppedError(f"{stopped}; run it again with --run-dir {shown} to resume")
+    if not comm.is_root:
+        return
+    if summary.is_repeated:
+        print(
+            f"{shown} is finished: {_result(summary)}\nTo extend it, repeat the command with a "
+            f"larger --total-env-steps, such as --total-env-steps "
+            f"{2 * options.config.total_env_steps}.",
+            flush=True,
+        )
+    else:
+        _report(options.config.preset, run_dir, shown, summary)
 
 
-def _report(preset: str, run_dir: Path, summary: Summary) -> None:
-    """Draw the learning curve and print the score. The run is complete: no error here fails it."""
+def _report(preset: str, run_dir: Path, shown: Path, summary: Summary) -> None:
+    """Draw the learning curve, and print the score and the directory as it is `shown`. The run is
+    complete: no error here fails it.
+    """
     try:
         from hvd_dqn.tools.plot import plot_runs
 
@@ -102,10 +114,13 @@ def _report(preset: str, run_dir: Path, summary: Summary) -> None:
     except Exception as error:
         text = f"hvd-dqn: the learning curve was not drawn: {typed_line(error)}"
         print(text, file=sys.stderr, flush=True)
+    print(f"{preset}: {_result(summary)} · {shown}", flush=True)
+
+
+def _result(summary: Summary) -> str:
     progress, score = summary.progress, summary.score
-    print(
-        f"{preset}: return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy "
-        f"episodes · {progress.env_steps:,} env steps · {progress.updates:,} updates · "
-        f"{summary.seconds:.1f} s · {run_dir}",
-        flush=True,
+    return (
+        f"return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy episodes · "
+        f"{progress.env_steps:,} env steps · {progress.updates:,} updates · "
+        f"{summary.seconds:.1f} s"
     )

@@ -113,6 +113,8 @@ class VectorEnvironment:
         self.frame_shape = self._frames.frame_shape
         self.obs_space = self._frames.obs_space
         self.obs_dtype = self._frames.dtype
+        self.other_returns: list[tuple[int, float, float]] = []
+        """Copies whose replayed episode had another return: copy, new and recorded return."""
         self._obs = np.empty(0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="environments")
         self._under_way: Future[EnvStep] | None = None
@@ -273,28 +275,35 @@ class VectorEnvironment:
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         """Replay every copy's episode from its seed and actions.
 
-        Return the copies [N] bool whose observation differs afterwards, because their environment
-        uses randomness that does not come from its seed. These have started their next episode.
+        Return the copies [N] bool that ended early or reach another observation, because their
+        environment uses randomness that does not come from its seed, or keeps state from one
+        episode to the next. These have started their next episode. `other_returns` then has the
+        copies that differ in the return alone.
         """
         self._episode_number[:] = state["episode_number"].numpy()
+        self.other_returns = []
         actions, length = state["actions"].numpy(), state["length"].numpy()
         self._obs = state["obs"].numpy().copy()
         try:
-            reached = self._play_again(actions, length)
+            reached, ended_early, returns = self._play_again(actions, length)
         except Exception as error:
             self._replace_simulators(error)
             return np.ones(self.num_envs, dtype=np.bool_)
-        self._return[:] = state["return"].numpy()
+        self._return[:] = recorded = state["return"].numpy().copy()
         self._length[:] = length
         self._most_steps = int(length.max())
         room = max(actions.shape[1], self._actions.shape[1])
         self._actions = np.zeros((self.num_envs, room), dtype=np.int32)
         self._actions[:, : actions.shape[1]] = actions
         axes = tuple(range(1, reached.ndim))
-        lost: np.ndarray = (reached != self._obs).any(axis=axes)
-        if lost.any():
-            self._obs[lost] = self._frames.first(self._start_next(lost)[lost])
-        return lost
+        cut: np.ndarray = ended_early | (reached != self._obs).any(axis=axes)
+        other = ~cut & ~np.isclose(returns, recorded, rtol=1e-9, atol=1e-12, equal_nan=True)
+        if cut.any():
+            self._obs[cut] = self._frames.first(self._start_next(cut)[cut])
+        self.other_returns = [
+            (int(i), float(returns[i]), float(recorded[i])) for i in np.flatnonzero(other)
+        ]
+        return cut
 
     def _replace_simulators(self, error: Exception) -> None:
         """Replace the simulators and start the next episode in every copy; raise `error` if they
@@ -332,8 +341,11 @@ class VectorEnvironment:
                 """--env.kwargs '{"max_episode_steps": …}' for a registered id"""
             )
 
-    def _play_again(self, actions: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Play the first `length` [N] of `actions` [N, T] in every copy. Return the observations.
+    def _play_again(
+        self, actions: np.ndarray, length: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Play the first `length` [N] of `actions` [N, T] in every copy. Return the observations,
+        the copies [N] bool whose episode ended before its last action, and the returns [N].
 
         The copies can only step together, so that short episodes begin later than long ones. Before
         that, their copies take arbitrary steps, and are reset if an episode ends.
@@ -344,6 +356,7 @@ class VectorEnvironment:
         obs = self._frames.first(self._shared.simulators.reset(everyone, seeds))
         longest = int(length.max())
         waiting = length < longest
+        ended_early, returns = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs)
         for time in range(longest):
             begins = waiting & (longest - length == time)
             if begins.any():
@@ -353,12 +366,14 @@ class VectorEnvironment:
             step = self._shared.simulators.step(actions[self._copies, place])
             self._on_step()
             obs = self._frames.following(obs, step.frames)
+            returns[~waiting] += step.reward[~waiting]
             if step.ended.any():
+                ended_early |= step.ended & ~waiting
                 self._reset_again(step.ended, seeds)
         begins = waiting
         if begins.any():
             obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
-        return obs
+        return obs, ended_early, returns
 
     def _reset_again(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         return self._shared.simulators.reset(chosen, [seeds[i] for i in np.flatnonzero(chosen)])

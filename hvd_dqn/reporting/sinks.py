@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hvd_dqn.common.files import publish
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.reporting.loggers import Loggers
 from hvd_dqn.reporting.metrics import Metrics
@@ -62,13 +63,17 @@ class NullSink:
 class FileSink:
     """Writes `metrics.jsonl`, one JSON object per line, and passes records to the loggers.
 
-    A resumed run truncates the file to the `position` of its checkpoint. If the disk refuses a
-    record, it is kept in memory and written with the next one.
+    A resumed run truncates the file to the `position` of its checkpoint; if it is a link (DVC,
+    git-annex), a copy replaces it. If the disk refuses a record, it is kept in memory and written
+    with the next one.
     """
 
     def __init__(self, run_dir: Path, loggers: Loggers, *, position: int = 0) -> None:
         self._loggers = loggers
-        self._file = (run_dir / "metrics.jsonl").open("ab+", buffering=0)
+        path = run_dir / "metrics.jsonl"
+        if path.is_symlink():
+            publish(path, path.read_bytes())
+        self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
         whole_lines = self._file.read(position).rpartition(b"\n")
         self._position = len(whole_lines[0] + whole_lines[1])

@@ -16,7 +16,7 @@ from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.common.state import DistributedState
-from hvd_dqn.common.structs import Batch, Progress, ReplayShare
+from hvd_dqn.common.structs import Batch, Progress, ReplayedEpisodes, ReplayShare
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, TargetUpdate, make_learner
@@ -72,9 +72,9 @@ class Components:
             },
         )
 
-    def load_state_dict(self, state: DistributedState) -> int:
-        """Restore a `state_dict`, after the ring's frames. Returns the number of environments whose
-        episode could not be replayed and was cut instead.
+    def load_state_dict(self, state: DistributedState) -> ReplayedEpisodes:
+        """Restore a `state_dict`, after the ring's frames. Returns how the environments replayed
+        their episodes.
         """
         self.load_all_but_experience(state, mine=True)
         self.replay.load_state_dict(state.per_rank["replay"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from hvd_dqn.checkpoint import SaveError
-from hvd_dqn.common.errors import RunError, StoppedError
+from hvd_dqn.common.errors import RunError, StoppedByCallbackError, StoppedError
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.methods.schedules import period_ended
@@ -33,8 +33,9 @@ class Checkpoints:
         """Start a checkpoint if a period, or the run, ended within the last `env_steps`, and
         complete it at the next record. Collective.
 
-        If the ranks are `stopping`, raises `StoppedError` on all of them after saving a checkpoint,
-        or `RunError` if none could be saved.
+        If the ranks are `stopping`, raises `StoppedError` on all of them after saving a checkpoint
+        (`StoppedByCallbackError` if only callbacks asked for it), or `RunError` if none could be
+        saved.
         """
         config, now = self._config, self._components.progress.env_steps
         if stopping:
@@ -60,8 +61,15 @@ class Checkpoints:
         self._finish()
         if self._saver.newest != self._components.progress.env_steps:
             self._begin()
-        reasons = self._comm.gather(self._resources.stop.reason)
-        rank, reason = next((r, text) for r, text in enumerate(reasons) if text is not None)
+        stop = self._resources.stop
+        asked = [
+            (by_callback, rank, reason)
+            for rank, (reason, by_callback) in enumerate(
+                self._comm.gather([stop.reason, stop.is_by_callback])
+            )
+            if reason is not None
+        ]
+        by_callback, rank, reason = min(asked)
         progress = self._components.progress
         try:
             self._saver.finish()
@@ -70,7 +78,7 @@ class Checkpoints:
                 f"asked to stop by {reason} on rank {rank} at update {progress.updates:,}, but no "
                 f"checkpoint could be written ({error}); {self._newest()}"
             ) from error
-        raise StoppedError(
+        raise (StoppedByCallbackError if by_callback else StoppedError)(
             f"stopped by {reason} on rank {rank} at update {progress.updates:,}, "
             f"{progress.env_steps:,} env steps, after saving a checkpoint"
         )

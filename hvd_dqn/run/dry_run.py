@@ -20,7 +20,6 @@ from hvd_dqn.methods import schedules
 from hvd_dqn.networks.saved import NetworkDirectory
 from hvd_dqn.run.assembly import Components, assemble, blank_batch
 from hvd_dqn.run.directory import RunDirectory
-from hvd_dqn.run.outputs import Outputs
 from hvd_dqn.run.requirements import counted, replay_bytes
 from hvd_dqn.run.resources import Resources, acquire_local
 from hvd_dqn.run.start import Start, plan
@@ -54,8 +53,7 @@ def examine(
             NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks),
             saver,
             stop,
-            Outputs(),
-            close=stack.close,
+            stack=stack,
         )
         components = assemble(config, comm, resources, Progress())
         components.learner.warm_up(blank_batch(config, resources))

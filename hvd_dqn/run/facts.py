@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import subprocess
@@ -61,13 +62,26 @@ def _version(package: str) -> str | None:
 
 def commit() -> str | None:
     """Return the commit of the checkout that this package runs from, with `-dirty` appended if its
-    files have changed since; `None` outside a checkout.
+    files have changed since; `None` outside a checkout of this package.
     """
-    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    package = Path(hvd_dqn.__file__).resolve().parent
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
+        if Path(_git(package, "rev-parse", "--show-toplevel")) != package.parent:
+            return None  # a repository that happens to contain the package, as in an environment
+        _git(package, "ls-files", "--error-unmatch", "__init__.py", "../setup.cfg")
+        return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """Return what git prints in `directory`, whatever repository the caller's variables name."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        ["git", "-C", str(directory), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=5,
+        env=environment,
+    ).stdout.strip()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -33,17 +32,12 @@ from hvd_dqn.reporting.metrics import (
     Metrics,
     ReplayStatistics,
 )
+from hvd_dqn.run.outputs import Outputs
 from hvd_dqn.run.resources import Resources
 from hvd_dqn.run.start import Start
+from hvd_dqn.run.summary import Summary, save_summary
 
-
-class Summary(NamedTuple):
-    """How a run ended; the same on every rank, except `seconds`, which are this rank's."""
-
-    score: EvaluationResult
-    last_mean: float
-    progress: Progress
-    seconds: float
+_STOPPED_AT_END = "stopped during the final evaluation; the last checkpoint is complete"
 
 
 class Observer:
@@ -67,7 +61,6 @@ class Observer:
         self._config = config
         self._comm = communicator
         self._resources = resources
-        self._outputs = resources.outputs
         self._learner = learner
         self._replay = replay
         self._policy = GreedyPolicy(learner.online, resources.device)
@@ -78,15 +71,21 @@ class Observer:
         self._evaluation_is_due = False
         self._updates_before = 0
         self._said_truncated = ""
+        self._told_of_signals = False
+
+    @property
+    def _outputs(self) -> Outputs:
+        return self._resources.outputs
 
     @property
     def wants_stop(self) -> bool:
         """Return whether this rank was asked to stop."""
         return self._resources.stop()
 
-    def begin(self, start: Start, *, episodes_lost: int) -> None:
-        """Report where the run resumes and what has changed since. Remove saved networks that are
-        newer than the checkpoint, and save the best one again if it is missing.
+    def begin(self, start: Start, differences: Iterable[str]) -> None:
+        """Report where the run resumes, what has changed since, and the `differences` from a run
+        that was never stopped. Remove saved networks that are newer than the checkpoint, and save
+        the best one again if it is missing.
         """
         self._updates_before = self._progress.updates
         if self._comm.is_root:
@@ -103,8 +102,9 @@ class Observer:
             say(f"resuming from {start.source}/{start.manifest.directory}{other}")
         for name, (before, now) in start.changed.items():
             say(f"{name} changes from {before!r} to {now!r}")
-        if episodes_lost:
-            say(f"{episodes_lost} environments could not replay their episodes and start new ones")
+        for line in differences:
+            say(line)
+        self._reclaim_signals()
 
     def add_episodes(self, episodes: list[Episode]) -> None:
         """Add the episodes that ended in a step of this rank's environments."""
@@ -133,15 +133,22 @@ class Observer:
     def evaluate_if_due(self) -> bool:
         """Evaluate if one is due. Returns whether none remains to be done. Collective."""
         if self._evaluation_is_due:
+            self._learner.synchronize()
             with self._learner.shared_parameters():
                 self._evaluation_is_due = not self._evaluate()
         return not self._evaluation_is_due
 
-    def conclude(self) -> Summary:
+    def conclude(self, stopped: str = "") -> Summary:
         """Run the final evaluation: the best network, on episodes not used to select it.
-        Collective.
+        Collective. `stopped` says why a callback ended the run early.
+
+        Raises `StoppedError` on all ranks if one is asked to stop meanwhile.
         """
-        assert self._best is not None, "the last iteration evaluates"
+        self._resources.stop.settle()
+        if self._best is None:  # no evaluation was due before the callback's stop
+            self._evaluation_is_due = True
+        if not self.evaluate_if_due() or self._best is None:
+            raise StoppedError(_STOPPED_AT_END)
         best_env_steps = self._best.env_steps
         self._learner.online.load_state_dict(self._best.network)
         episodes = self._config.evaluation.final_episodes
@@ -151,12 +158,13 @@ class Observer:
         self._outputs.display.evaluating()
         score = self._resources.evaluator.evaluate(self._policy, episodes=episodes, purpose=CLOSING)
         if score is None:
-            raise StoppedError(
-                "stopped during the final evaluation; the last checkpoint is complete"
-            )
+            raise StoppedError(_STOPPED_AT_END)
         self._write_evaluation("closing", score)
         self._say_truncated(score)
-        return Summary(score, self._last_mean, self._progress, self._meter.seconds)
+        summary = Summary(score, self._last_mean, self._progress, self._meter.seconds, stopped)
+        if self._comm.is_root:
+            save_summary(self._resources.run_dir, summary)
+        return summary
 
     def state_dict(self) -> DistributedState:
         """Return the best network so far, whether an evaluation is due, and the current period."""
@@ -183,7 +191,19 @@ class Observer:
         if self._learner.parameters_are_finite():
             self._save(self._evaluated(math.nan))
 
+    def _reclaim_signals(self) -> None:
+        """Take back signals from the environments, and say so once."""
+        stop = self._resources.stop
+        stop.reclaim()
+        if stop.taken and not self._told_of_signals:
+            self._told_of_signals = True
+            self._outputs.display.say(
+                f"the environment or a package had replaced the handlers of "
+                f"{', '.join(sorted(stop.taken))}; these signals request a stop again"
+            )
+
     def _log(self) -> None:
+        self._reclaim_signals()
         metrics = self._meter.record(
             self._progress,
             self._learner.statistics,

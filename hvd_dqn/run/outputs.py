@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
 from hvd_dqn.reporting.display import Display, make_display
 from hvd_dqn.reporting.loggers import LoggedRun, open_loggers
@@ -40,7 +41,7 @@ def open_outputs(
     """Create or reopen the run directory and open everything that the root writes to.
 
     `on_close` closes the outputs; `unlock`, which closes later, releases the run directory. Raises
-    `UserError` if the directory cannot be written or another process runs in it.
+    `UserError` if the directory cannot be written or another run has created it.
     """
     recorder = None
     if config.logging.video:
@@ -51,7 +52,12 @@ def open_outputs(
     facts = _open_directory(config, facts, run_dir, start, unlock)
     name = run_dir.path.resolve().name
     logged = LoggedRun(str(facts["id"]), name, run_dir.path, config.flat(), start.env_steps)
-    loggers = open_loggers(config.logging.loggers, logged)
+    try:
+        required = start.env_steps == 0 and not start.continues
+        loggers = open_loggers(config.logging.loggers, logged, required=required)
+    except UserError:
+        run_dir.discard()
+        raise
     sink = FileSink(run_dir.path, loggers, position=start.metrics_bytes)
     on_close.callback(_close_patiently, sink, watchdog)
     display = make_display(config.total_env_steps)
@@ -71,7 +77,6 @@ def _open_directory(
             "passed_over": list(start.passed_over),
         }
     if start.continues:
-        unlock.callback(run_dir.lock().close)
         facts = run_dir.reopen(config, facts)
     else:
         run_dir.create(config, facts)

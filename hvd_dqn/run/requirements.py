@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
@@ -29,7 +30,6 @@ from hvd_dqn.methods.registry import make_network, require_method
 from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
 
-_TOKEN_FILE = "sign.txt"
 _SECONDS_TO_APPEAR = 5.0
 _WORK_PER_THREAD = 8_000_000
 """Multiply-adds of a forward pass above which a second thread pays: measured on two cores, 1.0
@@ -172,38 +172,54 @@ def useful_threads(config: Config, envs: VectorEnvironment) -> int:
 
 
 def require_shared(store: Store, comm: Communicator) -> None:
-    """Raise `UserError` on all ranks unless every rank reads from `store` what the root writes
-    there. Collective.
+    """Raise `UserError` on all ranks unless every rank finds in `store` what the root writes there.
+    Nothing of it stays, nor, if it fails, the directories created for it. Collective.
     """
-    token = comm.gather(secrets.token_hex(8))[0].encode()
-    with agreement(comm):
-        if comm.is_root:
-            try:
-                store.publish(_TOKEN_FILE, token)
-            except (OSError, DamageError) as error:
-                raise UserError(
-                    f"checkpoints cannot be written to {store}: {error}",
-                    "choose another place with --checkpoint.directory",
-                ) from error
-    with agreement(comm):
-        deadline = time.monotonic() + _SECONDS_TO_APPEAR
-        while not (found := _contains(store, token)) and time.monotonic() < deadline:
-            store.refresh()
-            time.sleep(0.2)
-        if not found:
-            raise UserError(
-                f"{store} on {hostname()} is not the root's: checkpoints need a place that all "
-                "ranks share",
-                "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
-            )
-
-
-def _contains(store: Store, token: bytes) -> bool:
+    name = f"sign-{comm.gather(secrets.token_hex(8))[0]}.txt"
     try:
-        with store.open(_TOKEN_FILE) as file:
-            return file.read(len(token)) == token
+        with agreement(comm):
+            if comm.is_root:
+                try:
+                    store.publish(name, name.encode())
+                except (OSError, DamageError) as error:
+                    raise UserError(
+                        f"checkpoints cannot be written to {store}: {error}",
+                        "choose another place with --checkpoint.directory",
+                    ) from error
+        with agreement(comm):
+            _require_file(store, name)
+    except UserError:
+        _remove_quietly(store, name)
+        store.remove_empty()
+        raise
+    if comm.is_root:
+        _remove_quietly(store, name)
+
+
+def _require_file(store: Store, name: str) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_APPEAR
+    while not (found := _contains(store, name)) and time.monotonic() < deadline:
+        store.refresh()
+        time.sleep(0.2)
+    if not found:
+        raise UserError(
+            f"{store} on {hostname()} is not the root's: checkpoints need a place that all ranks "
+            "share",
+            "choose one with --checkpoint.directory (a path that all hosts mount, or s3://…)",
+        )
+
+
+def _contains(store: Store, name: str) -> bool:
+    try:
+        with store.open(name) as file:
+            return file.read() == name.encode()
     except (OSError, DamageError, UserError):
         return False
+
+
+def _remove_quietly(store: Store, name: str) -> None:
+    with contextlib.suppress(OSError, DamageError):
+        store.remove(name)
 
 
 def counted(number: int, noun: str) -> str:

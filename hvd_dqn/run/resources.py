@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +14,7 @@ import torch
 from hvd_dqn.acting.evaluation import Evaluator
 from hvd_dqn.checkpoint import Saver
 from hvd_dqn.common import seeding
+from hvd_dqn.common.errors import typed_line
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
@@ -34,7 +37,11 @@ from hvd_dqn.run.watchdog import Watchdog
 
 @dataclass
 class Resources:
-    """Device, environments and outputs of one rank. `close` releases them in reverse order."""
+    """Device, environments and outputs of one rank.
+
+    `facts` and `details` describe this start in run.json and in the display. `stack` releases
+    everything in reverse order, and finally `unlock` the run directory.
+    """
 
     run_dir: RunDirectory
     device: torch.device
@@ -43,8 +50,15 @@ class Resources:
     networks: NetworkDirectory
     saver: Saver
     stop: StopRequest
-    outputs: Outputs
-    close: Callable[[], None]
+    outputs: Outputs = field(default_factory=Outputs)
+    facts: dict[str, Any] = field(default_factory=dict)
+    details: str = ""
+    stack: ExitStack = field(default_factory=ExitStack)
+    unlock: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Release everything."""
+        _close(self.stack)
 
 
 class _Local(NamedTuple):
@@ -65,16 +79,20 @@ def acquire(
     stop: StopRequest,
     watchdog: Watchdog,
 ) -> Resources:
-    """Acquire device, environments and, on the root, the run directory. Collective.
+    """Acquire device and environments, and lock the directory of a run that resumes. Collective.
+    Writes nothing: `open_directory` does, once nothing else can fail.
 
-    Raises `UserError` on all ranks or on none. The directory comes last: if anything else fails,
-    except that ranks do not share the place for checkpoints, nothing has been written.
+    Raises `UserError` on all ranks or on none.
     """
     stack = ExitStack()
     unlock = stack.enter_context(ExitStack())  # closed last
     stack.callback(watchdog.stop)  # closed after everything that may hang while it is closed
     try:
+        with agreement(comm):
+            if comm.is_root and start.continues:
+                unlock.callback(run_dir.lock().close)
         local = acquire_local(config, comm, stop, watchdog.touch, stack)
+        stop.reclaim()
         torch.set_num_threads(local.threads)
         saver = Saver(
             start.store,
@@ -85,25 +103,10 @@ def acquire(
         )
         stack.callback(saver.close)
         devices = comm.gather(describe_device(local.device))
-        outputs = Outputs()
-        with agreement(comm):
-            if comm.is_root:
-                facts = _facts(config, comm.backend, local, devices)
-                outputs = open_outputs(
-                    config, facts, run_dir, start, watchdog, stop, on_close=stack, unlock=unlock
-                )
-                outputs.display.start(
-                    f"{config.preset}: {config.env.id}",
-                    _details(config, comm, local.threads, local.device),
-                    run_dir.path,
-                    start.env_steps,
-                )
-                if local.evaluator.note:
-                    outputs.display.say(local.evaluator.note)
-        requirements.require_shared(start.store, comm)
+        facts = _facts(config, comm.backend, local, devices)
         watchdog.start()
     except BaseException:
-        stack.close()
+        _close(stack)
         raise
     return Resources(
         run_dir,
@@ -113,9 +116,52 @@ def acquire(
         NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks),
         saver,
         stop,
-        outputs,
-        close=stack.close,
+        facts=facts,
+        details=_details(config, comm, local.threads, local.device),
+        stack=stack,
+        unlock=unlock,
     )
+
+
+def _close(stack: ExitStack) -> None:
+    """Close `stack`. An error is printed: the run has its result, or an earlier error, by now."""
+    try:
+        stack.close()
+    except Exception as error:
+        text = f"hvd-dqn: closing the run's environments and files: {typed_line(error)}"
+        print(text, file=sys.stderr, flush=True)
+
+
+def open_directory(
+    config: Config, comm: Communicator, resources: Resources, start: Start, watchdog: Watchdog
+) -> None:
+    """Create or reopen the run directory, and open everything that the root writes to. Collective.
+
+    Raises `UserError` on all ranks or on none. Nothing has been written before, and a run that
+    resumes can no longer be refused afterwards.
+    """
+    requirements.require_shared(start.store, comm)
+    with agreement(comm):
+        if comm.is_root:
+            resources.outputs = open_outputs(
+                config,
+                resources.facts,
+                resources.run_dir,
+                start,
+                watchdog,
+                resources.stop,
+                on_close=resources.stack,
+                unlock=resources.unlock,
+            )
+            resources.outputs.display.start(
+                f"{config.preset}: {config.env.id}",
+                resources.details,
+                Path(str(resources.run_dir)),
+                start.env_steps,
+            )
+            if resources.evaluator.note:
+                resources.outputs.display.say(resources.evaluator.note)
+    watchdog.enter_directory()
 
 
 def acquire_local(

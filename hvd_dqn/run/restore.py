@@ -4,16 +4,18 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from hvd_dqn.checkpoint import DamageError, Saver, Store
-from hvd_dqn.checkpoint.finder import load_state, restore_or_raise
-from hvd_dqn.checkpoint.manifest import Manifest
+from hvd_dqn.checkpoint.finder import load_state, report_read_errors, restore_or_raise
+from hvd_dqn.checkpoint.manifest import Manifest, Segment
 from hvd_dqn.checkpoint.segments import load_ring, read_rows
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.state import DistributedState, State, state_bytes
+from hvd_dqn.common.structs import ReplayedEpisodes
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
@@ -22,6 +24,53 @@ from hvd_dqn.run.assembly import Components
 from hvd_dqn.run.start import Start
 
 _RING_FIELDS = ("env.num_envs", "replay.capacity")
+_MOST_NAMED = 8
+
+
+class Restored(NamedTuple):
+    """What a run resumes with: how each rank's environments replayed their episodes (`None` if the
+    checkpoint has another number of ranks or environments), and the files with frames of this
+    rank's ring that it can use again.
+    """
+
+    replayed: list[ReplayedEpisodes] | None
+    segments: list[Segment]
+
+    def differences(self) -> Iterator[str]:
+        """Yield a line for each difference from a run that was never stopped."""
+        if self.replayed is None:
+            yield (
+                "every environment starts a new episode: the checkpoint has another number of "
+                "ranks or environments"
+            )
+            return
+        ranks = list(enumerate(self.replayed))
+        cut = [(rank, copy) for rank, episodes in ranks for copy in episodes.cut]
+        if cut:
+            yield (
+                f"{_environments(cut)} could not replay the unfinished episode, and started a new "
+                "one: the environment raises, uses randomness that does not come from its seed, or "
+                "keeps state from one episode to the next; the numbers differ from now on from "
+                "those of a run that was never stopped"
+            )
+        others = [(rank, *other) for rank, episodes in ranks for other in episodes.other_returns]
+        if others:
+            _, _, now, recorded = others[0]
+            yield (
+                f"{_environments([(rank, copy) for rank, copy, *_ in others])} replayed the "
+                f"unfinished episode with other rewards (a return of {now:g} instead of "
+                f"{recorded:g}): the environment keeps state from one episode to the next, which a "
+                "checkpoint does not contain; the numbers differ from now on from those of a run "
+                "that was never stopped"
+            )
+
+
+def _environments(copies: list[tuple[int, int]]) -> str:
+    """Name the environments (rank, copy), at most `_MOST_NAMED` of them."""
+    names = [f"{copy} of rank {rank}" for rank, copy in copies[:_MOST_NAMED]]
+    more = len(copies) - len(names)
+    several = "s" if len(copies) > 1 else ""
+    return f"environment{several} {', '.join(names)}{f' and {more} more' if more else ''}"
 
 
 def restore(
@@ -29,33 +78,44 @@ def restore(
     comm: Communicator,
     start: Start,
     components: Components,
-    saver: Saver,
     touch: Callable[[], None],
-) -> int:
-    """Load the checkpoint of `start`, if any, into `components`. Collective.
+) -> Restored:
+    """Load the checkpoint of `start`, if any, into `components`. Collective; writes nothing.
 
-    Returns the number of environments over all ranks whose episode was cut. Calls `touch` while it
-    reads. Raises `UserError` on all ranks or on none.
+    Calls `touch` while it reads. Raises `UserError` on all ranks or on none.
     """
     manifest = start.manifest
     if manifest is None:
-        saver.continue_from(None, [])
-        return 0
-    lost = 0
+        return Restored([], [])
+    replayed: ReplayedEpisodes | None = None
+    segments: list[Segment] = []
     with agreement(comm):
         source = _Source(start.source, manifest, components, touch)
         try:
             if _has_state_of(config, comm, manifest):
-                lost = source.restore(comm.rank)
+                replayed = source.restore(comm.rank)
+                segments = manifest.ranks[comm.rank].segments
             else:
                 source.redistribute(config, comm)
-                lost = config.env.num_envs
         except (DamageError, OSError) as error:
             raise UserError(f"{source} cannot be used: {error}") from error
-        kept = manifest.ranks[comm.rank].segments if _has_state_of(config, comm, manifest) else []
-        in_place = str(start.source) == str(start.store)
-        saver.continue_from(start.env_steps if in_place else None, kept if in_place else [])
-    return sum(comm.gather(lost))
+    everyone = comm.gather(replayed)
+    if None in everyone:
+        return Restored(None, segments)
+    return Restored([ReplayedEpisodes(*rank) for rank in everyone], segments)
+
+
+def save_after(comm: Communicator, start: Start, saver: Saver, restored: Restored) -> None:
+    """Let `saver` continue after the checkpoint of `start`, and remove newer ones. Collective.
+
+    Raises `UserError` on all ranks or on none.
+    """
+    in_place = start.manifest is not None and str(start.source) == str(start.store)
+    with agreement(comm), report_read_errors(start.store):
+        if in_place:
+            saver.continue_from(start.env_steps, restored.segments)
+        else:
+            saver.continue_from(None, [])
 
 
 def _has_state_of(config: Config, comm: Communicator, manifest: Manifest) -> bool:
@@ -80,19 +140,19 @@ class _Source:
     def __str__(self) -> str:
         return f"{self._store}/{self._manifest.directory}"
 
-    def restore(self, rank: int) -> int:
-        """Load all of it. Returns the number of environments whose episode was cut."""
+    def restore(self, rank: int) -> ReplayedEpisodes:
+        """Load all of it. Returns how the environments replayed their episodes."""
         state = self._state(rank)
         segments = self._manifest.ranks[rank].segments
 
-        def put_back() -> int:
+        def put_back() -> ReplayedEpisodes:
             ring = self._components.replay.ring
             ring.load_state_dict(state.per_rank["replay"]["ring"])
             load_ring(self._store, segments, ring, self._touch)
             return self._components.load_state_dict(state)
 
-        lost: int = restore_or_raise(put_back, str(self))
-        return lost
+        replayed: ReplayedEpisodes = restore_or_raise(put_back, str(self))
+        return replayed
 
     def redistribute(self, config: Config, comm: Communicator) -> None:
         """Load everything except unfinished episodes into another number of ranks, and

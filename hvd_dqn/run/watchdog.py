@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hvd_dqn.common.errors import EXIT_FAILED, one_line
+from hvd_dqn.common.errors import EXIT_FAILED, RunError, one_line
 from hvd_dqn.common.files import read_bounded
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed.communicator import Communicator, hostname
@@ -46,11 +46,25 @@ class Heartbeat(NamedTuple):
 
 
 class Watchdog:
-    """Watches this rank and, while this rank waits for others, the next one."""
+    """Watches this rank and, while this rank waits for others, the next one.
+
+    If one makes no progress for `limit` seconds, the watchdog ends all ranks. With `may_exit` False
+    a single process, such as a notebook's, is not ended: its next `beat` raises `RunError`.
+    """
 
     def __init__(
-        self, communicator: Communicator, progress: Progress, run_dir: RunDirectory, *, limit: float
+        self,
+        communicator: Communicator,
+        progress: Progress,
+        run_dir: RunDirectory,
+        *,
+        limit: float,
+        may_exit: bool = True,
     ) -> None:
+        self._may_exit = may_exit or communicator.world_size > 1
+        self._exit_code = EXIT_FAILED
+        self._hung: str | None = None
+        self._has_directory = True
         self._comm = communicator
         self._progress = progress
         self._run_dir = run_dir
@@ -65,12 +79,23 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start watching. The run directory must exist."""
+        """Start watching. Until `enter_directory`, nothing is read from the run directory or
+        written to it, so that only this rank's own work is watched.
+        """
+        self._has_directory = False
         self.beat()
+        self._thread.start()
+
+    def enter_directory(self) -> None:
+        """Begin to exchange heartbeats in the run directory, which now belongs to this run."""
         with contextlib.suppress(OSError):  # hosts may not share the directory
             self._run_dir.heartbeats.mkdir(parents=True, exist_ok=True)
+        self._has_directory = True
         self._write()
-        self._thread.start()
+
+    def conclude(self, exit_code: int) -> None:
+        """Note that the run has ended. If closing its parts hangs, exit with `exit_code`."""
+        self._exit_code = exit_code
 
     def stop(self) -> None:
         """Stop watching and remove this rank's heartbeat."""
@@ -78,11 +103,17 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
         faulthandler.cancel_dump_traceback_later()
-        with contextlib.suppress(OSError):
-            self._file(self._comm.rank).unlink(missing_ok=True)
+        if self._has_directory:
+            with contextlib.suppress(OSError):
+                self._file(self._comm.rank).unlink(missing_ok=True)
 
     def beat(self, *, waiting: bool = False) -> None:
-        """Report progress; what follows is this rank's own work or, if `waiting`, a collective."""
+        """Report progress; what follows is this rank's own work or, if `waiting`, a collective.
+
+        Raises `RunError` if this rank made no progress for too long and its process must not exit.
+        """
+        if self._hung is not None:
+            raise RunError(self._hung)
         self._moved = time.monotonic()
         self._waiting = waiting
 
@@ -105,7 +136,7 @@ class Watchdog:
         another rank reports it.
         """
         ranks = range(self._comm.world_size)
-        if any(self._run_dir.crash_file(rank).exists() for rank in ranks):
+        if self._has_directory and any(self._run_dir.crash_file(rank).exists() for rank in ranks):
             return None
         gone, all_are_here = {}, True
         for rank in ranks:
@@ -132,7 +163,8 @@ class Watchdog:
             # If a library holds the GIL and this thread cannot run, other ranks notice; a single
             # process ends by this timer. It is off while the heartbeats are read and written,
             # because their file system may stall.
-            faulthandler.dump_traceback_later(2 * self._limit, exit=True)
+            if self._may_exit:
+                faulthandler.dump_traceback_later(2 * self._limit, exit=True)
             if self._ended.wait(self._interval):
                 return
             faulthandler.cancel_dump_traceback_later()
@@ -148,6 +180,7 @@ class Watchdog:
                 self._watch_others(still)
             elif still > self._limit:
                 self._end(f"{self._me()}: no progress for {still:.0f} s in its own work")
+                return  # only if the process does not exit
 
     def _watch_others(self, still: float) -> None:
         """Abort if the next rank's heartbeat has not changed for long. Each rank watches only one:
@@ -174,9 +207,14 @@ class Watchdog:
                 f"{beat.updates:,}; rank {self._comm.rank} on {hostname()} waited for it"
             )
         if still > _PATIENCE * self._limit and unknown:
+            why = (
+                f"its host does not share {self._run_dir}"
+                if self._has_directory
+                else "the run was still starting"
+            )
             self._end(
                 f"{self._me()}: waited {still:.0f} s for other ranks; the state of rank "
-                f"{unknown[0]} is unknown, because its host does not share {self._run_dir.path}"
+                f"{unknown[0]} is unknown, because {why}"
             )
         elif self._comm.rank == 0 and still > self._limit and self._all_wait():
             self._end(
@@ -192,17 +230,34 @@ class Watchdog:
         return f"rank {self._comm.rank} on {hostname()}, at update {self._progress.updates:,}"
 
     def _end(self, message: str) -> None:
+        message = f"{message} ({self._write_stacks(message)})"
+        if not self._may_exit:
+            self._hung = f"{message}; if it needs longer, raise distributed.hang-seconds"
+            return
+        print(f"hvd-dqn: {message}", file=sys.stderr, flush=True)
+        threading.Timer(_SECONDS_FOR_ABORT, os._exit, [self._exit_code]).start()
+        self._comm.abort(self._exit_code)
+        os._exit(self._exit_code)
+
+    def _write_stacks(self, message: str) -> str:
+        """Write the stacks of all threads, and return where they are."""
         where = self._run_dir.crash_file(self._comm.rank)
-        with contextlib.suppress(OSError), where.open("w") as file:
-            file.write(message + "\n\n")
-            file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
-        print(f"hvd-dqn: {message} (stacks in {where})", file=sys.stderr, flush=True)
-        threading.Timer(_SECONDS_FOR_ABORT, os._exit, [EXIT_FAILED]).start()
-        self._comm.abort(EXIT_FAILED)
-        os._exit(EXIT_FAILED)
+        try:
+            if not self._has_directory:
+                raise FileNotFoundError
+            with where.open("w") as file:
+                file.write(message + "\n\n")
+                file.flush()
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):  # it has no file descriptor
+                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            return "stacks above"
+        return f"stacks in {where}"
 
     def _write(self) -> None:
+        if not self._has_directory:
+            return
         self._count += 1
         beat = Heartbeat(
             hostname(),
@@ -221,6 +276,8 @@ class Watchdog:
                 os.close(descriptor)
 
     def _read(self, rank: int) -> Heartbeat | None:
+        if not self._has_directory:
+            return None
         try:
             return Heartbeat(*json.loads(read_bounded(self._file(rank), _HEARTBEAT_BYTES)))
         except (OSError, ValueError, TypeError):

@@ -81,7 +81,7 @@ def evaluate_run(
             )
             assert result is not None, "only a run's evaluations can be asked to stop"
             results.append(result)
-        return saved, results
+        return saved._replace(path=run_dir.as_given(saved.path)), results
     finally:
         evaluator.close()
 

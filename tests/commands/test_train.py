@@ -20,7 +20,7 @@ from hvd_dqn.common.output import make_output_tolerant
 make_output_tolerant()
 score = Fake(mean=1.0, std=0.0, returns=(1.0,))
 summary = Fake(progress=Fake(env_steps=100, updates=10), score=score, seconds=1.0)
-_report("cartpole", Path("no-such-run"), summary)
+_report("cartpole", Path("no-such-run"), Path("no-such-run"), summary)
 """
 
 

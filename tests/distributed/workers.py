@@ -279,7 +279,8 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Run `train`, and return what each rank holds at its end."""
     from hvd_dqn.run import assembly
     from hvd_dqn.run.directory import RunDirectory
-    from hvd_dqn.run.observer import Observer, Summary
+    from hvd_dqn.run.observer import Observer
+    from hvd_dqn.run.summary import Summary
     from hvd_dqn.training import train
 
     seen: dict[str, Any] = {"episodes": []}
@@ -289,14 +290,14 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             seen["episodes"] += [[self._progress.env_steps, *episode] for episode in episodes]
             super().add_episodes(episodes)
 
-        def conclude(self) -> Summary:
+        def conclude(self, stopped: str = "") -> Summary:
             learner = self._learner
             seen["online"] = sha256(learner.online_parameters.values)
             seen["target"] = sha256(learner.target_parameters.values)
             seen["optimizer"] = [sha256(v) for v in learner._optimizer.state.values()]
             seen["updates"] = learner.updates
             seen["shares"] = len(learner._buffer._shares)
-            return super().conclude()
+            return super().conclude(stopped)
 
     assembly.Observer = Spy  # type: ignore[misc]
     config = small_config().changed(options.get("changes", {}))

@@ -132,12 +132,12 @@ class Loggers:
             _warn(f"{name} could not be closed: {typed_line(error)}")
 
 
-def open_loggers(names: Sequence[str], run: LoggedRun) -> Loggers:
-    """Open the loggers of `logging.loggers`. Raises `UserError` if one cannot be opened for a new
-    run; a resumed run continues without it.
+def open_loggers(names: Sequence[str], run: LoggedRun, *, required: bool = True) -> Loggers:
+    """Open the loggers of `logging.loggers`. Raises `UserError` if one that is `required` cannot be
+    opened; otherwise the run continues without it.
     """
     makers = {name: functools.partial(_find(name), run) for name in names}
-    return Loggers(makers, required=run.env_steps == 0)
+    return Loggers(makers, required=required)
 
 
 def require_loggers(names: Sequence[str]) -> None:
