@@ -87,28 +87,21 @@ def test_settings_may_be_written_with_hyphens_as_errors_write_them(tmp_path):
 def test_a_slow_callback_raises_and_does_not_end_the_process(tmp_path):
     def slow(event):
         if event.kind == "record":
-            time.sleep(2.5)
+            time.sleep(5)
 
-    changes = CHANGES | {"distributed.hang_seconds": 1.0}
-    with pytest.raises(RunError, match=r"no progress for 1 s .*raise distributed\.hang-seconds"):
+    changes = CHANGES | {"distributed.hang_seconds": 2.0}
+    with pytest.raises(RunError, match=r"no progress for 2 s .*raise distributed\.hang-seconds"):
         hvd_dqn.train(small_config(), changes, run_dir=tmp_path / "run", callbacks=[slow])
     assert "in slow" in (tmp_path / "run/crash-rank-0.txt").read_text()
     assert hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run").summary is not None
 
 
 def test_one_interrupt_saves_and_a_second_ends_at_once(tmp_path):
-    def interrupting(event):
-        os.kill(os.getpid(), signal.SIGINT)
-        if len(told) > 1:
-            time.sleep(60)
+    def once(event):
+        if event.env_steps <= 300:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    def note(event):
-        told.append(event.env_steps)
-
-    told = []
-    run = hvd_dqn.train(
-        small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[note, interrupting]
-    )
+    run = hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[once])
     assert run.summary is None
     assert run.stopped.startswith("stopped by SIGINT on rank 0")
 

@@ -156,7 +156,7 @@ def _require_same_run(
     if "env.id" in refused:
         raise UserError(
             f"the run to resume is another one: it trains {of[0]}, not {of[1]}",
-            "choose another --run-dir",
+            "choose another --run-dir or --resume",
         )
     if saved["preset"] != now["preset"]:
         count = len(differing)

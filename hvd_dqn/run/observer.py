@@ -101,7 +101,7 @@ class Observer:
             other = "" if ranks == self._comm.world_size else f", saved by {ranks} ranks"
             say(f"resuming from {start.source}/{start.manifest.directory}{other}")
         for name, (before, now) in start.changed.items():
-            say(f"{name} changes from {before!r} to {now!r}")
+            say(f"{name.replace('_', '-')} changes from {before!r} to {now!r}")
         for line in differences:
             say(line)
         self._reclaim_signals()

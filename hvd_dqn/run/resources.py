@@ -141,7 +141,7 @@ def open_directory(
     resumes can no longer be refused afterwards.
     """
     requirements.require_shared(start.store, comm)
-    with agreement(comm):
+    with watchdog.patience(), agreement(comm):  # loggers may take long
         if comm.is_root:
             resources.outputs = open_outputs(
                 config,

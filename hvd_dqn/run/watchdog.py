@@ -103,7 +103,7 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
         faulthandler.cancel_dump_traceback_later()
-        if self._has_directory:
+        if self._thread.ident is not None and self._has_directory:
             with contextlib.suppress(OSError):
                 self._file(self._comm.rank).unlink(missing_ok=True)
 
