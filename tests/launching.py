@@ -39,15 +39,14 @@ AS_ROOT = {
 """Lets mpirun run as root, which users are not."""
 
 
+_OF_LAUNCHERS = ("OMPI_", "PRTE_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_", "RANK", "WORLD_SIZE")
+
+
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return this environment with this Python's programs first, without an outer launcher's
     variables.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OMPI_", "PRTE_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)}
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     kept["OMP_NUM_THREADS"] = "1"
     return kept | extra

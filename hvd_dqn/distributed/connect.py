@@ -9,12 +9,16 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator, LocalCommunicator, hostname
+from hvd_dqn.distributed.doors import admit_only, listening_sockets, own_addresses
 from hvd_dqn.distributed.launcher import (
     Launch,
     cpu_quota,
     detect_launch,
+    launch_variables,
     requested_threads,
+    restrict_transports,
     set_small_message_defaults,
+    tasks_left,
     usable_cores,
 )
 
@@ -71,6 +75,10 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
     Raises `AgreedError` on all ranks alike, and `UserError` if the ranks cannot meet at all.
     """
     launch = detect_launch()
+    if launch is not None and not launch.shares_mpi:
+        if backend in BACKENDS:
+            problem = problem or _strangers(launch)
+        launch = None  # the user's own backend may join them
     if backend == "auto" and launch is None:
         backend = "local"
     try:
@@ -82,7 +90,6 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
         raise problem
     if alone and (backend == "local" or (launch is None and backend not in BACKENDS)):
         return make(LocalCommunicator())
-    set_small_message_defaults(launch)
     try:
         meeting = _meet(launch)
     except UserError as error:
@@ -98,15 +105,57 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
 def _meet(launch: Launch | None) -> MpiCommunicator:
     from hvd_dqn.distributed.mpi import MpiCommunicator
 
+    if launch is not None:
+        _require_other_tasks(launch)
+    set_small_message_defaults(launch)
+    restrict_transports(launch)
+    open_before = listening_sockets()
     meeting = MpiCommunicator()
-    if launch is not None and launch.world_size != meeting.world_size:
-        raise UserError(
-            f"{launch.launcher} started {launch.world_size} processes, but MPI has joined "
-            f"{meeting.world_size}: the launcher belongs to another MPI than mpi4py's",
-            "use the mpirun next to the mpicc that mpi4py was built with (hvd-dqn doctor names "
-            "both), or srun --mpi=pmix",
-        )
+    joined = meeting.world_size
+    if launch is not None and launch.world_size != joined and (launch.world_size or joined == 1):
+        raise _strangers(launch, joined)
+    _keep_strangers_out(meeting, listening_sockets() - open_before)
     return meeting
+
+
+def _keep_strangers_out(meeting: Communicator, listening: set[int]) -> None:
+    """Let only the job's hosts connect to the sockets on which MPI listens. Collective."""
+    everyone = meeting.gather(own_addresses())
+    if all(everyone):
+        admit_only(sorted({address for own in everyone for address in own}), listening)
+
+
+def _require_other_tasks(launch: Launch) -> None:
+    """Raise `UserError` in a shell of a Slurm step whose other tasks have exited: MPI would wait
+    for them forever.
+    """
+    left = tasks_left(launch)
+    if left is not None and left < launch.local_size:
+        raise UserError(
+            f"srun started {launch.local_size} tasks on this node, but {left} are left: the others "
+            "have exited, and MPI would wait for them",
+            "start all ranks with srun itself, or a shell with srun --ntasks=1 --pty; in this "
+            f"shell: unset {' '.join(launch_variables())}",
+        )
+
+
+def _strangers(launch: Launch, joined: int = 1) -> UserError:
+    """Return the error of processes that cannot meet and would each train the whole run."""
+    count = launch.world_size or "several"
+    told = launch_variables()
+    by_hand = f"if you started only this one, by hand: unset {' '.join(told)}"
+    if not launch.shares_mpi:
+        return UserError(
+            f"{launch.launcher} started {count} processes ({' and '.join(told)} are set), which "
+            "cannot meet: ranks of hvd_dqn meet by MPI",
+            f"start them with horovodrun, mpirun, srun or hvd-dqn launch; {by_hand}",
+        )
+    return UserError(
+        f"{launch.launcher} started {count} processes, but MPI has joined {joined}: the launcher "
+        "belongs to another MPI than mpi4py's",
+        "use the mpirun next to the mpicc that mpi4py was built with (hvd-dqn doctor names both), "
+        f"or srun --mpi=pmix; {by_hand}",
+    )
 
 
 def compute_threads(communicator: Communicator, useful: int) -> int:

@@ -11,27 +11,49 @@ from typing import NamedTuple
 
 
 class Launch(NamedTuple):
-    """The place of a process in a launch. `local_size` is 0 if the launcher does not set it."""
+    """The place of a process in a launch. `world_size` is 0 if the launcher does not tell it, and
+    `local_size` likewise. `shares_mpi` is whether its processes can meet by MPI.
+    """
 
     launcher: str
     rank: int
     world_size: int
     local_size: int = 0
+    shares_mpi: bool = True
 
 
-# Open MPI's mpirun (also under horovodrun); MVAPICH2; MPICH, Intel MPI and srun --mpi=pmi2; srun
-# with any MPI plugin.
-_VARIABLES = (
-    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("MVAPICH2's launcher", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ("an MPI launcher", "PMI_RANK", "PMI_SIZE"),
-    ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    ("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
-    ("horovodrun without MPI", "HOROVOD_RANK", "HOROVOD_SIZE"),
+class _Signs(NamedTuple):
+    """The variables by which a launcher tells a process its place; it may not tell the size."""
+
+    launcher: str
+    rank: str
+    size: str = ""
+    shares_mpi: bool = True
+
+
+# Launchers of one MPI come first: others may have set their variables around them.
+_SIGNS = (
+    _Signs("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # or horovodrun's
+    _Signs("MVAPICH2's launcher", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    _Signs("an MPI launcher", "PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI, srun --mpi=pmi2
+    _Signs("jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
+    _Signs("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # with any MPI plugin, or without one
+    _Signs("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    _Signs("PALS", "PALS_RANKID"),
+    _Signs("aprun", "ALPS_APP_PE"),
+    _Signs("PMIx", "PMIX_RANK"),
+    _Signs("horovodrun --gloo", "HOROVOD_RANK", "HOROVOD_SIZE", shares_mpi=False),
+    # torchrun, accelerate, deepspeed, and Kubernetes' PyTorchJob
+    _Signs("a launcher of torch", "RANK", "WORLD_SIZE", shares_mpi=False),
 )
+NETWORK_INTERFACE = "HVD_DQN_NETWORK_INTERFACE"
+"""The variable that names the network interface of a job on several hosts, such as ib0."""
+
 _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 _SOCKET_BUFFER_BYTES = 2**21
 _LIMITS_OF_SOCKETS = Path("/proc/sys/net/core")
+_PROCESSES = Path("/proc")
+_NETWORKS = ("tcp", "usnic", "ofi")
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -39,17 +61,59 @@ def detect_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return the launch of this process, or `None` if it was started by hand.
 
     A Slurm step of one task counts as started by hand, because every interactive shell on a compute
-    node is one.
+    node is one. So do a torch launcher's variables for one process. Variables without a number, as
+    some batch systems export them, are ignored.
     """
-    local_size = next((int(environ[name]) for name in _LOCAL_SIZES if name in environ), None)
-    if local_size is None:
-        local_size = _tasks_here(environ)
-    for launcher, rank, size in _VARIABLES:
-        if rank in environ and size in environ:
-            launch = Launch(launcher, int(environ[rank]), int(environ[size]), local_size)
-            if launcher != "srun" or launch.world_size > 1:
-                return launch
+    sizes = (_number(environ, name) for name in _LOCAL_SIZES)
+    local_size = next((size for size in sizes if size is not None), _tasks_here(environ))
+    one_task = False
+    for signs in _SIGNS:
+        rank, size = _number(environ, signs.rank), _number(environ, signs.size)
+        if rank is None or (signs.size and size is None):
+            continue
+        if size == 1 and (signs.launcher == "srun" or not signs.shares_mpi):
+            one_task = one_task or signs.launcher == "srun"
+        elif not (one_task and signs.launcher == "PMIx" and rank == 0):  # srun's, of its one task
+            return Launch(signs.launcher, rank, size or 0, local_size, signs.shares_mpi)
     return None
+
+
+def tasks_left(launch: Launch, environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many of the tasks that srun started on this node are alive, this one included.
+    None if srun did not start this process, or if a container hides the others.
+    """
+    own_sizes = any(name in environ for name in _LOCAL_SIZES)  # those of a launcher within a task
+    if launch.local_size == 0 or own_sizes or launch.local_size != _tasks_here(environ):
+        return None
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for stat in _PROCESSES.glob("[0-9]*/stat"):
+        try:
+            front, _, behind = stat.read_text().rpartition(")")
+        except OSError:
+            continue  # it has exited
+        state, parent = behind.split()[:2]
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(parent)
+            names[int(stat.parent.name)] = front.partition("(")[2]
+    process = os.getpid()
+    while process in parents:
+        process = parents[process]
+        if names.get(process, "").startswith("slurmstepd"):
+            tasks = [names[pid] for pid, parent in parents.items() if parent == process]
+            return sum(not name.startswith("slurmstepd") for name in tasks)
+    return None
+
+
+def launch_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the names of the variables that are set of those by which launches are detected."""
+    names = [name for signs in _SIGNS for name in (signs.rank, signs.size)]
+    return [name for name in names if name in environ]
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name, "").strip()
+    return int(value) if value.isdecimal() else None
 
 
 def _tasks_here(environ: Mapping[str, str]) -> int:
@@ -57,8 +121,8 @@ def _tasks_here(environ: Mapping[str, str]) -> int:
     tasks: list[int] = []
     for number, times in _TASKS.findall(environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
         tasks += int(times or 1) * [int(number)]
-    node = environ.get("SLURM_NODEID", "")
-    return tasks[int(node)] if node.isdigit() and int(node) < len(tasks) else 0
+    node = _number(environ, "SLURM_NODEID")
+    return tasks[node] if node is not None and node < len(tasks) else 0
 
 
 def usable_cores() -> set[int]:
@@ -96,6 +160,41 @@ def socket_buffer_limit() -> int:
         return min(int((_LIMITS_OF_SOCKETS / name).read_text()) for name in names)
     except OSError:
         return 0
+
+
+def restrict_transports(
+    launch: Launch | None, environ: MutableMapping[str, str] = os.environ
+) -> None:
+    """Set environment variables by which MPI and NCCL open no ports beyond what they need. Call
+    this before MPI starts.
+
+    On one host, Open MPI, UCX and Intel MPI use shared memory alone, and what must have a port
+    (libfabric in MPICH, NCCL) uses the loopback interface. These settings have precedence over the
+    user's, because horovodrun always passes some that enable TCP. On several hosts, all use the
+    interface that `NETWORK_INTERFACE` names, if it is set.
+    """
+    if launch is None or 0 < launch.world_size <= max(launch.local_size, 1):
+        interface = "lo"
+        environ["OMPI_MCA_pml"] = "ob1"
+        environ["OMPI_MCA_btl"] = _without_networks(environ.get("OMPI_MCA_btl", ""))
+        environ["UCX_TLS"] = "self,sm"
+        environ["I_MPI_FABRICS"] = "shm"
+    else:
+        interface = environ.get(NETWORK_INTERFACE, "")
+        if interface:
+            environ["OMPI_MCA_btl_tcp_if_include"] = interface
+    if interface:
+        for name in ("NCCL_SOCKET_IFNAME", "FI_TCP_IFACE", "MPIR_CVAR_NETWORK_IFACE"):
+            environ[name] = interface
+
+
+def _without_networks(transports: str) -> str:
+    """Return Open MPI's list of transports, or of those to leave out (^), without networks."""
+    named = [name for name in transports.removeprefix("^").split(",") if name]
+    if named and not transports.startswith("^") and not set(named) & set(_NETWORKS):
+        return transports
+    left_out = named if transports.startswith("^") else []
+    return "^" + ",".join([*left_out, *(name for name in _NETWORKS if name not in left_out)])
 
 
 def set_small_message_defaults(

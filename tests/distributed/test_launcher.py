@@ -1,4 +1,5 @@
 import importlib
+import os
 import shutil
 import signal
 import subprocess
@@ -8,15 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed import launcher
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.run.requirements import useful_threads
-from tests.launching import clean_environment
+from tests.launching import clean_environment, hvd_dqn
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
+INTERFACE = launcher.NETWORK_INTERFACE
+MULTIRANK = pytest.mark.multirank
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,33 @@ connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the funct
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
         ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"}, (1, 2)),
         ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, (1, 2)),
+        ({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2"}, (1, 2)),
+        # no size: 0
+        ({"PALS_RANKID": "3"}, (3, 0)),
+        ({"PMIX_RANK": "0"}, (0, 0)),
+        ({"ALPS_APP_PE": "1"}, (1, 0)),
+        # torchrun, accelerate, deepspeed
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (1, 2)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        ({"RANK": "3"}, None),
+        ({"WORLD_SIZE": "3"}, None),
+        # a torch launcher's variables, set for the ranks of an MPI
+        (
+            {"RANK": "0", "WORLD_SIZE": "9"}
+            | {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"},
+            (3, 4),
+        ),
+        # torchrun in a step of one task
+        (
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"} | {"RANK": "1", "WORLD_SIZE": "2"},
+            (1, 2),
+        ),
+        # exported, but empty
+        ({"SLURM_PROCID": "", "SLURM_STEP_NUM_TASKS": "", "SLURM_NODEID": ""}, None),
+        ({"OMPI_COMM_WORLD_RANK": "", "OMPI_COMM_WORLD_SIZE": ""}, None),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, None),
         # an interactive shell, or a batch script, on a compute node
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMIX_RANK": "0"}, None),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
         # mpirun within a Slurm job
@@ -55,6 +85,116 @@ def test_srun_gives_the_number_of_ranks_per_node(told, node, expected):
     launch = detect_launch(environ | {"SLURM_STEP_TASKS_PER_NODE": told})
     assert launch is not None
     assert launch.local_size == expected
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"},
+        pytest.param({"JSM_NAMESPACE_RANK": "0", "JSM_NAMESPACE_SIZE": "2"}, marks=MULTIRANK),
+        pytest.param({"PALS_RANKID": "0"}, marks=MULTIRANK),
+        pytest.param({"PMIX_RANK": "0"}, marks=MULTIRANK),
+    ],
+    ids=lambda told: next(iter(told)),
+)
+def test_processes_that_cannot_meet_are_refused(tmp_path, told):
+    """Each would train the whole run by itself."""
+    run_dir = tmp_path / "run"
+    done = hvd_dqn("train", "cartpole", "--run-dir", str(run_dir), launcher="none", **told)
+    assert done.code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert " started 2 processes" in line or " started several processes" in line
+    assert f"unset {' '.join(told)}" in line
+    assert not run_dir.exists()
+
+
+def test_the_users_own_backend_may_join_processes_without_mpi(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert isinstance(connecting.connect(f"{__name__}:the_users_backend"), Hosts)
+    with pytest.raises(UserError, match="a launcher of torch started 2 processes"):
+        connecting.connect("local")
+
+
+def the_users_backend(meeting):
+    assert isinstance(meeting, LocalCommunicator)
+    return Hosts([])
+
+
+ONE_HOST = {
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "^tcp,usnic,ofi",
+    "UCX_TLS": "self,sm",
+    "I_MPI_FABRICS": "shm",
+    **dict.fromkeys(("NCCL_SOCKET_IFNAME", "FI_TCP_IFACE", "MPIR_CVAR_NETWORK_IFACE"), "lo"),
+}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "given", "expected"),
+    [
+        (None, {}, ONE_HOST),
+        (
+            (2, 2),
+            {"OMPI_MCA_btl": "^openib"},
+            {**ONE_HOST, "OMPI_MCA_btl": "^openib,tcp,usnic,ofi"},
+        ),
+        ((2, 2), {"OMPI_MCA_btl": "tcp,self"}, ONE_HOST),
+        ((1, 0), {"OMPI_MCA_btl": "self,sm"}, {**ONE_HOST, "OMPI_MCA_btl": "self,sm"}),
+        ((2, 2), {INTERFACE: "ib0"}, {**ONE_HOST, INTERFACE: "ib0"}),
+        ((2, 1), {"OMPI_MCA_btl": "tcp,self"}, {"OMPI_MCA_btl": "tcp,self"}),
+        ((0, 0), {}, {}),  # the launcher does not tell the number
+        (
+            (2, 1),
+            {INTERFACE: "ib0", "OMPI_MCA_btl_tcp_if_include": "eth0"},
+            {INTERFACE: "ib0", "OMPI_MCA_btl_tcp_if_include": "ib0"}
+            | dict.fromkeys(
+                ("NCCL_SOCKET_IFNAME", "FI_TCP_IFACE", "MPIR_CVAR_NETWORK_IFACE"), "ib0"
+            ),
+        ),
+    ],
+)
+def test_one_host_needs_no_network_and_several_use_one_interface(ranks, given, expected):
+    environ = dict(given)
+    launcher.restrict_transports(ranks and launcher.Launch("x", 0, *ranks), environ)
+    assert environ == expected
+
+
+@pytest.mark.parametrize(
+    ("tasks", "environ", "left"),
+    [
+        (4, {"SLURM_STEP_TASKS_PER_NODE": "4"}, 2),
+        (3, {"SLURM_STEP_TASKS_PER_NODE": "4"}, None),  # mpirun's ranks in a step
+        (4, {"SLURM_STEP_TASKS_PER_NODE": "4", "MPI_LOCALNRANKS": "4"}, None),
+        (0, {}, None),
+    ],
+)
+def test_the_tasks_of_a_step_that_are_left_are_counted(monkeypatch, tmp_path, tasks, environ, left):
+    me = os.getpid()
+    table = [
+        (1, "init", "S", 0),
+        (20, "slurmstepd", "S", 1),
+        (21, "slurmstepd", "S", 20),
+        (22, "bash", "S", 20),
+        (23, "a (b) c", "R", 20),
+        (24, "hvd-dqn", "Z", 20),  # it has exited
+        (30, "slurmstepd", "S", 1),
+        (31, "bash", "S", 30),  # of another step
+        (me, "python", "R", 22),
+    ]
+    for pid, name, state, parent in table:
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) {state} {parent} 0 0")
+    monkeypatch.setattr(launcher, "_PROCESSES", tmp_path)
+    found = launcher.tasks_left(
+        launcher.Launch("srun", 0, 4, tasks), {"SLURM_NODEID": "0"} | environ
+    )
+    assert found == left
+    if left is not None:
+        monkeypatch.setattr(connecting, "tasks_left", lambda launch: left)
+        with pytest.raises(UserError, match="srun started 4 tasks on this node, but 2 are left"):
+            connecting._require_other_tasks(launcher.Launch("srun", 0, 4, tasks))
 
 
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
