@@ -13,6 +13,7 @@ setup(
         for name, path in (
             ("replay.kernels", "replay/kernels"),
             ("distributed.flags", "distributed/flags"),
+            ("tools.launching.narrow", "tools/launching/narrow"),  # preloaded, not imported
         )
     ]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,9 +12,11 @@ import tyro
 from hvd_dqn.commands.options import parse, parse_train
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config.section import Section, non_negative, positive
-from hvd_dqn.run.directory import default_path
+from hvd_dqn.distributed.doors import require_interface
+from hvd_dqn.distributed.launcher import NETWORK_INTERFACE
+from hvd_dqn.run.directory import RunDirectory, default_path
 from hvd_dqn.tools.launching.launchers import MpirunLauncher, parse_hosts
-from hvd_dqn.tools.launching.restarts import launch, option
+from hvd_dqn.tools.launching.restarts import Training, launch
 
 _EXAMPLES = (
     "hvd-dqn launch -np 4 --max-restarts 3 -- train cartpole --run-dir runs/a",
@@ -37,6 +40,12 @@ class LaunchOptions(Section):
     """The program that starts the ranks, with its options: horovodrun, or another that takes -np
     and -H. Each host is first tested with plain ssh, so put ports and keys in ~/.ssh/config.
     """
+    network_interface: Annotated[
+        str, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")
+    ] = ""
+    """The network interface between the hosts, such as ib0. The launcher, MPI and NCCL use only
+    this one. On one host, they use none but loopback.
+    """
     max_restarts: int = non_negative(3)
     """Maximum number of restarts."""
     min_np: Annotated[
@@ -53,13 +62,24 @@ def run(arguments: Sequence[str]) -> int:
     command = list(arguments[split + 1 :])
     if command[:1] != ["train"]:
         raise UserError("launch: no command given", "put it after --, as in -- train cartpole")
-    parse_train(command[1:])  # so that an error is printed once, before any rank starts
-    if not option(command, "run-dir"):
-        command += ["--run-dir", str(default_path(command[1].lstrip("-")))]
+    train = parse_train(command[1:])  # so that an error is printed once, before any rank starts
+    run_dir = train.run_dir
+    if run_dir is None:
+        run_dir = default_path(command[1].lstrip("-"))
+        command += ["--run-dir", str(run_dir)]
+    training = Training(
+        command,
+        run_dir,
+        train.config.checkpoint.directory or str(RunDirectory(run_dir).checkpoints),
+        train.resume,
+    )
+    if options.network_interface:
+        require_interface(options.network_interface)
+        os.environ[NETWORK_INTERFACE] = options.network_interface
     launcher = MpirunLauncher(
         options.launcher,
         ranks=options.np,
         hosts=parse_hosts(options.hosts),
         min_ranks=options.np if options.min_np is None else options.min_np,
     )
-    return launch(command, launcher, max_restarts=options.max_restarts)
+    return launch(training, launcher, max_restarts=options.max_restarts)

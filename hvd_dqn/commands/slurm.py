@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     job, words = options.job, rest[split + 1 :]
     if words[:1] != ["train"]:
         raise UserError("slurm: no command given", "put it after --, as in -- train cartpole")
-    work = Work(words, parse_train(words[1:]).config, job)
+    work = parse_work(words, job)
     site = read_site(options.site) if options.site else Site()
     script = render(job, work, site, shlex.join(["hvd-dqn", "slurm", "render", *rest]))
     if action == "submit":
@@ -69,6 +69,20 @@ def run(arguments: Sequence[str]) -> int:
     else:
         _write(options.output, script, overwrite=True)
     return EXIT_OK
+
+
+def parse_work(words: list[str], job: Job) -> Work:
+    """Parse the command of a job's ranks, `train PRESET …`. Raises `UserError` for an option that
+    the batch script sets, and as `parse_train` and `Work` do.
+    """
+    train = parse_train(words[1:])
+    given = {"--run-dir": train.run_dir is not None, "--resume": train.resume != "auto"}
+    if job.array_seeds:
+        named = 3 if words[1] == "--config" else 2  # whose seed the script may replace
+        given["--seed"] = parse_train(words[1:named]).config.seed != train.config.seed
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UserError(f"{option} is set by the batch script", "leave it out after --")
+    return Work(words, train.config, job)
 
 
 def _write(path: Path, script: str, *, overwrite: bool) -> None:

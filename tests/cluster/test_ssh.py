@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,56 @@ def test_hosts_that_share_no_directory(hosts, run_dir):
     with on_the_first(hosts, "horovodrun", *BOTH, "hvd-dqn", *words) as job:
         assert job.wait().code == 0
     assert_equal(everything(kept), everything(run_dir / "checkpoints"))
+
+
+def test_strangers_do_not_hold_up_a_run(hosts, run_dir):
+    """They send noise to every port that both hosts have open to them: a port scan."""
+    words = train_words(run_dir, 400_000)
+    with on_the_first(hosts, "hvd-dqn", "launch", *BOTH, "--", *words) as job:
+        wait_until(has_a_checkpoint(run_dir), "a checkpoint")
+        ports = [(host.address, port) for host in hosts.hosts for port in open_ports(host)]
+        assert len(ports) >= 4, "of mpirun, its daemon and both ranks"
+        with noise(ports, connections=200) as answered:
+            before = len(records_of(run_dir))
+            wait_until(
+                lambda: len(records_of(run_dir)) >= before + 5, "the run", SECONDS_OF_A_STALL
+            )
+        assert job.process.poll() is None
+        assert len(answered) < len(ports), "the ranks do not answer them"
+
+
+SECONDS_OF_A_STALL = 10
+
+
+def records_of(run_dir):
+    return (run_dir / "metrics.jsonl").read_bytes().splitlines()
+
+
+def open_ports(host):
+    """The ports that listen beyond loopback, without sshd's."""
+    addresses = [line.split()[3].rpartition(":") for line in host.run("ss", "-Hltn").splitlines()]
+    found = {
+        int(port) for address, _, port in addresses if not address.startswith(("127.", "[::1"))
+    }
+    return sorted(found - {22})
+
+
+@contextlib.contextmanager
+def noise(ports, *, connections):
+    """Connect many times to each port and send random bytes. Yields the ports that answered."""
+    answered = set()
+    with contextlib.ExitStack() as stack:
+        for place in ports:
+            for number in range(connections):
+                client = stack.enter_context(socket.socket())
+                client.settimeout(1 if number == 0 else 0.01)
+                try:
+                    client.connect(place)
+                    client.send(os.urandom(7))
+                    answered.add(place)
+                except TimeoutError:
+                    if number == 0:
+                        break
+                except OSError:
+                    continue
+        yield answered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hvd_dqn.tools.horovod.recipe import current_recipe, installed_recipe
 from tests.chaos import campaign
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
-from tests.launching import hvd_dqn, started, wait_until
+from tests.launching import AS_ROOT, hvd_dqn, started, wait_until
 
 pytestmark = pytest.mark.multirank
 
@@ -204,14 +206,38 @@ def test_nothing_listens_in_a_run_of_one_process(tmp_path):
     arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
     with started(arguments, launcher="none") as job:
         wait_until(lambda: (run_dir / "metrics.jsonl").exists())
-        links = []
-        for descriptor in Path(f"/proc/{job.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a file that is closed by now
-                links.append(str(descriptor.readlink()))
-        listening = {
-            f"socket:[{line.split()[9]}]"
-            for table in ("tcp", "tcp6")
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-            if line.split()[3] == "0A"
-        }
-    assert not listening & set(links)
+        assert listening(job.members()) == []
+
+
+@pytest.mark.parametrize("program", ["horovodrun", "mpirun --mca btl ^openib"])
+def test_a_job_on_one_host_listens_on_loopback_only(tmp_path, program):
+    if program == "horovodrun" and current_recipe().differences(installed_recipe() or {}):
+        pytest.skip("the installed Horovod lacks our patches of today")
+    config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
+    train = ["train", "--config", str(config), "--run-dir", str(run_dir)]
+    arguments = ["-m", "hvd_dqn", "launch", "-np", "2", "--launcher", program, "--", *train]
+    with started(arguments, launcher="none", **AS_ROOT) as job:
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists())
+        assert len(job.members()) >= 4, "launch, mpirun and two ranks"
+        found = listening(job.members())
+    assert found, "mpirun's own, for its ranks"
+    assert all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def listening(processes):
+    """The addresses on which these processes accept TCP connections."""
+    links = set()
+    for pid in processes:
+        with contextlib.suppress(FileNotFoundError):  # a process or a file that has gone by now
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    links.add(str(descriptor.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+                words = [fields[1][n : n + 8] for n in range(0, len(fields[1]) - 5, 8)]
+                raw = b"".join(bytes.fromhex(word)[::-1] for word in words)
+                found.append(str(ipaddress.ip_address(raw)))
+    return found

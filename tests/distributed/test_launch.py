@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,15 +18,21 @@ import pytest
 
 import hvd_dqn as hvd_dqn_package
 from hvd_dqn.checkpoint.manifest import step_directory
+from hvd_dqn.commands.cli import run
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.distributed.launcher import NETWORK_INTERFACE
+from hvd_dqn.presets import PRESETS
 from hvd_dqn.tools.launching.launchers import (
     Host,
+    MpirunLauncher,
     _goes_by_plain_ssh,
     environment_of_a_launch,
+    listening_on,
     parse_hosts,
+    stays_here,
     this_program,
 )
-from hvd_dqn.tools.launching.restarts import _resuming, option
+from hvd_dqn.tools.launching.restarts import _Output, _resuming, _Stop, _with_rank, launch
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.test_faults import config_file, faulty, train
 from tests.launching import hvd_dqn, started, wait_until
@@ -48,22 +57,188 @@ def test_hosts_are_tested_only_if_the_launcher_uses_plain_ssh(monkeypatch):
     assert _goes_by_plain_ssh(["horovodrun"])
 
 
-def test_another_attempt_resumes_from_the_checkpoint_of_the_first(tmp_path):
-    run_dir = tmp_path / "run"
-    never = ["train", "cartpole", f"--run-dir={run_dir}", "--resume", "never"]
-    assert option(never, "run-dir") == str(run_dir)
-    assert _resuming(never)[-2:] == ["--resume", "auto"]
-    named = ["train", "cartpole", "--run_dir", str(run_dir), "--resume", "old/step-1"]
-    assert _resuming(named) == named, "it has no checkpoint yet"
-    whole = run_dir / "checkpoints" / step_directory(2)
+def training(*words):
+    """What `hvd-dqn launch -np 2 -- train …` makes of the words."""
+    made = []
+
+    def keep(training, launcher, *, max_restarts):
+        made.append(training)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hvd_dqn.commands.launch.launch", keep)
+        assert run(["launch", "-np", "2", "--", "train", *words]) == 0
+    return made[0]
+
+
+def save_checkpoint(directory, env_steps):
+    whole = directory / step_directory(env_steps)
     whole.mkdir(parents=True)
     (whole / "manifest.json").write_text("{}")
-    assert _resuming(named) == [*named, "--resume", "auto"]
-    elsewhere = [*named[:2], "--checkpoint.directory", str(tmp_path / "kept"), *named[2:]]
-    assert _resuming(elsewhere) == elsewhere
-    (run_dir / "checkpoints").rename(tmp_path / "kept")
-    assert _resuming(elsewhere) == [*elsewhere, "--resume", "auto"]
-    assert _resuming(["train", "cartpole"]) == ["train", "cartpole"]
+
+
+def test_another_attempt_resumes_from_the_checkpoint_of_the_first(tmp_path):
+    run_dir = tmp_path / "run"
+    never = training("cartpole", f"--run-dir={run_dir}", "--resume", "never")
+    assert never.run_dir == run_dir
+    assert _resuming(never) == [*never.words, "--resume", "auto"]
+    kept = json.loads(PRESETS["cartpole"]().to_json())
+    kept["checkpoint"]["directory"] = str(tmp_path / "kept")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(kept))
+    named = ("--run_dir", str(run_dir), "--resume", "old/step-1")
+    for words, place in (
+        (("cartpole", *named), run_dir / "checkpoints"),
+        (("cartpole", "--checkpoint.directory", str(tmp_path / "kept"), *named), tmp_path / "kept"),
+        (("--config", str(config), *named), tmp_path / "kept"),
+    ):
+        told = training(*words)
+        assert told.checkpoints == str(place)
+        assert _resuming(told) == told.words, "it has no checkpoint yet"
+        save_checkpoint(place, 2)
+        assert _resuming(told) == [*told.words, "--resume", "auto"]
+        shutil.rmtree(place)
+    alone = training("cartpole")
+    assert alone.words[-2:] == ["--run-dir", str(alone.run_dir)], "all attempts share a directory"
+    assert _resuming(alone) == alone.words
+
+
+CLOSING = '{"env_steps": 9, "updates": 1, "seconds": 1.0, "closing/return_mean": 1.0}\n'
+OPEN = '{"env_steps": 5, "updates": 1, "seconds": 1.0}\n'
+STOP_LINE = (
+    "[1,0]<stderr>: hvd-dqn: stopped by the time limit on rank 0 at update 3, 9 env steps, after "
+    "saving a checkpoint; run it again"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "saves", "said", "asked", "code", "expected"),
+    [
+        ("", CLOSING, False, False, False, 0, 0),
+        ("", CLOSING, False, False, False, 1, 0),  # something failed after the end of the run
+        (OPEN, OPEN + CLOSING, True, False, True, 143, 0),
+        (CLOSING, CLOSING, False, False, False, 0, 0),
+        (CLOSING, CLOSING, False, False, False, 1, 1),  # of an earlier start
+        ("", OPEN, False, False, False, 0, 1),
+        ("", OPEN, True, True, False, 0, 75),
+        ("", OPEN, True, True, False, 1, 75),
+        ("", OPEN, True, False, True, 0, 75),
+        ("", OPEN, True, False, False, 1, 1),
+        ("", OPEN, False, True, True, 1, 1),
+        ("", OPEN, False, False, True, 0, 1),
+        ("", OPEN, True, True, True, 75, 75),
+        (CLOSING, CLOSING, False, False, False, 2, 2),
+    ],
+)
+def test_the_run_directory_decides_how_an_attempt_has_ended(
+    tmp_path, monkeypatch, capfd, before, after, saves, said, asked, code, expected
+):
+    """An mpirun may report 0 or 1 for a run that has stopped, and 1 for one that is complete."""
+    told = training("cartpole", "--run-dir", str(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text(before)
+    save_checkpoint(tmp_path / "checkpoints", 3)
+    script = tmp_path / "mpirun"
+    work = [
+        f"printf '%s' '{after}' > {tmp_path}/next; cmp -s {tmp_path}/next {tmp_path}/metrics.jsonl "
+        f"|| mv {tmp_path}/next {tmp_path}/metrics.jsonl",
+        f"cp -r {tmp_path}/checkpoints/{step_directory(3)} "
+        f"{tmp_path}/checkpoints/{step_directory(9)}" * saves,
+        f"echo '{STOP_LINE}'" * said,
+        "sleep 1" * asked,
+        f"exit {code}",
+    ]
+    script.write_text("#!/bin/sh\n" + "\n".join(work) + "\n")
+    script.chmod(0o755)
+    launcher = MpirunLauncher(str(script), ranks=2, min_ranks=2)
+    monkeypatch.setattr(launcher, "ask_to_stop", lambda process: None)
+    if asked:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert launch(told, launcher, max_restarts=0) == expected
+    told_why = capfd.readouterr().err
+    assert ("although" in told_why) == (expected in (0, 75) and expected != code)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "prterun noticed that process rank 1 with PID 4 on node vm exited on\nsignal 9.\n",
+            "prterun noticed that process rank 1 with PID 4 on node vm exited on signal 9.",
+        ),
+        ("=   PID 15 RUNNING AT vm\n=   EXIT CODE: 9\n", "rank 1 on vm was lost, exit code: 9"),
+        (
+            "=   RANK 1 PID 15 RUNNING AT vm.site\n=   KILLED BY SIGNAL: 9 (Killed)\n",
+            "rank 1 on vm was lost, killed by signal: 9",
+        ),
+        ("=   PID 16 RUNNING AT vm\n=   EXIT CODE: 9\n", "PID 16 RUNNING AT vm, exit code: 9"),
+    ],
+)
+def test_a_killed_rank_is_named_by_the_launchers_of_several_mpis(tmp_path, said, cause):
+    (tmp_path / "heartbeats").mkdir()
+    for rank, pid in enumerate((14, 15)):
+        (tmp_path / f"heartbeats/rank-{rank}.json").write_text(json.dumps(["vm", pid, 3, 4]))
+    output = _Output(io.BytesIO(said.encode()))
+    output.start()
+    output.join(5)
+    assert _with_rank(output.cause(), tmp_path) == cause
+
+
+def test_a_hangup_is_a_request_to_stop_unless_nohup_ignores_it():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _Stop(MpirunLauncher("mpirun", ranks=2, min_ranks=2)) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_asked()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with _Stop(MpirunLauncher("mpirun", ranks=2, min_ranks=2)) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.is_asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "expected"),
+    [
+        ("horovodrun -np 2", {}, True),
+        ("horovodrun -np 2", {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}, True),
+        ("/opt/bin/mpirun -np 2", {}, True),
+        ("mpirun -np 2", {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1"}, True),
+        ("mpirun -np 2", {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}, False),
+        ("mpirun -np 2", {"PBS_JOBID": "1"}, False),
+        ("mpirun -np 2 -H localhost:2", {"PBS_JOBID": "1"}, True),
+        ("horovodrun -np 2 -H localhost:1,node2:1", {}, False),
+        ("mpirun -np 2 --hostfile hosts", {}, False),
+        ("horovodrun -np 2 -hostfile hosts", {}, False),
+        ("srun -n 2", {}, False),
+    ],
+)
+def test_whether_all_ranks_are_on_this_host(command, environ, expected):
+    assert stays_here(command.split(), environ) == expected
+
+
+def test_a_launcher_gets_what_makes_it_listen_on_one_interface(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setenv(NETWORK_INTERFACE, "ib0")
+    with environment_of_a_launch(["horovodrun", "-np", "2"]) as environment:
+        assert environment["HVD_DQN_LISTEN_ON"] == "lo"
+        assert Path(environment["LD_PRELOAD"]).exists()
+        assert environment["PRTE_MCA_ras"] == environment["OMPI_MCA_ras"]
+        assert listening_on("lo", environment) == environment, "it is preloaded once"
+    with environment_of_a_launch(["horovodrun", "-np", "2", "-H", "a:1,b:1"]) as environment:
+        assert environment["HVD_DQN_LISTEN_ON"] == environment["HYDRA_IFACE"] == "ib0"
+        assert environment["OMPI_MCA_btl_tcp_if_include"] == "ib0"
+        assert environment["PRTE_MCA_prte_if_include"] == "ib0"
+        assert "PRTE_MCA_ras" not in environment
+    monkeypatch.setenv("LD_PRELOAD", "/their/own.so")
+    with environment_of_a_launch(["mpirun", "-np", "2"]) as environment:
+        assert environment["LD_PRELOAD"].endswith(".so:/their/own.so")
+
+
+def test_an_unknown_network_interface_is_refused(capsys):
+    arguments = ["launch", "-np", "2", "--network-interface", "ib7", "--", "train", "cartpole"]
+    assert run(arguments) == 2
+    assert "has no network interface 'ib7'" in capsys.readouterr().err
 
 
 def test_a_session_directory_set_by_the_user_is_kept(monkeypatch, tmp_path):
@@ -121,7 +296,7 @@ def test_a_killed_rank_does_not_change_the_result(tmp_path):
 
 @pytest.mark.multirank
 @pytest.mark.parametrize(
-    ("launcher", "number"), [("horovodrun", signal.SIGINT), ("mpirun", signal.SIGTERM)]
+    ("launcher", "number"), [("horovodrun", signal.SIGHUP), ("mpirun", signal.SIGTERM)]
 )
 def test_signals_that_kill_a_launcher_stop_with_a_checkpoint(tmp_path, launcher, number):
     config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"

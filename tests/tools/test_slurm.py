@@ -1,5 +1,6 @@
 """Batch scripts: their geometry, rejected options, and that slurm/ holds what the tool writes."""
 
+import json
 import re
 import shlex
 import shutil
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hvd_dqn.commands.cli import run
-from hvd_dqn.commands.options import parse_train
+from hvd_dqn.commands.slurm import parse_work
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config
-from hvd_dqn.tools.slurm.job import Job, Work
+from hvd_dqn.tools.slurm.job import Job
 from hvd_dqn.tools.slurm.script import render
 from hvd_dqn.tools.slurm.site import Site, read_site
 
@@ -23,9 +24,7 @@ TRAIN = ("train", "cartpole")
 
 def rendered(*, words=TRAIN, site=None, **geometry):
     job = Job(**geometry)
-    return render(
-        job, Work(list(words), parse_train(list(words[1:])).config, job), site or Site(), ""
-    )
+    return render(job, parse_work(list(words), job), site or Site(), "")
 
 
 def directives(script):
@@ -71,6 +70,25 @@ def test_a_saved_config_can_be_run(tmp_path):
     assert directives(rendered(words=words, name="own.2"))["job-name"] == "own.2"
 
 
+def test_an_array_replaces_the_seed_of_a_config_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(Config(seed=7).to_json())
+    words = ("train", "--config", str(path))
+    assert '--seed "$SLURM_ARRAY_TASK_ID"' in rendered(words=words, array_seeds="0-4")
+    with pytest.raises(UserError, match="--seed is set by the batch script"):
+        rendered(words=(*words, "--seed", "8"), array_seeds="0-4")
+    kept = json.loads(Config().to_json())
+    kept["checkpoint"]["directory"] = str(tmp_path)
+    path.write_text(json.dumps(kept))
+    rendered(words=words)
+    with pytest.raises(UserError, match="would overwrite each other's checkpoints"):
+        rendered(words=words, array_seeds="0-4")
+
+
+def test_a_method_of_the_users_own_may_exist_on_the_nodes_only():
+    rendered(words=(*TRAIN, "--objective.distribution", "only_there:method"))
+
+
 def test_a_site_file_is_applied(tmp_path):
     path = tmp_path / "site.yaml"
     path.write_text(
@@ -83,7 +101,10 @@ def test_a_site_file_is_applied(tmp_path):
     assert told["constraint"] == "a100"
     for line in ("module load cuda/13", "conda activate rl", "--mpi=pmix_v4"):
         assert line in script
-    assert "NCCL_SOCKET_IFNAME=ib0" in script
+    assert "\nexport HVD_DQN_NETWORK_INTERFACE=ib0\n" in script
+    by_mpirun = rendered(site=read_site(path), launcher="mpirun")
+    assert by_mpirun.count("-x HVD_DQN_NETWORK_INTERFACE") == 2, "mpirun passes few variables on"
+    assert "HVD_DQN" not in rendered(launcher="mpirun")
     assert directives(rendered(site=read_site(path), account="own"))["account"] == "own"
 
 
@@ -102,7 +123,17 @@ def test_a_site_file_is_applied(tmp_path):
         ({"words": ()}, "no preset given"),
         ({"words": ("train", "nothing")}, "unknown preset"),
         ({"words": (*TRAIN, "--run-dir", "x")}, "is set by the batch script"),
+        ({"words": (*TRAIN, "--run_dir=x")}, "--run-dir is set by the batch script"),
+        ({"words": (*TRAIN, "--resume", "never")}, "--resume is set by the batch script"),
         ({"words": (*TRAIN, "--seed=1"), "array_seeds": "0-4"}, "is set by the batch script"),
+        (
+            {"words": (*TRAIN, "--checkpoint.directory", "x"), "array_seeds": "0-4"},
+            "checkpoint.directory = 'x': the jobs of an array",
+        ),
+        ({"words": (*TRAIN, "--objective.distribution", "c52")}, "must be one of expected, c51"),
+        ({"words": (*TRAIN, "--exploration.kind", "boltzman")}, "exploration.kind = 'boltzman'"),
+        ({"words": (*TRAIN, "--network.torso", "natur")}, "must be one of auto, mlp"),
+        ({"words": (*TRAIN, "--distributed.backend", "nccl")}, "distributed.backend = 'nccl'"),
     ],
 )
 def test_bad_geometry_and_options_are_rejected(given, words):

@@ -7,20 +7,33 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import hostname
+from hvd_dqn.distributed.launcher import NETWORK_INTERFACE
 from hvd_dqn.tools.launching import sessions
 
 _MPIRUN = ("mpirun", "prterun", "orterun", "mpiexec", "mpiexec.hydra")
 _SECONDS_TO_REACH_A_HOST = 10
 _CALLS_AT_A_TIME = 32
 _KEEPALIVE = {"time": "10", "intvl": "5", "probes": "4"}
+_HOSTS = ("-H", "-host", "--host", "-hosts")
+_HOST_FILES = ("hostfile", "default-hostfile", "machinefile")
+_BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID")
+_OWN_COUNT = {f"{project}_MCA_ras": "^slurm,tm,pbs,lsf,gridengine" for project in ("PRTE", "OMPI")}
+_INTERFACES = (
+    "PRTE_MCA_prte_if_include",
+    "OMPI_MCA_oob_tcp_if_include",
+    "OMPI_MCA_btl_tcp_if_include",
+    "HYDRA_IFACE",
+)
+"""Settings of Open MPI 5, Open MPI 4 and MPICH. Open MPI passes its own on to the ranks."""
 _TMPDIR = "tmpdir_base"
 _SESSIONS = (f"PRTE_MCA_prte_local_{_TMPDIR}", f"PRTE_MCA_prte_{_TMPDIR}")
 
@@ -189,16 +202,60 @@ def environment() -> dict[str, str]:
     return patience | os.environ | {"PATH": path}
 
 
+def listening_on(interface: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with what makes mpirun, started in it, listen on this network interface
+    instead of all. Horovod's horovodrun calls this, too (see `tools/horovod/patches`).
+    """
+    named = {} if interface == "lo" else dict.fromkeys(_INTERFACES, interface)
+    library = next(Path(__file__).parent.glob("narrow.*.so"), None)
+    others = environ.get("LD_PRELOAD", "")
+    if library is None or str(library) in others.split(":"):
+        return {**environ, **named}
+    preloaded = f"{library}:{others}" if others else str(library)
+    return {**environ, **named, "LD_PRELOAD": preloaded, "HVD_DQN_LISTEN_ON": interface}
+
+
+def on_this_host(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with what mpirun needs to start all ranks on this host. It listens on the
+    loopback interface, and starts as many ranks as are asked for: a batch system may count one slot
+    for several cores, as in a shell. Horovod's horovodrun calls this, too.
+    """
+    return listening_on("lo", {**_OWN_COUNT, **environ})
+
+
+def stays_here(command: Sequence[str], environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a launcher's command starts ranks on this host only: without hosts, mpirun
+    takes those of a batch job, and horovodrun this one.
+    """
+    program = Path(command[0]).name
+    if program != "horovodrun" and program not in _MPIRUN:
+        return False
+    if any(word.lstrip("-").startswith(_HOST_FILES) or word == "-f" for word in command[1:]):
+        return False
+    named = [hosts for flag, hosts in pairwise(command) if flag in _HOSTS]
+    if named:
+        return all(_is_this(host.name) for host in parse_hosts(named[-1]))
+    one_node = environ.get("SLURM_JOB_NUM_NODES") == "1"
+    batch = [name for name in _BATCH_JOBS if environ.get(name)]
+    return program == "horovodrun" or not batch or (batch == ["SLURM_JOB_ID"] and one_node)
+
+
 @contextmanager
 def environment_of_a_launch(command: Sequence[str]) -> Iterator[dict[str, str]]:
     """Provide `environment()` with a temporary session directory for Open MPI, unless the user has
-    set one in the environment or in `command`.
+    set one in the environment or in `command`. The launcher listens on the loopback interface if
+    all ranks are on this host, otherwise on the interface of `NETWORK_INTERFACE`, if it is set.
 
     Open MPI 5 names its session directory after mpirun's process id. A killed mpirun leaves it
     behind, and a later mpirun with the same id fails with `The PMIx server's listener thread failed
     to start`.
     """
     found = environment()
+    interface = found.get(NETWORK_INTERFACE, "")
+    if stays_here(command):
+        found = on_this_host(found)
+    elif interface:
+        found = listening_on(interface, found)
     named = any(found.get(name) for name in _SESSIONS) or any(_TMPDIR in word for word in command)
     with ExitStack() as stack:
         if not named:
@@ -211,5 +268,6 @@ def environment_of_a_launch(command: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
-    print(f"hvd-dqn launch: {line}", file=sys.stderr, flush=True)
+    """Print a line to standard error, if it can still be written: its terminal may have gone."""
+    with suppress(OSError):
+        print(f"hvd-dqn launch: {line}", file=sys.stderr, flush=True)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from hvd_dqn.acting.exploration import EXPLORATIONS
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.extensions import lookup
 from hvd_dqn.config import Config
 from hvd_dqn.config.section import Section, non_negative, positive, ranged
+from hvd_dqn.distributed.connect import BACKENDS
+from hvd_dqn.methods.registry import METHODS
+from hvd_dqn.networks.torsos.registry import TORSOS
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)$")
 _SEEDS = re.compile(r"(\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?)?$")
@@ -90,17 +96,19 @@ class Job(Section):
 
 
 class Work:
-    """The command that every rank of a job runs: `train PRESET …`.
+    """The command that every rank of a job runs: `train PRESET …`, whose options give `config`.
 
-    Raises `UserError` if it contains an option that the batch script sets.
+    Raises `UserError` if `config` does not fit the job, or names what does not exist.
     """
 
     def __init__(self, words: list[str], config: Config, job: Job) -> None:
-        own = ["run-dir", "resume", *(["seed"] if job.array_seeds else [])]
-        for word in words:
-            flag = word.partition("=")[0].replace("_", "-").removeprefix("--")
-            if word.startswith("--") and flag in own:
-                raise UserError(f"{word} is set by the batch script", "leave it out after --")
+        if job.array_seeds and config.checkpoint.directory:
+            raise UserError(
+                f"checkpoint.directory = {config.checkpoint.directory!r}: the jobs of an array "
+                "would overwrite each other's checkpoints",
+                "leave it out: each run keeps them in its own directory",
+            )
+        _require_known_names(config)
         self.words = words
         self.name = job.name or ("hvd-dqn" if words[1].startswith("-") else words[1])
         alone = job.nodes * job.ranks == 1
@@ -108,3 +116,18 @@ class Work:
         if ":" in chosen:  # the user's own, whose ranks meet by plain MPI
             chosen = "mpi"
         self.backend = chosen if chosen != "auto" else "local" if alone else "horovod"
+
+
+def _require_known_names(config: Config) -> None:
+    """Raise `ConfigError` if a part of the package that `config` names does not exist. The user's
+    own, `module:function`, may exist on the nodes only.
+    """
+    named: list[tuple[str, str, Mapping[str, Any]]] = [
+        ("objective.distribution", config.objective.distribution, METHODS),
+        ("exploration.kind", config.exploration.kind, EXPLORATIONS),
+        ("network.torso", config.network.torso, {"auto": None, **TORSOS}),
+        ("distributed.backend", config.distributed.backend, BACKENDS),
+    ]
+    for setting, name, known in named:
+        if ":" not in name:
+            lookup(setting, name, known)

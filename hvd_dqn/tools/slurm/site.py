@@ -16,7 +16,7 @@ class Site:
     """The settings of a cluster.
 
     The batch host loads `modules` and then runs `activate`; srun passes its environment to the
-    other nodes. `mpi` is the argument of srun --mpi. NCCL and Open MPI use `network_interface`.
+    other nodes. `mpi` is the argument of srun --mpi. MPI and NCCL use `network_interface`.
     `scratch` is a node-local directory. `options` are additional #SBATCH lines.
     """
 
