@@ -6,6 +6,7 @@ horovodrun -np 2 python -m hvd_dqn.tools.probe
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ MPI4PY_REMEDY = (
 _MARK = "hvd-dqn-probe "
 _PROBLEM = "hvd-dqn-problem "
 _TIMEOUT_SECONDS = 120
+_MAPPED = Path("/proc/self/maps")
+# Open MPI's and MPICH's, MPICH's of Debian and of Cray; not their bindings for other languages.
+_LIBRARY = re.compile(r"/libmpi(ch|_(?!cxx|mpifh|usempi|java)\w+)?\.so[.\d]*$")
 
 
 class ProbeResult(NamedTuple):
@@ -127,12 +131,14 @@ def mpi_library_version() -> str:
 
 
 def loaded_mpi_libraries() -> list[str]:
-    """Return the files of all libmpi that this process has loaded; more than one is an error."""
+    """Return the files of all MPI libraries that this process has loaded; more than one is an
+    error.
+    """
     try:
-        maps = Path("/proc/self/maps").read_text().splitlines()
+        maps = _MAPPED.read_text().splitlines()
     except OSError:
         return []
-    files = {line.split()[-1] for line in maps if "/libmpi." in line}
+    files = {line.split()[-1] for line in maps if _LIBRARY.search(line)}
     return sorted({str(Path(file).resolve()) for file in files})
 
 

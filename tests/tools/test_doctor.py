@@ -92,3 +92,21 @@ def test_the_probe_has_its_own_session_directory(monkeypatch):
     with pytest.raises(UserError, match="no network"):
         probe.probe_two_ranks()
     assert not places[0].exists()
+
+
+def test_the_libraries_of_any_mpi_are_found(monkeypatch, tmp_path):
+    mapped = {
+        "/usr/lib/libmpich.so.12.2.2": True,
+        "/opt/cray/libmpi_gnu_91.so.12": True,
+        "/opt/intel/libmpi.so.12.0.0": True,
+        "/opt/ompi/libmpi.so.40": True,
+        "/opt/ompi/libmpi_mpifh.so.40": False,
+        "/opt/ompi/libmpi_cxx.so.40": False,
+        "/usr/lib/libmpifort.so.12": False,
+        "/usr/lib/libmpicxx.so.12": False,
+        "/usr/lib/libmpi.json": False,
+    }
+    table = tmp_path / "maps"
+    table.write_text("".join(f"7f00-7f01 r-xp 0 08:01 1 {file}\n" for file in mapped))
+    monkeypatch.setattr(probe, "_MAPPED", table)
+    assert probe.loaded_mpi_libraries() == sorted(file for file, is_mpi in mapped.items() if is_mpi)
