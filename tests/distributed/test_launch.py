@@ -375,3 +375,13 @@ def test_a_lost_host_is_dropped_if_min_np_allows(tmp_path):
     assert "1 rank (" in done.output
     done = hvd_dqn("launch", "-np", "3", *where[2:], "--", *command, launcher="none")
     assert (done.code, done.lines("3 ranks, but -H has 2 slots")) == (2, done.output.splitlines())
+
+
+@pytest.mark.multirank
+@pytest.mark.parametrize("home", ["/", "/proc/none"])
+def test_horovodrun_needs_no_home(tmp_path, home):
+    run_dir = tmp_path / "run"
+    options = ["train", "--config", str(config_file(tmp_path)), "--run-dir", str(run_dir)]
+    done = hvd_dqn(*options, launcher="horovodrun", HOME=home, TMPDIR=str(tmp_path))
+    assert done.code == 0, done.output
+    assert not Path(home, ".horovod").exists()
