@@ -260,7 +260,7 @@ def test_ranks_that_are_not_well_together_are_not_started(slurm, tmp_path):
     assert not list(batch.run_dir.glob("logs/*/rank-*.txt")), "no rank was started"
     (tmp_path / "mended").touch()
     batch.finish()
-    (told,) = batch.run_dir.glob("logs/*.2/doctor.txt")
+    told = max(batch.run_dir.glob("logs/*/doctor.txt"), key=os.path.getmtime)
     assert "allreduce" in told.read_text()
 
 

@@ -116,7 +116,7 @@ def test_a_network_that_goes_down_is_named_and_the_run_goes_on_when_it_is_back(h
 
 
 def test_a_host_that_is_gone_is_dropped(hosts, run_dir):
-    """mpirun itself ends with 0 here, or with 255 before a rank can say what it lost."""
+    """mpirun exits with 0, 1 or 255, sometimes before a rank can say what it lost."""
     _, second = hosts.hosts
     words = train_words(run_dir, 9600)
     with on_the_first(hosts, "hvd-dqn", "launch", *BOTH, "--min-np", "1", "--", *words) as job:
@@ -131,7 +131,7 @@ def test_a_host_that_is_gone_is_dropped(hosts, run_dir):
     causes = (
         "lost contact with",
         "a rank on another host is gone",
-        "horovodrun exited with code 255",
+        "horovodrun exited with code",
     )
     assert any(cause in line for cause in causes), line
     assert "node2 cannot be reached by ssh; continuing on 1 of 2 ranks" in done.output

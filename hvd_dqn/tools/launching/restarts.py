@@ -301,7 +301,7 @@ class _Output(threading.Thread):
             telling[-1] = (telling[-1][0], f"{last} {text}")
         elif (code := _MPICH_CODE.search(text)) and _MPICH_PROCESS.search(last):
             telling[-1] = (telling[-1][0], f"{last}, {code[0].lower()}")
-        elif any(sign in text for sign in _TELLING):
+        elif any(sign in text for sign in _TELLING) and "Warning:" not in text:
             told = text.lstrip("= ").replace("Remote daemon:", "lost contact with")
             telling.append((now, told.partition("hvd-dqn: ")[2] or told))
         elif any(sign in text for sign in _ABORTING) and self._aborted is None:
