@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import shutil
 import textwrap
 import types
@@ -21,6 +22,8 @@ from hvd_dqn.common.errors import UserError, did_you_mean
 RUN = "run"
 """The name of the settings that belong to no section."""
 _WIDEST = 100
+_UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
 _TYPES: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 
 
@@ -109,9 +112,9 @@ def _default(option: Option, default: Any, switches: bool) -> str:
     if value is dataclasses.MISSING:
         return "(required)"
     if value is None:
-        return "(default: none)"
+        return f"(default:{_UNBROKEN}none)"
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"(default: {shown})" if shown else ""
+    return f"(default:{_UNBROKEN}{shown})" if shown else ""
 
 
 def _value(option: Option, default: Any) -> Any:
@@ -156,11 +159,11 @@ def _wrapped(text: str, indent: int = 0) -> Iterable[str]:
     for paragraph in text.split("\n\n"):
         lines += [""] if lines else []
         lines += textwrap.wrap(
-            " ".join(paragraph.split()),
+            re.sub(r"[ \n]+", " ", paragraph),
             width,
             initial_indent=margin,
             subsequent_indent=margin,
             break_long_words=False,
             break_on_hyphens=False,
         )
-    return lines
+    return [line.replace(_UNBROKEN, " ") for line in lines]

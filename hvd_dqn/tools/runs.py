@@ -104,7 +104,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
         if not found:
             if not os.path.lexists(path):
                 raise UserError(f"{path} does not exist")
-            if len(paths) == 1:
+            if len(paths) == 1 and path.is_dir():
                 RunDirectory(path).require_run()
             _skip(path, "no run directory is in it" if path.is_dir() else "it is a file")
         for directory in found:
@@ -154,16 +154,21 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the contents of `config.json` and `run.json`, of any version of this package."""
     run_dir = RunDirectory(path)
     run_dir.require_run()
-    contents = []
-    for file in (run_dir.config_file, run_dir.facts_file):
-        try:
-            contents.append(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read: {error}") from error
-    config, facts = contents
-    is_ours = all(isinstance(part, dict) for part in (config, facts))
-    if not is_ours or not isinstance(config.get("env"), dict):
+    config, facts = _read_object(run_dir.config_file), {}
+    if isinstance(config.get("env"), dict):
+        facts = _read_object(run_dir.facts_file)
+    if not facts:
         raise UserError(
             f"{path} is not a run directory: its config.json or run.json was not written by hvd_dqn"
         )
     return config, facts
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in `file`; an empty one if it contains something else."""
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{file} cannot be read: {reason}") from error
+    return contents if isinstance(contents, dict) else {}

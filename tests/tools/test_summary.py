@@ -85,7 +85,7 @@ def test_a_path_without_runs_is_an_error(runs):
     for paths, words in (
         ([runs / "nope"], "does not exist"),
         ([runs / "a", runs / "nope"], "does not exist"),
-        ([runs / "notes.txt"], "not a run directory"),
+        ([runs / "notes.txt"], "there is no run in"),
         ([runs / "videos"], "not a run directory"),
         ([runs / "model"], "not a run directory"),
         ([runs / "videos", runs / "notes.txt"], "there is no run in"),
