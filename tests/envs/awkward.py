@@ -52,10 +52,10 @@ class Odd(gym.Env):
         return made(obs, over) if made else (obs, 1.0, over, False, {})
 
     def close(self):
-        if self.what == "close":
-            raise ConnectionError("the server is gone")
         if self.what == "close hangs":
             time.sleep(60)
+        if "close" in self.what:
+            raise ConnectionError("the server is gone")
 
 
 def fail(error):
@@ -91,6 +91,7 @@ RESULTS = {
     "no obs": lambda obs, over: (None, 1.0, over, False, {}),
     "exit": lambda obs, over: fail(SystemExit(3)),
     "raise": lambda obs, over: fail(SimulatorError(7, "the valve is stuck")),
+    "raise, close": lambda obs, over: fail(SimulatorError(7, "the valve is stuck")),
     "user error": lambda obs, over: fail(UserError("the simulator has no map", "make one")),
     "raise lock": lambda obs, over: fail(with_lock(ValueError("the valve is stuck"))),
     "infos": lambda obs, over: (obs, 1.0, over, False, {"lock": threading.Lock(), "n": None}),

@@ -106,6 +106,20 @@ def test_an_error_while_closing_costs_a_line(capsys):
     assert "copy 1 of rank 3" in said
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_run_ends_as_it_would_whatever_its_environments_raise_then(tmp_path, vectorization):
+    def run(what):
+        kwargs = json.dumps({"what": what})
+        settings = {"env.vectorization": vectorization, "env.num_envs": 1}
+        odd = {"env.id": "tests.envs.awkward:Odd", "env.kwargs": kwargs}
+        return run_of(tmp_path / what, settings | odd)
+
+    last = (run("close") / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["closing/return_mean"] == 5.0
+    with pytest.raises(EnvironmentFailedError, match="the valve is stuck"):
+        run("raise, close")
+
+
 def test_an_environment_that_does_not_close_is_interrupted(capsys, monkeypatch):
     monkeypatch.setattr(calls, "SECONDS_TO_CLOSE", 0.1)
     envs = make(num_envs=1, what="close hangs")
@@ -172,7 +186,7 @@ def evaluator_of(envs, config, **settings):
     )
 
 
-def test_evaluations_borrow_the_copies_that_train(monkeypatch):
+def test_evaluations_borrow_the_copies_that_train():
     config = config_of("OneAtATime", num_envs=1)
     envs = make_vector_env(config, num_envs=1, episode_seed=lambda copy, number: number)
     with pytest.raises(UserError, match=r"licence.*--evaluation\.envs training"):
