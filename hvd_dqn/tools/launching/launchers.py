@@ -199,7 +199,16 @@ def environment() -> dict[str, str]:
         for project in ("PRTE", "OMPI")  # Open MPI 5, and 4
         for name, value in _KEEPALIVE.items()
     }
-    return patience | os.environ | {"PATH": path}
+    return patience | _home() | os.environ | {"PATH": path}
+
+
+def _home() -> dict[str, str]:
+    """Return a HOME for a user without a name, of a container: Open MPI 5 requires one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return {"HOME": "/"}
+    return {}
 
 
 def listening_on(interface: str, environ: Mapping[str, str]) -> dict[str, str]:
