@@ -22,6 +22,7 @@ from hvd_dqn.common.errors import (
     UserError,
     did_you_mean,
 )
+from hvd_dqn.common.imports import explain
 from hvd_dqn.common.output import make_output_tolerant
 from hvd_dqn.distributed.launcher import detect_launch
 
@@ -71,9 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if name not in _COMMANDS:
             raise UserError(f"unknown command {name!r}", _remedy(name))
-        command = import_module(f"hvd_dqn.commands.{name.replace('-', '_')}")
-        code: int = command.run(rest)
-        return code
+        return _run_command(name, rest)
     except AgreedError as error:
         if _is_root():
             print(f"hvd-dqn: {error}", file=sys.stderr, flush=True)
@@ -88,6 +87,22 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("hvd-dqn: interrupted", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    """Import and run a command. Raises `UserError` if a package that it needs does not load."""
+    loading = True
+    try:
+        command = import_module(f"hvd_dqn.commands.{name.replace('-', '_')}")
+        loading = False
+        code: int = command.run(arguments)
+        return code
+    except Exception as error:
+        # A package of another Python may raise anything when it is imported.
+        explained = explain(error) if loading or isinstance(error, ImportError) else None
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _usage() -> str:
