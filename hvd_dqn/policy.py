@@ -23,6 +23,7 @@ from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.foreign_code import announce_network_code
 
 _LIMIT = 16 << 20
 
@@ -101,12 +102,16 @@ def load_policy(
 ) -> Policy:
     """Load the policy of a run: its `best` network by evaluation, its `newest`, or the one saved at
     this number of env steps. Raises `UserError` if the run directory does not contain it.
+
+    If the run's configuration names a torso or a method of another package (`module:function`),
+    that module is imported, and a line on standard error says so before.
     """
     place = RunDirectory(Path(run_dir))
     place.require_run()
     config = load_config(place.config_file)
     observation, num_actions = read_spaces(place)
     saved = NetworkDirectory(place.networks).find(network)
+    announce_network_code(config, Path(run_dir))
     frames = FrameStack(observation, config.env.frame_stack)
     made = make_network(
         config.network,

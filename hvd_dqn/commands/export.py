@@ -38,9 +38,11 @@ def run(arguments: Sequence[str]) -> int:
     """Write the file and check it."""
     options = parse(ExportOptions, arguments, program="hvd-dqn export", examples=_EXAMPLES)
     from hvd_dqn.policy import load_policy
+    from hvd_dqn.run.foreign_code import announce_environment_code
     from hvd_dqn.tools.export import export, recorded_observations
 
     policy = load_policy(options.run_dir, network=options.network)
+    announce_environment_code(policy.config, options.run_dir)
     name = {"onnx": "policy.onnx", "torch": "policy.pt2"}[options.format]
     output = options.output or options.run_dir / name
     file = require_writable(output)

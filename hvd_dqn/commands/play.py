@@ -47,9 +47,11 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(PlayOptions, arguments, program="hvd-dqn play", examples=_EXAMPLES)
     from hvd_dqn.policy import load_policy
     from hvd_dqn.reporting.videos import EpisodeRecorder
+    from hvd_dqn.run.foreign_code import announce_environment_code
     from hvd_dqn.tools.play import open_writer
 
     policy = load_policy(options.run_dir, network=options.network)
+    announce_environment_code(policy.config, options.run_dir)
     title = f"{policy.config.env.id} · {options.run_dir}"
     with (
         open_writer(options.video, title, options.fps) as writer,

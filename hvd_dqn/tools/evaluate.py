@@ -22,6 +22,7 @@ from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.foreign_code import announce_environment_code, announce_network_code
 from hvd_dqn.run.requirements import useful_threads
 
 
@@ -53,6 +54,9 @@ def evaluate_run(
     with agreement(communicator):
         saved = NetworkDirectory(run_dir.networks).find(play.network)
         device = select_device(config.device, communicator.local_rank)
+        if communicator.is_root:
+            announce_environment_code(config, path)
+            announce_network_code(config, path)
         evaluator = Evaluator(
             config.env,
             config.evaluation,
