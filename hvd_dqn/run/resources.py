@@ -269,4 +269,4 @@ def _why_not_more(config: Config, threads: int) -> str:
     asked = requested_threads()
     if config.distributed.threads_per_rank is not None or asked is None or asked <= threads:
         return ""
-    return f" (OMP_NUM_THREADS = {asked}, but more would be slower)"
+    return f" (OMP_NUM_THREADS = {asked}: more are of no use)"

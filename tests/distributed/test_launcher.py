@@ -17,6 +17,7 @@ from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.run.requirements import useful_threads
 from tests.launching import clean_environment, hvd_dqn
+from tests.short_runs import run_of
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
 INTERFACE = launcher.NETWORK_INTERFACE
@@ -311,6 +312,13 @@ def test_threads_share_the_cores_that_ranks_share(monkeypatch, mine, others, quo
 def test_a_request_for_threads_is_read_as_openmp_reads_it(given, threads):
     assert launcher.requested_threads({"OMP_NUM_THREADS": given}) == threads
     assert launcher.requested_threads({}) is None
+
+
+@pytest.mark.parametrize(("given", "times"), [("64,2", 1), ("1", 0), ("", 0)])
+def test_a_run_says_once_that_it_uses_fewer_threads(tmp_path, monkeypatch, capfd, given, times):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    run_of(tmp_path / "run")
+    assert capfd.readouterr().out.count("(OMP_NUM_THREADS = 64: more are of no use)") == times
 
 
 def test_a_small_network_gets_no_more_threads_than_it_can_use(monkeypatch):
