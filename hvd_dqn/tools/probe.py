@@ -1,12 +1,14 @@
 """A test launch of two ranks that sum a tensor, for `doctor` and `build-horovod`.
 
 horovodrun -np 2 python -m hvd_dqn.tools.probe
+python -m hvd_dqn.tools.probe alone
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,32 +25,46 @@ MPI4PY_REMEDY = (
 )
 _MARK = "hvd-dqn-probe "
 _PROBLEM = "hvd-dqn-problem "
+_ALONE = "alone"
 _TIMEOUT_SECONDS = 120
 _MAPPED = Path("/proc/self/maps")
 # Open MPI's and MPICH's, MPICH's of Debian and of Cray; not their bindings for other languages.
 _LIBRARY = re.compile(r"/libmpi(ch|_(?!cxx|mpifh|usempi|java)\w+)?\.so[.\d]*$")
 
 
+NOT_TRIED = "two ranks were not tried, because there is no mpirun here"
+TRY_THEM = "on a compute node: srun -n 2 hvd-dqn doctor"
+
+
 class ProbeResult(NamedTuple):
-    """What two ranks that summed a tensor reported; the same on both."""
+    """What two ranks that summed a tensor reported; the same on both.
+
+    Without an mpirun (a Cray, a login node), one process reports what it has loaded, without
+    starting MPI, and there are no `milliseconds`.
+    """
 
     mpi_library: str
     libmpi: list[str]
     nccl: bool
-    milliseconds: float
+    milliseconds: float | None
 
 
 def probe_two_ranks() -> ProbeResult:
-    """Launch two ranks with horovodrun and sum a tensor. Raises `UserError` if that fails."""
-    command = ["horovodrun", "-np", "2", sys.executable, "-m", "hvd_dqn.tools.probe"]
-    with environment_of_a_launch(command) as environment:
+    """Launch two ranks with horovodrun and sum a tensor; without an mpirun, load Horovod in one
+    process. Raises `UserError` if that fails.
+    """
+    command = [sys.executable, "-m", "hvd_dqn.tools.probe"]
+    launcher = ["horovodrun", "-np", "2"]
+    with environment_of_a_launch(launcher) as environment:
+        together = shutil.which("mpirun", path=environment["PATH"]) is not None
+        command = [*launcher, *command] if together else [*command, _ALONE]
         code, output = _run(command, environment)
     reports = [
         json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
     ]
-    if code != 0 or len(reports) != 2:
-        reason = _reason(output)
-        raise UserError(f"two ranks could not sum a tensor ({reason})")
+    if code != 0 or len(reports) != (2 if together else 1):
+        failed = "two ranks could not sum a tensor" if together else "Horovod does not load"
+        raise UserError(f"{failed} ({_reason(output)})")
     return ProbeResult(**{name: reports[0][name] for name in ProbeResult._fields})
 
 
@@ -93,7 +109,6 @@ def _report() -> dict[str, object]:
 
     from hvd_dqn.distributed.connect import connect
     from hvd_dqn.distributed.devices import select_device
-    from hvd_dqn.distributed.horovod import load_horovod
 
     comm = connect("horovod")
     tensor = torch.empty(1000, device=select_device("auto", comm.local_rank))
@@ -106,14 +121,18 @@ def _report() -> dict[str, object]:
     expected = comm.world_size * (comm.world_size - 1) / 2
     if not bool((tensor == expected).all()):
         raise UserError(f"the sum over ranks is {tensor[0].item()} instead of {expected}")
-    report = {
-        "mpi_library": mpi_library_version(),
-        "libmpi": loaded_mpi_libraries(),
-        "nccl": bool(load_horovod().nccl_built()),
-        "milliseconds": round(milliseconds, 3),
-    }
+    report = _loaded() | {"milliseconds": round(milliseconds, 3)}
     comm.close()
     return report
+
+
+def _loaded() -> dict[str, object]:
+    """Load Horovod and mpi4py, without starting MPI, and report what was loaded."""
+    from hvd_dqn.distributed.horovod import load_horovod
+
+    horovod, library = load_horovod(), mpi_library_version()
+    nccl = bool(horovod.nccl_built())
+    return {"mpi_library": library, "libmpi": loaded_mpi_libraries(), "nccl": nccl}
 
 
 def mpi_library_version() -> str:
@@ -144,7 +163,9 @@ def loaded_mpi_libraries() -> list[str]:
 
 if __name__ == "__main__":
     try:
-        print(_MARK + json.dumps(_report()), flush=True)
+        alone = sys.argv[1:] == [_ALONE]
+        report = _loaded() | {"milliseconds": None} if alone else _report()
+        print(_MARK + json.dumps(report), flush=True)
     except UserError as problem:
         print(f"{_PROBLEM}{problem}", flush=True)
         sys.exit(1)

@@ -1,6 +1,8 @@
 """The doctor on one machine; tests/cluster tests it on several ranks."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,6 +91,7 @@ def test_the_probe_has_its_own_session_directory(monkeypatch):
         return 1, "Error: no network"
 
     monkeypatch.setattr(probe, "_run", run)
+    monkeypatch.setattr(probe.shutil, "which", lambda name, path=None: "/opt/mpirun")
     with pytest.raises(UserError, match="no network"):
         probe.probe_two_ranks()
     assert not places[0].exists()
@@ -110,3 +113,31 @@ def test_the_libraries_of_any_mpi_are_found(monkeypatch, tmp_path):
     table.write_text("".join(f"7f00-7f01 r-xp 0 08:01 1 {file}\n" for file in mapped))
     monkeypatch.setattr(probe, "_MAPPED", table)
     assert probe.loaded_mpi_libraries() == sorted(file for file, is_mpi in mapped.items() if is_mpi)
+
+
+def test_without_an_mpirun_one_process_loads_horovod(monkeypatch):
+    """As on a Cray or a login node, where MPI must not start either."""
+    commands = []
+
+    def run(command, environment):
+        commands.append(command)
+        told = {"mpi_library": "MPICH", "libmpi": ["a"], "nccl": False, "milliseconds": None}
+        return 0, f"noise\n{probe._MARK}{json.dumps(told)}\n"
+
+    monkeypatch.setattr(probe, "_run", run)
+    monkeypatch.setattr(probe.shutil, "which", lambda name, path=None: None)
+    check = doctor.two_ranks([])
+    assert (check.state, check.found) == ("warn", probe.NOT_TRIED)
+    assert "srun" in check.remedy
+    assert commands == [[sys.executable, "-m", "hvd_dqn.tools.probe", "alone"]]
+
+
+@pytest.mark.multirank
+def test_loading_horovod_does_not_start_mpi():
+    program = (
+        "from hvd_dqn.tools.probe import _loaded\n"
+        "assert len(_loaded()['libmpi']) == 1\n"
+        "from mpi4py import MPI\n"
+        "assert not MPI.Is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

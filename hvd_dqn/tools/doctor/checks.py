@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.imports import packages_on_python_path
 from hvd_dqn.distributed.horovod import load_horovod
 from hvd_dqn.distributed.launcher import (
     cpu_quota,
@@ -22,6 +23,8 @@ from hvd_dqn.distributed.launcher import (
 )
 from hvd_dqn.tools.probe import (
     MPI4PY_REMEDY,
+    NOT_TRIED,
+    TRY_THEM,
     loaded_mpi_libraries,
     mpi_library_version,
     probe_two_ranks,
@@ -86,7 +89,12 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _python() -> Check:
+    import torch  # noqa: F401  # with what it imports, the packages that PYTHONPATH may replace
+
     found = f"{platform.python_version()} ({sys.executable})"
+    foreign = packages_on_python_path()
+    if foreign:
+        found += f"; from PYTHONPATH, not this Python's own: {', '.join(foreign)}"
     return Check("Python", "ok", found)
 
 
@@ -197,6 +205,8 @@ def _two_ranks() -> Check:
             f"Horovod and mpi4py load different MPI libraries: {', '.join(result.libmpi)}",
             MPI4PY_REMEDY,
         )
+    if result.milliseconds is None:
+        return Check("two ranks", "warn", NOT_TRIED, TRY_THEM)
     return Check(
         "two ranks", "ok", f"summed a tensor through Horovod in {result.milliseconds:.2f} ms"
     )

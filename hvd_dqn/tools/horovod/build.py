@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.version import Version
@@ -22,53 +23,76 @@ from hvd_dqn.distributed.horovod import load_horovod
 from hvd_dqn.tools.horovod.recipe import current_recipe, installed_recipe
 from hvd_dqn.tools.horovod.source import HOROVOD_VERSION, change_source
 from hvd_dqn.tools.horovod.toolchain import (
+    CudaChoice,
     Toolchain,
     build_environment,
+    choose_cuda,
+    find_cuda,
     find_toolchain,
     search_path,
 )
-from hvd_dqn.tools.probe import MPI4PY_REMEDY, ProbeResult, probe_two_ranks
+from hvd_dqn.tools.probe import (
+    MPI4PY_REMEDY,
+    NOT_TRIED,
+    TRY_THEM,
+    ProbeResult,
+    probe_two_ranks,
+)
 
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
+_WHEEL_BYTES = 32 << 20
+_KEPT = "Horovod works and is up to date: kept"
 _ELSEWHERE = "Horovod comes from elsewhere and works: kept (--force replaces it with our build)"
 
 
-def build_horovod(*, force: bool) -> None:
+def build_horovod(*, force: bool, cuda: bool | None = None) -> None:
     """Install a Horovod that works and is up to date in this Python's site-packages.
 
     Without `force`, a Horovod that works is kept if it was built from today's recipe or comes from
-    elsewhere (conda, a module). Raises `UserError` naming whatever is missing.
+    elsewhere (conda, a module). `cuda` says whether to build with CUDA and NCCL; None chooses by
+    what this machine has. Raises `UserError` naming whatever is missing.
     """
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    recorded = installed_recipe()
+    choice = choose_cuda(cuda, recorded)
     if not force:
-        reason = _reason_to_build()
-        if reason is None:
-            kept = "Horovod works and is up to date: kept"
-            console.print(_ELSEWHERE if installed_recipe() is None else kept)
-            return
+        try:
+            reason = _reason_to_build(choice, recorded)
+            if reason is None:
+                tried = check_horovod().milliseconds is not None
+                console.print(_ELSEWHERE if recorded is None else _KEPT)
+                if not tried:
+                    console.print(f"{NOT_TRIED}: {TRY_THEM}")
+                return
+        except UserError as error:
+            reason = f"Horovod is built: {error.found}"
         console.print(reason)
-    toolchain = find_toolchain()
+    toolchain = find_toolchain(choice)
     console.print(f"Horovod {HOROVOD_VERSION} for {toolchain.describe()}")
     if toolchain.warning:
         console.print(f"note: {toolchain.warning}")
-    cache = cache_directory() / toolchain.key()
-    wheel = next(iter(cache.glob("horovod-*.whl")), None)
-    if wheel is None or force:
-        wheel = _build_wheel(toolchain, cache, console)
+    place = _cache_of(toolchain.key())
+    wheel = None if place is None or force else next(iter(place.glob("horovod-*.whl")), None)
+    if wheel is None:
+        wheel = _build_wheel(toolchain, _place_for_a_wheel(place, console), console)
     else:
         console.print(f"wheel from the cache: {wheel}")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
     _run([*pip, str(wheel)], "install the wheel")
     result = check_horovod()
+    details = f"({', '.join(result.libmpi)}){', NCCL built in' if result.nccl else ''}"
+    if result.milliseconds is None:
+        console.print(f"Horovod loads with {result.mpi_library} {details}")
+        console.print(f"{NOT_TRIED}: {TRY_THEM}")
+        return
     console.print(
         f"Horovod works: two ranks summed a tensor in {result.milliseconds:.2f} ms through "
-        f"{result.mpi_library} "
-        f"({', '.join(result.libmpi)}){', NCCL built in' if result.nccl else ''}"
+        f"{result.mpi_library} {details}"
     )
 
 
 def check_horovod() -> ProbeResult:
-    """Let two ranks load Horovod and sum a tensor.
+    """Let two ranks load Horovod and sum a tensor, or one process load it if there is no mpirun.
 
     Raises `UserError` if they fail, or if they load another libmpi beside mpi4py's.
     """
@@ -81,22 +105,46 @@ def check_horovod() -> ProbeResult:
     return result
 
 
-def cache_directory() -> Path:
-    """Return the directory of all built wheels."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvd_dqn" / "horovod"
-
-
-def _reason_to_build() -> str | None:
-    """The line that says why Horovod is built, or None if the installed one can be kept."""
+def _cache_of(key: str) -> Path | None:
+    """Return the directory that caches the wheel of this key, or None if no home is known."""
     try:
-        recorded = installed_recipe()
-        changed = current_recipe().differences(recorded) if recorded is not None else []
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return Path(home) / "hvd_dqn" / "horovod" / key
+
+
+def _place_for_a_wheel(cache: Path | None, console: Console) -> Path:
+    """Return `cache`, created, or a temporary directory, which stays, if there is no room for a
+    wheel: the home is full, read-only or unknown.
+    """
+    try:
+        if cache is None:
+            raise OSError("no home is known")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            file.write(bytes(_WHEEL_BYTES))
+    except OSError as error:
+        place = Path(tempfile.mkdtemp(prefix="hvd-dqn-wheel-"))
+        console.print(f"note: {place} replaces the cache of wheels in the home ({error})")
+        return place
+    return cache
+
+
+def _reason_to_build(choice: CudaChoice, recorded: Mapping[str, object] | None) -> str | None:
+    """Return the line that says why Horovod is built, or None if the installed one can be kept if
+    it works. Raises `UserError` if it does not load.
+    """
+    if recorded is not None:
+        changed = current_recipe().differences(recorded)
+        # Only what can be built here counts as a change, unless the user asked for it.
+        possible = choice.asked or not choice.wanted or find_cuda(choice)[0] is not None
+        before = bool(recorded.get("cuda")), bool(recorded.get("cuda_asked"))
+        if possible and before != (choice.wanted, choice.asked):
+            changed.append("choice of CUDA")
         if changed:
             return f"Horovod is rebuilt: its {' and '.join(changed)} changed"
-        load_horovod()
-        check_horovod()
-    except UserError as error:
-        return f"Horovod is built: {error.found}"
+    load_horovod()
     return None
 
 
@@ -110,9 +158,8 @@ def _build_wheel(toolchain: Toolchain, cache: Path, console: Console) -> Path:
             torch_version=Version(toolchain.recipe.torch),
             with_cuda=toolchain.cuda_home is not None,
             extra_library_dirs=toolchain.extra_library_dirs(),
-            record=toolchain.recipe._asdict(),
+            record=toolchain.record(),
         )
-        cache.mkdir(parents=True, exist_ok=True)
         log = cache / "build.log"
         console.print(f"compiling (2 to 5 minutes on a few cores); log: {log}")
         command = [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(work / "dist")]

@@ -32,8 +32,8 @@ _NAMES = {
 class Recipe(NamedTuple):
     """What an installed Horovod must be built from, or it is rebuilt.
 
-    CUDA, NCCL and the GPUs' architectures are left out: a login node may not have them, and
-    `check_horovod` finds out whether the ranks can use what is installed.
+    NCCL and the GPUs' architectures are left out: a login node may not have them. Whether CUDA is
+    built in is recorded too (`Toolchain.record`), and compared with `choose_cuda`.
     """
 
     patches: str

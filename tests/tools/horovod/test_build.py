@@ -6,17 +6,21 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from hvd_dqn.commands.cli import run
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.tools.horovod import build
 from hvd_dqn.tools.horovod.recipe import RECORD, current_recipe, installed_recipe
-from hvd_dqn.tools.probe import probe_two_ranks
+from hvd_dqn.tools.probe import ProbeResult, probe_two_ranks
+
+WORKS = ProbeResult("Open MPI", ["/opt/libmpi.so"], nccl=False, milliseconds=1.0)
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """A function that puts a package `horovod` with this metadata.json before the real one. Checks
-    of whether it works pass.
+    of whether it works pass. This machine has no GPU.
     """
 
     def write(text):
@@ -29,19 +33,20 @@ def install(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, "horovod", raising=False)
 
     monkeypatch.setattr(build, "load_horovod", lambda: None)
-    monkeypatch.setattr(build, "check_horovod", lambda: None)
+    monkeypatch.setattr(build, "check_horovod", lambda: WORKS)
+    monkeypatch.setattr("torch.version.cuda", None)
     return write
 
 
-def said_before_building(monkeypatch, capsys):
+def said_before_building(monkeypatch, capsys, cuda=None):
     """The lines of a command that stops where it would build."""
 
-    def stop():
+    def stop(choice):
         raise UserError("building")
 
     monkeypatch.setattr(build, "find_toolchain", stop)
     with pytest.raises(UserError, match="building"):
-        build.build_horovod(force=False)
+        build.build_horovod(force=False, cuda=cuda)
     return capsys.readouterr().out.splitlines()
 
 
@@ -49,6 +54,47 @@ def test_an_up_to_date_horovod_is_kept(install, capsys):
     install(json.dumps({"pytorch": "2", RECORD: current_recipe()._asdict()}))
     build.build_horovod(force=False)
     assert capsys.readouterr().out == "Horovod works and is up to date: kept\n"
+
+
+@pytest.mark.parametrize(
+    ("installed", "option", "rebuilt"),
+    [
+        ((False, False), None, False),
+        ((False, True), False, False),
+        ((True, False), False, True),
+        ((False, False), True, True),
+        ((False, True), True, True),
+        ((True, True), None, False),
+    ],
+)
+def test_a_changed_choice_of_cuda_rebuilds(
+    install, monkeypatch, capsys, installed, option, rebuilt
+):
+    cuda, asked = installed
+    recipe = current_recipe()._asdict() | {"cuda": cuda, "cuda_asked": asked}
+    install(json.dumps({RECORD: recipe}))
+    if rebuilt:
+        said = said_before_building(monkeypatch, capsys, option)
+        assert said == ["Horovod is rebuilt: its choice of CUDA changed"]
+    else:
+        build.build_horovod(force=False, cuda=option)
+        assert "kept" in capsys.readouterr().out
+
+
+def test_where_ranks_cannot_start_one_line_says_what_was_not_tried(install, monkeypatch, capsys):
+    install(json.dumps({RECORD: current_recipe()._asdict()}))
+    alone = WORKS._replace(milliseconds=None)
+    monkeypatch.setattr(build, "check_horovod", lambda: alone)
+    build.build_horovod(force=False)
+    kept, untried = capsys.readouterr().out.splitlines()
+    assert "kept" in kept
+    assert "two ranks were not tried, because there is no mpirun here" in untried
+    assert "srun -n 2 hvd-dqn doctor" in untried
+
+
+def test_the_options_of_cuda_exclude_each_other(capsys):
+    assert run(["build-horovod", "--cuda", "--no-cuda"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"pytorch": "2.13.0", "dummy": "none"}'])
@@ -119,3 +165,25 @@ def test_the_built_library_finds_others_relative_to_its_own_place(tmp_path, monk
     result = probe_two_ranks()
     assert len(result.libmpi) == 1
     assert result.milliseconds > 0
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/full", None])
+def test_a_home_that_takes_no_wheel_is_replaced(monkeypatch, tmp_path, capsys, home):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache = None if home is None else Path(home) / "hvd_dqn"
+    place = build._place_for_a_wheel(cache, Console(soft_wrap=True))
+    assert place.parent == tmp_path
+    assert place.is_dir()
+    assert f"note: {place} replaces the cache" in capsys.readouterr().out
+
+
+def test_wheels_are_cached_in_the_home_if_there_is_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cache = build._cache_of("a-key")
+    assert cache is not None
+    assert cache.is_relative_to(tmp_path)
+    assert build._place_for_a_wheel(cache, Console()) == cache
+    assert list(cache.iterdir()) == []
+    monkeypatch.setattr(Path, "home", lambda: Path("~x").expanduser())  # a user without a home
+    assert build._cache_of("a-key") is None
