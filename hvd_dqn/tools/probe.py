@@ -30,8 +30,6 @@ _TIMEOUT_SECONDS = 120
 _MAPPED = Path("/proc/self/maps")
 # Open MPI's and MPICH's, MPICH's of Debian and of Cray; not their bindings for other languages.
 _LIBRARY = re.compile(r"/libmpi(ch|_(?!cxx|mpifh|usempi|java)\w+)?\.so[.\d]*$")
-
-
 NOT_TRIED = "two ranks were not tried, because there is no mpirun here"
 TRY_THEM = "on a compute node: srun -n 2 hvd-dqn doctor"
 

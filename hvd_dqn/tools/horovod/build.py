@@ -79,16 +79,19 @@ def build_horovod(*, force: bool, cuda: bool | None = None) -> None:
         console.print(f"wheel from the cache: {wheel}")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
     _run([*pip, str(wheel)], "install the wheel")
-    result = check_horovod()
+    _say_that_it_works(check_horovod(), console)
+
+
+def _say_that_it_works(result: ProbeResult, console: Console) -> None:
     details = f"({', '.join(result.libmpi)}){', NCCL built in' if result.nccl else ''}"
     if result.milliseconds is None:
         console.print(f"Horovod loads with {result.mpi_library} {details}")
         console.print(f"{NOT_TRIED}: {TRY_THEM}")
-        return
-    console.print(
-        f"Horovod works: two ranks summed a tensor in {result.milliseconds:.2f} ms through "
-        f"{result.mpi_library} {details}"
-    )
+    else:
+        console.print(
+            f"Horovod works: two ranks summed a tensor in {result.milliseconds:.2f} ms through "
+            f"{result.mpi_library} {details}"
+        )
 
 
 def check_horovod() -> ProbeResult:
