@@ -18,6 +18,7 @@ from hvd_dqn.common.errors import (
     StoppedError,
     typed_line,
 )
+from hvd_dqn.common.imports import explain
 from hvd_dqn.distributed.communicator import Communicator, hostname
 
 _CODES: dict[type[Exception], int] = {AgreedError: EXIT_BAD_INPUT, StoppedError: EXIT_STOPPED}
@@ -48,9 +49,14 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
         return EXIT_FAILED
     except BaseException as error:
         cause, file = (error.cause, error.file) if isinstance(error, LoneError) else (error, None)
+        rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
+        explained = explain(cause) if isinstance(cause, ImportError) else None
+        if explained is not None:
+            _tell(f"{rank}{explained}")
+            comm.abort(EXIT_BAD_INPUT)
+            return EXIT_BAD_INPUT
         if file is None:
             traceback.print_exception(cause)
-        rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
         place = "above" if file is None else f"in {file}"
         _tell(f"{rank}{typed_line(cause)} (traceback {place})")
         comm.abort(EXIT_FAILED)

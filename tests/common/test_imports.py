@@ -18,7 +18,7 @@ def module(path, text):
     path.write_text(text)
 
 
-@pytest.mark.parametrize("command", ["doctor --backend local", "train cartpole", "summary x"])
+@pytest.mark.parametrize("command", ["doctor --backend local", "train cartpole", "evaluate x"])
 @pytest.mark.parametrize(
     ("file", "text"),
     [
