@@ -15,9 +15,9 @@ VENV=${VENV:-.venv}
 TORCH=${TORCH:-}
 SITE_PATH=${SITE_PATH:-$PATH}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
-# Measured with Python 3.13 on x86-64: what `base` downloads and what it takes on the disk, in MB.
-CPU_DOWNLOAD=330 CPU_DISK=1200
-CUDA_DOWNLOAD=2700 CUDA_DISK=5500
+# What `base` downloads and what it takes on the disk, in MB (torch 2.13 on x86-64, 2026-11-30).
+CPU_DOWNLOAD=310 CPU_DISK=1250
+CUDA_DOWNLOAD=2850 CUDA_DISK=5100
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
