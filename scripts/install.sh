@@ -74,12 +74,12 @@ has_nvidia_driver() {
 
 # Whether pip finds torch without CUDA, given these options.
 offers_cpu_wheel() {
-  pip index versions torch "$@" 2> /dev/null | grep -qF "$version+cpu"
+  pip index versions torch --retries 1 --timeout 15 "$@" 2> /dev/null | grep -F "$version+cpu" > /dev/null
 }
 
 # Whether pip asks another index than PyPI, or none.
 has_own_index() {
-  pip config list | grep -qE "[.](index-url|no-index)="
+  pip config list | grep -E "[.](index-url|no-index)=" > /dev/null
 }
 
 # Say what will be downloaded: `announce cpu|cuda REMARK`.
@@ -98,21 +98,29 @@ install_cpu_wheel() { # REMARK [pip's options]
   install --no-deps "${@:2}" "torch==$version+cpu"
 }
 
-# By default: the wheel without CUDA on a machine without an NVIDIA driver, if there is one.
+installed_torch() {
+  "$VENV/bin/python" -I -c 'import importlib.metadata as m; print(m.version("torch"))' 2> /dev/null || true
+}
+
+# The torch that was asked for, now or last. By default: the wheel without CUDA on a machine without
+# an NVIDIA driver, if there is one.
 install_torch() {
-  local version with_cuda="(with the CUDA libraries: make setup TORCH=cuda)"
+  local version installed with_cuda="(with the CUDA libraries: make setup TORCH=cuda)"
   version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints.txt)
+  installed=$(installed_torch)
+  if [ -z "$TORCH" ]; then
+    if [ "${installed%%+*}" = "$version" ]; then return; fi
+    TORCH=$(cat "$VENV/.torch" 2> /dev/null || true)
+  fi
   case $TORCH in
     "")
-      if "$VENV/bin/python" -I -c 'import importlib.metadata as m; m.version("torch")' 2> /dev/null; then
-        return # its version is checked with the other packages
-      elif has_nvidia_driver; then
+      if has_nvidia_driver; then
         announce cuda "with the CUDA libraries, because this machine has an NVIDIA driver (without: make setup TORCH=cpu)"
       elif offers_cpu_wheel; then
         install_cpu_wheel "without CUDA, because this machine has no NVIDIA driver $with_cuda"
       elif has_own_index; then
         announce cuda "from your package index, which has no torch without CUDA (this machine has no NVIDIA driver)"
-      elif offers_cpu_wheel --retries 0 --timeout 10 --index-url "$CPU_INDEX"; then
+      elif offers_cpu_wheel --index-url "$CPU_INDEX"; then
         install_cpu_wheel "without CUDA, because this machine has no NVIDIA driver $with_cuda" --index-url "$CPU_INDEX"
       else
         announce cuda "with the CUDA libraries, because $CPU_INDEX has no torch for this Python or cannot be reached"

@@ -28,12 +28,13 @@ esac
 """
 PIP = """#!/bin/sh
 # The environment's Python. OFFERED: the torch that the index has; OFFERED_FOR_CPU: what that
-# without CUDA has; CONFIGURED: pip's settings; HAS_TORCH: whether torch is installed.
+# without CUDA has; CONFIGURED: pip's settings; HAS_TORCH: the installed torch.
 shift
 case "$*" in
   "-m pip --version") ;;
-  "-m pip index versions torch") echo "Available versions: $OFFERED" ;;
-  "-m pip index versions"*) echo "asked $*" >> calls; echo "Available versions: $OFFERED_FOR_CPU" ;;
+  "-m pip index versions torch"*--index-url*)
+    echo "asked $*" >> calls; echo "Available versions: $OFFERED_FOR_CPU" ;;
+  "-m pip index versions torch"*) echo "Available versions: $OFFERED" ;;
   "-m pip config list") echo "$CONFIGURED" ;;
   "-m pip install"*)
     echo "$*" | sed 's/-m pip install -c constraints.txt //' >> calls
@@ -41,7 +42,7 @@ case "$*" in
     echo "Requirement already satisfied: numpy"
     echo "Downloading something (1 MB)"
     case "$*" in *"$FAILS"*) echo "ERROR: the reason" >&2; exit 1 ;; esac ;;
-  -c*) [ -n "$HAS_TORCH" ] ;;
+  -c*) echo "$HAS_TORCH" ;;
 esac
 """
 
@@ -153,9 +154,22 @@ def test_with_a_driver_torch_has_cuda(clone):
     ],
 )
 def test_the_torch_that_is_asked_for(clone, wanted, told):
-    code, said, calls = base(clone, OFFERED=TORCH, TORCH=wanted, HAS_TORCH="yes")
+    code, said, calls = base(clone, OFFERED=TORCH, TORCH=wanted, HAS_TORCH=TORCH)
     assert code == 0, said
     assert [call for call in calls if not call.startswith("asked")] == [told, EVERYTHING]
+
+
+def test_a_new_version_of_torch_is_of_the_kind_that_was_asked_for_last(clone):
+    assert base(clone, OFFERED=TORCH, TORCH="cuda")[0] == 0
+    code, said, calls = base(clone, OFFERED=f"{TORCH}+cpu", HAS_TORCH="2.1.0")
+    assert code == 0, said
+    assert calls == [f"--no-deps torch==={TORCH}", EVERYTHING] * 2
+
+
+def test_a_new_version_of_torch_without_cuda_has_none_either(clone):
+    without_driver()
+    code, said, calls = base(clone, OFFERED=f"{TORCH}+cpu", HAS_TORCH="2.1.0+cpu")
+    assert (code, calls) == (0, [f"--no-deps torch=={TORCH}+cpu", EVERYTHING]), said
 
 
 def test_an_unknown_torch_is_an_error_in_one_line(clone):
@@ -170,7 +184,7 @@ def test_sizes_are_said_before_the_first_download_only(clone):
         r"downloading about \d+ MB; \.venv will take \d+ MB of disk \(\d+ MB are free\)", said
     )
     assert said.index("downloading about") < said.index("Downloading something")
-    _, again, _ = base(clone, OFFERED=TORCH, HAS_TORCH="yes")
+    _, again, _ = base(clone, OFFERED=TORCH, HAS_TORCH=f"{TORCH}+cpu")
     assert "downloading about" not in again
 
 
