@@ -161,6 +161,8 @@ def _starting_config(words: list[str]) -> tuple[Config, str, list[str]]:
         return load_config(Path(words[place + 1]), PRESETS), "hvd-dqn train --config FILE", rest
     if words and not words[0].startswith("-"):
         return preset(words[0]), f"hvd-dqn train {words[0]}", words[1:]
+    if words[:1] in (["-h"], ["--help"]):
+        return Config(), "hvd-dqn train PRESET", words
     raise UserError(
         "train: no preset given",
         f"name a preset first ({', '.join(PRESETS)}), or --config FILE",

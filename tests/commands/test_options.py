@@ -217,6 +217,9 @@ def test_the_help_of_one_section(capsys):
     names = set(re.findall(r"^  --(\w+)\.", text, flags=re.M))
     assert names == {"optimizer"}
     assert f"(default: {PRESETS['rainbow']().optimizer.learning_rate})" in text
+    with pytest.raises(SystemExit):
+        cli.run(["train", "--help", "run"])
+    assert "--optimizer." not in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
         parse_train(["rainbow", "--help", "optimiser"])
 
