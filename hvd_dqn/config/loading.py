@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, did_you_mean
 from hvd_dqn.config.files import read_settings
 from hvd_dqn.config.run import Config
 from hvd_dqn.config.section import ConfigError, Section, is_a
@@ -65,8 +65,12 @@ def _section(base: Section, saved: Mapping[str, Any], prefix: str) -> Section:
         if field_kind is None or name == "prefix":
             raise UserError(
                 f"unknown setting {prefix + name!r}",
-                "check its spelling, or use the version of hvd_dqn that wrote the file (see "
-                "run.json)",
+                did_you_mean(
+                    prefix + name,
+                    Config().flat(),
+                    "check its spelling, or use the version of hvd_dqn that wrote the file (see "
+                    "run.json)",
+                ),
             )
         if isinstance(field_kind, type) and issubclass(field_kind, Section):
             if not isinstance(value, Mapping):

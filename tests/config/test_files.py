@@ -85,6 +85,7 @@ def test_an_empty_yaml_file_has_no_settings(tmp_path):
         ("a.yaml", "- 1", "does not contain a YAML object"),
         ("a.yaml", "env: CartPole-v1\nenv.num-envs: 3", "env is both a setting and a section"),
         ("a.yaml", "optimizer: {learning-rat: 1}", "unknown setting 'optimizer.learning_rat'"),
+        ("a.yaml", "learning-rate: 1", "did you mean 'optimizer.learning_rate'?"),
         ("a.yaml", "seed: 1.5", "seed = 1.5: must be of type int"),
         ("a.toml", "seed = ", "is not TOML: "),
         ("a.toml", "[env", "is not TOML: "),
