@@ -176,13 +176,13 @@ def test_copies_need_the_same_spaces():
         make(what="space", copy="{copy}")
 
 
-def evaluator_of(envs, config, **settings):
+def evaluator_of(training, config, **settings):
     return Evaluator(
         config,
         EvaluationConfig(**settings),
         seed=5,
         communicator=LocalCommunicator(),
-        training=envs,
+        training=training,
     )
 
 
