@@ -128,6 +128,8 @@ STOP_LINE = (
         ("", OPEN, False, False, True, 0, 1),
         ("", OPEN, True, True, True, 75, 75),
         (CLOSING, CLOSING, False, False, False, 2, 2),
+        (OPEN, OPEN, False, False, True, 138, 75),  # mpirun did not forward the signal yet
+        (OPEN, OPEN + OPEN, False, False, True, 138, 1),
     ],
 )
 def test_the_run_directory_decides_how_an_attempt_has_ended(

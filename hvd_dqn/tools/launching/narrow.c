@@ -32,14 +32,12 @@ static int is_launcher(void) {
   return 0;
 }
 
-/* Take this library, the first of the list, out of what children preload. */
+/* Take this library, the first of the list, out of what children preload. The variable stays, since
+ * horovodrun names it among those that mpirun passes on. */
 static void release_children(void) {
   const char *listed = getenv("LD_PRELOAD");
   const char *others = listed ? strchr(listed, ':') : NULL;
-  if (others)
-    setenv("LD_PRELOAD", others + 1, 1);
-  else
-    unsetenv("LD_PRELOAD");
+  setenv("LD_PRELOAD", others ? others + 1 : "", 1);
 }
 
 static void find_addresses(const char *interface) {

@@ -47,6 +47,8 @@ from hvd_dqn.tools.runs import is_finished
 
 _FINAL = (EXIT_OK, EXIT_BAD_INPUT, EXIT_STOPPED)
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+_ENDED_BY_REQUEST = (-signal.SIGUSR1, 128 + signal.SIGUSR1)
+"""Of a launcher that does not forward the signal yet."""
 _TELLING = (
     "hvd-dqn: ",
     "noticed that process rank",
@@ -190,6 +192,8 @@ def _judge(
     newest = _saved(training.checkpoints)[-1:]
     if newest and (said or (asked and newest != before.checkpoints[-1:])):
         return EXIT_STOPPED, "the run has saved a checkpoint and stopped on request"
+    if asked and code in _ENDED_BY_REQUEST and _state_of(training) == before.metrics:
+        return EXIT_STOPPED, "the request to stop came before the run had a record"
     return (code, "") if code else (EXIT_FAILED, "")
 
 
