@@ -2,7 +2,9 @@
 
 Training follows Dopamine's MinAtar settings: Adam with learning rate 2.5e-4, batch size 32, an
 update every four env steps, a target network update every 1,000 env steps, a replay of 100,000
-transitions. Differences, with reasons:
+transitions. The ids end in `-v0`, as in the published tables: all six actions in every game. Those
+that end in `-v1` have only the actions that affect the game (three in Breakout), which is easier;
+scores of the two cannot be compared. Differences, with reasons:
 
 - One hidden layer of 128 after the convolution, as in Young & Tian; Dopamine has none.
 - The categorical support is [0, 30]: no reward is negative, and few are greater than 1.
@@ -23,7 +25,7 @@ from hvd_dqn.config import Config
 from hvd_dqn.presets import atari
 
 _TRAINING: dict[str, Any] = {
-    "env.id": "MinAtar/Breakout-v1",
+    "env.id": "MinAtar/Breakout-v0",
     "env.num_envs": 8,
     "env.frame_stack": 1,
     "env.reward_clip": None,

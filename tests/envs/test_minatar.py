@@ -1,11 +1,13 @@
 """MinAtar through Gymnasium and our stacks, against the bare games."""
 
+import warnings
+
 import minatar
 import numpy as np
 import pytest
 
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import make_vector_env
+from hvd_dqn.envs import make_env, make_vector_env
 
 GAMES = {
     "Breakout": ("breakout", (4, 10, 10)),
@@ -25,6 +27,19 @@ def fresh(game, seed):
     env.seed(seed)
     env.reset()
     return env
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_the_versions_differ_in_their_actions_without_a_warning(version):
+    config = EnvConfig(id=f"MinAtar/Breakout-{version}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = make_env(config)
+    assert (
+        env.action_space.n
+        == {"v0": 6, "v1": len(fresh("breakout", 0).minimal_action_set())}[version]
+    )
+    env.close()
 
 
 @pytest.mark.parametrize("name", sorted(GAMES))

@@ -154,6 +154,7 @@ ATARI = {
     },
 }
 MINATAR = {
+    "env.id": "MinAtar/Breakout-v0",  # six actions, as published
     "env.frame_stack": 1,
     "env.reward_clip": None,
     "network.hidden_sizes": (128,),
