@@ -6,30 +6,29 @@ action = policy.act(obs)
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
 
-from hvd_dqn.common.errors import UserError, typed_line
-from hvd_dqn.common.files import read_bounded
 from hvd_dqn.config import Config
 from hvd_dqn.config.loading import load_config
 from hvd_dqn.envs.frame_stack import FrameStack
-from hvd_dqn.envs.spaces import space_of
+from hvd_dqn.envs.observations import find_lost_value
 from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.foreign_code import announce_network_code
-
-_LIMIT = 16 << 20
+from hvd_dqn.run.spaces import read_spaces
 
 
 class Policy:
     """A run's network with its frame stack and scaling.
+
+    Actions are values of `action_space`, as the environment takes them; action values are in the
+    order of these.
 
     Observations are those of the environment: [*shape] of one environment or [N, *shape] of N. With
     a frame stack, the policy keeps the last frames, so every call must be the next step of the same
@@ -38,14 +37,25 @@ class Policy:
     """
 
     def __init__(
-        self, network: QNetwork, frames: FrameStack, config: Config, saved: SavedNetwork
+        self,
+        network: QNetwork,
+        frames: FrameStack,
+        action_space: gym.spaces.Discrete,
+        config: Config,
+        saved: SavedNetwork,
     ) -> None:
         self.network = network
+        self.action_space = action_space
         self.config = config
         self.saved = saved
         self._frames = frames
         self._device = next(network.parameters()).device
         self._obs: np.ndarray | None = None
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """The space of observations of one environment."""
+        return self._frames.raw_space
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
@@ -54,7 +64,7 @@ class Policy:
 
     def q_values(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
         """Return action values [N, A], or [A] for one environment. Raises `ValueError` if `obs` has
-        another shape.
+        another shape, or values that the observation space or float32 cannot hold.
         """
         raw = np.asarray(obs)
         single = raw.shape == self.raw_shape
@@ -62,6 +72,9 @@ class Policy:
             raise ValueError(
                 f"observations have shape {raw.shape}: must be {self.raw_shape}, or a batch of that"
             )
+        problem = find_lost_value(raw, self.observation_space)
+        if problem:
+            raise ValueError(f"the policy takes {self.observation_space}, not {problem}")
         stacked = self._stacked(raw[None] if single else raw, begins)
         values = self.values_of(stacked)
         chosen: np.ndarray = values[0] if single else values
@@ -76,9 +89,13 @@ class Policy:
         values: np.ndarray = self.network(obs).cpu().numpy()
         return values
 
-    def act(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
-        """Return the greedy actions, [N] int64, or [] for one environment."""
-        return np.asarray(self.q_values(obs, begins=begins).argmax(axis=-1))
+    def act(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray | np.int64:
+        """Return the greedy actions, values of `action_space`: [N] int64, or one NumPy integer for
+        one environment.
+        """
+        best = self.q_values(obs, begins=begins).argmax(axis=-1)
+        actions: np.ndarray | np.int64 = best + np.int64(self.action_space.start)
+        return actions
 
     def _stacked(self, raw: np.ndarray, begins: np.ndarray | bool) -> np.ndarray:
         """Return the stacked observations, [N, K·C, …]."""
@@ -109,42 +126,18 @@ def load_policy(
     place = RunDirectory(Path(run_dir))
     place.require_run()
     config = load_config(place.config_file)
-    observation, num_actions = read_spaces(place)
+    spaces = read_spaces(place)
+    config = spaces.in_config(config)
     saved = NetworkDirectory(place.networks).find(network)
     announce_network_code(config, Path(run_dir))
-    frames = FrameStack(observation, config.env.frame_stack)
+    frames = FrameStack(spaces.observation, config.env.frame_stack, config.env.channels)
     made = make_network(
         config.network,
         config.objective,
         obs_space=frames.obs_space,
-        num_actions=num_actions,
+        num_actions=int(spaces.action.n),
         device=torch.device(device),
     )
     load_network(made, saved)
     made.prepare(None, learning=False)
-    return Policy(made.eval(), frames, config, saved)
-
-
-def read_spaces(run_dir: RunDirectory) -> tuple[gym.spaces.Box, int]:
-    """Return the observation space of a run's environments, before frame stacking, and their number
-    of actions. Raises `UserError` if run.json does not contain them.
-    """
-    try:
-        facts = json.loads(read_bounded(run_dir.facts_file, _LIMIT, follow=True))
-        spaces = next(
-            f["spaces"] for f in (*facts.get("resumed", [])[::-1], facts) if "spaces" in f
-        )
-        return space_of(spaces["observation"]), int(spaces["num_actions"])
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        StopIteration,
-        RecursionError,
-    ) as error:
-        raise UserError(
-            f"{run_dir.facts_file} does not contain the run's spaces ({typed_line(error)})",
-            "the file is damaged, or an older version of hvd_dqn wrote it; train again",
-        ) from error
+    return Policy(made.eval(), frames, spaces.action, config, saved)

@@ -16,11 +16,12 @@ from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.spaces import describe, space_of
+from hvd_dqn.envs.spaces import describe, observations_of
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import clean_environment
+from tests.short_runs import run_of
 
 STACKED = {
     "env.id": "MinAtar/Breakout-v1",
@@ -54,7 +55,7 @@ def runs(tmp_path_factory):
     ids=str,
 )
 def test_a_space_survives_its_file(space):
-    assert space_of(json.loads(json.dumps(describe(space), allow_nan=False))) == space
+    assert observations_of(json.loads(json.dumps(describe(space), allow_nan=False))) == space
 
 
 @pytest.mark.parametrize("name", ["vectors", "images"])
@@ -88,6 +89,50 @@ def test_one_environment_and_a_batch_agree(runs):
     assert policy.act(obs).tolist() == values.argmax(axis=1).tolist()
     with pytest.raises(ValueError, match=r"must be \(4,\), or a batch"):
         policy.act(obs[:, :3])
+
+
+def test_an_action_can_be_used_as_one(runs):
+    policy = hvd_dqn.load_policy(runs / "vectors")
+    action = policy.act(np.zeros(4))
+    assert isinstance(action, np.integer)
+    assert {0: "left", 1: "right"}[action] in ("left", "right")
+
+
+def test_actions_are_values_of_the_action_space(tmp_path):
+    """Each greedy action is the best one by value, counted from the start of the space."""
+    kwargs = json.dumps({"first_action": -7})
+    place = {"env.id": "tests.envs.toy:ToyCounting-v0", "env.kwargs": kwargs}
+    policy = hvd_dqn.load_policy(run_of(tmp_path / "run", place))
+    assert policy.action_space == gym.spaces.Discrete(3, start=-7)
+    obs = np.random.default_rng(0).normal(size=(40, 2)) * 100
+    best = [{0: -7, 1: -6, 2: -5}[int(np.argmax(values))] for values in policy.q_values(obs)]
+    assert policy.act(obs).tolist() == best
+    assert [policy.act(one) for one in obs] == best
+    assert policy.action_space.contains(policy.act(obs[0]))
+
+
+def test_a_run_of_version_0_1_0_is_read(runs, tmp_path):
+    for name, spaces in (("vectors", {}), ("images", {"channels": "last"})):
+        place = tmp_path / name
+        shutil.copytree(runs / name, place)
+        facts = json.loads((place / "run.json").read_text())
+        assert facts["spaces"].items() >= spaces.items()
+        count = facts["spaces"].pop("action")["n"]
+        del facts["spaces"]["channels"]
+        facts["spaces"]["num_actions"] = count
+        (place / "run.json").write_text(json.dumps(facts))
+        before, after = (hvd_dqn.load_policy(directory) for directory in (runs / name, place))
+        assert after.action_space == gym.spaces.Discrete(count)
+        obs = np.random.default_rng(0).integers(2, size=(5, *before.raw_shape))
+        np.testing.assert_array_equal(before.q_values(obs), after.q_values(obs))
+
+
+def test_values_that_a_policy_cannot_hold_are_refused(runs):
+    images, vectors = (hvd_dqn.load_policy(runs / name) for name in ("images", "vectors"))
+    with pytest.raises(ValueError, match=r"the policy takes Box\(.*, bool\), not 0.25 \(float64\)"):
+        images.act(np.full(images.raw_shape, 0.25))
+    with pytest.raises(ValueError, match=r"not nan \(float64\) at \[2\]"):
+        vectors.act(np.array([0, 0, np.nan, 0]))
 
 
 def test_it_is_the_saved_network(runs):

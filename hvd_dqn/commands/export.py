@@ -19,7 +19,8 @@ _EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Export a policy as a program that maps stacked observations to Q-values, including their
-    scaling, for any batch size. The file is checked against the policy.
+    scaling, for any batch size. The action is the index of the highest Q-value, plus the start of
+    the action space, which is in the file. The file is checked against the policy.
     """
 
     run_dir: RunDir

@@ -41,6 +41,10 @@ class EnvConfig(Section):
     for both; a string that is only a placeholder becomes an integer. `render_mode` applies except
     to videos; `max_episode_steps` limits the episodes of a registered id.
     """
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Axis of an image's channels, among three: `first` or `last`; `auto`: by the shape, and an
+    ambiguous one is refused.
+    """
     frame_stack: int = positive(1)
     """Number of stacked frames; zero-padded at the start of an episode."""
     reward_clip: float | None = positive(None)

@@ -102,7 +102,8 @@ class AtariSimulators:
         self._life_loss_terminates = protocol.life_loss_terminates
         self._lives = np.zeros(num_envs, dtype=np.int32)
         self.num_envs = num_envs
-        self.num_actions = int(self._envs.single_action_space.n)
+        self.action_space: gym.spaces.Discrete = self._envs.single_action_space
+        self._num_actions = int(self.action_space.n)
         frame_shape = self._envs.single_observation_space.shape[1:]
         self.raw_space: gym.spaces.Box = gym.spaces.Box(0, 255, frame_shape, np.uint8)
 
@@ -115,8 +116,8 @@ class AtariSimulators:
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`. Raises `ValueError` for other actions, for which ALE would hang."""
-        if not ((action >= 0) & (action < self.num_actions)).all():
-            raise ValueError(f"actions {action} are not all in 0 … {self.num_actions - 1}")
+        if not ((action >= 0) & (action < self._num_actions)).all():
+            raise ValueError(f"actions {action} are not all in 0 … {self._num_actions - 1}")
         frames, reward, over, _, info = self._envs.step(action)
         # Some games have no life left for a few frames before they end (Qbert): that is one end of
         # an episode, not two.
@@ -140,7 +141,7 @@ class AtariSimulators:
         rom = roms.get_rom_path(self._game)
         assert rom is not None, "the game is running"
         emulator.loadROM(rom)
-        full = self.num_actions == len(emulator.getLegalActionSet())
+        full = self._num_actions == len(emulator.getLegalActionSet())
         actions = emulator.getLegalActionSet() if full else emulator.getMinimalActionSet()
         return [action.name.lower() for action in actions]
 
@@ -156,6 +157,7 @@ class Atari(Family):
     package = "ale-py"
     module = "ale_py"
     extra = "atari"
+    channels = "last"
 
     def claims(self, config: EnvConfig) -> bool:
         """See `Family`."""

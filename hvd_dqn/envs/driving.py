@@ -14,3 +14,4 @@ class Driving(Family):
     package = "highway-env"
     module = "highway_env"
     extra = "driving"
+    channels = "first"

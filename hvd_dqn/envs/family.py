@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, parse_env_id
@@ -54,13 +54,15 @@ class Family:
 
     ids: regular expression for the start of their ids; package: its name at PyPI; module: the
     module that registers the ids when it is imported (Gymnasium 1.x loads no plugins by itself);
-    extra: the extra of hvd_dqn that installs it.
+    extra: the extra of hvd_dqn that installs it; channels: the axis of the channels of its images,
+    "auto" if it is not known.
     """
 
     ids = ""
     package = ""
     module = ""
     extra = ""
+    channels: Literal["auto", "first", "last"] = "auto"
 
     def claims(self, config: EnvConfig) -> bool:
         """Whether this family makes the environments of `env.id`."""

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
+
+from hvd_dqn.envs.channels import Channels, guess_channels
 
 
 class FrameStack:
     """Stacks the newest `length` frames, channels first, along the first axis.
 
-    An image H×W×C becomes C×H×W, unless its first axis is smaller than its last one, which means
-    that channels are already first; a grey image H×W of bytes becomes 1×H×W. Bytes and booleans are
-    stored as uint8, other types as float32. Frames [C, …] give observations [length·C, …], oldest
-    first, zero-padded at the start of an episode, as in dqn_zoo and Dopamine.
+    An image H×W×C becomes C×H×W if its `channels` are last; a grey image H×W of bytes becomes
+    1×H×W. Bytes and booleans are stored as uint8, other types as float32. Frames [C, …] give
+    observations [length·C, …], oldest first, zero-padded at the start of an episode, as in dqn_zoo
+    and Dopamine.
+
+    `channels` of observations with three axes are the "first" or the "last" one, guessed by the
+    shape if "auto"; the attribute is `None` if that fails, and for all other observations.
     """
 
-    def __init__(self, raw_space: gym.spaces.Box, length: int) -> None:
+    def __init__(self, raw_space: gym.spaces.Box, length: int, channels: str = "auto") -> None:
         self.raw_space = raw_space
         self.length = length
-        is_bytes = raw_space.dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
-        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
-        self._axes = _stored_axes(raw_space.shape, is_bytes)
+        self.dtype = stored_dtype(raw_space.dtype)
+        self.channels = _channels(raw_space.shape, channels)
+        # The order of a batch's axes as stored; `None` if a channel axis must be added.
+        self._axes: tuple[int, ...] | None
+        if len(raw_space.shape) == 2 and self.dtype == np.uint8:
+            self._axes = None
+        elif self.channels == "last":
+            self._axes = (0, 3, 1, 2)
+        else:
+            self._axes = tuple(range(len(raw_space.shape) + 1))
         low, high = (
             np.ascontiguousarray(self._stored(bound[None])[0], dtype=self.dtype)
             for bound in (raw_space.low, raw_space.high)
@@ -54,10 +68,13 @@ class FrameStack:
         return raw[:, None] if self._axes is None else raw.transpose(self._axes)
 
 
-def _stored_axes(shape: tuple[int, ...], is_bytes: bool) -> tuple[int, ...] | None:
-    """Return the order of a batch's axes as stored; `None` if a channel axis must be added."""
-    if len(shape) == 2 and is_bytes:
-        return None
-    if len(shape) == 3 and shape[0] >= shape[2]:
-        return (0, 3, 1, 2)
-    return tuple(range(len(shape) + 1))
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which observations of this type are stored."""
+    is_bytes = dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
+    return np.dtype(np.uint8 if is_bytes else np.float32)
+
+
+def _channels(shape: tuple[int, ...], channels: str) -> Channels | None:
+    if channels == "auto" or len(shape) != 3:
+        return guess_channels(shape)
+    return "first" if channels == "first" else "last"

@@ -8,9 +8,11 @@ from typing import Any
 
 import gymnasium as gym
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs.atari import Atari
+from hvd_dqn.envs.channels import require_channels
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
@@ -81,10 +83,16 @@ def make_vector_env(
         return make().simulators
 
     simulators, limit_of = make()
+    try:
+        require_channels(config.id, simulators.raw_space.shape, config.channels)
+    except UserError:
+        simulators.close()
+        raise
     return VectorEnvironment(
         simulators,
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,
+        channels=family.channels if config.channels == "auto" else config.channels,
         reward_clip=config.reward_clip,
         max_episode_steps=max_episode_steps,
         limit_of=limit_of,

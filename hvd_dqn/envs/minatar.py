@@ -20,16 +20,17 @@ class MinAtar(Family):
     package = "minatar"
     module = "minatar.gym"
     extra = "minatar"
+    channels = "last"
 
     def make_env(self, config: EnvConfig, place: Place = ONLY, **kwargs: Any) -> gym.Env[Any, Any]:
         """See `Family`."""
         return FreshEpisodes(super().make_env(config, place, **kwargs))
 
-    def _construct(self, config: EnvConfig, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         with warnings.catch_warnings():
             # Gymnasium calls `-v0` older than `-v1`; they differ in their actions.
             warnings.filterwarnings("ignore", ".*is out of date")
-            return super()._construct(config, kwargs)
+            return super()._construct(env_id, kwargs)
 
     def _register_ids(self, module: ModuleType) -> None:
         if "MinAtar/Breakout-v1" not in gym.registry:

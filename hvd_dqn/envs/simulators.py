@@ -48,7 +48,7 @@ class Simulators(Protocol):
     """N copies of one environment that never reset themselves."""
 
     num_envs: int
-    num_actions: int
+    action_space: gym.spaces.Discrete
     raw_space: gym.spaces.Box
     lets_others_run: bool
     """Whether other threads of this process can run during a step."""
@@ -60,7 +60,7 @@ class Simulators(Protocol):
         ...
 
     def step(self, action: np.ndarray) -> SimulatorStep:
-        """Take the actions [N], integers in 0 … num_actions − 1."""
+        """Take the actions [N], numbered from 0, whatever the start of the action space."""
         ...
 
     def picture(self) -> np.ndarray:
@@ -91,7 +91,7 @@ class GymnasiumSimulators(ABC):
         assert isinstance(observations, gym.spaces.Box)
         self._first_action = int(actions.start)
         self.num_envs = num_envs
-        self.num_actions = int(actions.n)
+        self.action_space = actions
         self.raw_space = observations
         self._pictures = Pictures()
 
@@ -206,7 +206,7 @@ class SerialSimulators(GymnasiumSimulators):
         """See `Simulators`."""
         meanings = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         names = [] if meanings is None else [str(name).lower() for name in meanings()]
-        return names if len(names) == self.num_actions else None  # a wrapper may change them
+        return names if len(names) == self.action_space.n else None  # a wrapper may change them
 
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""

@@ -8,10 +8,13 @@ import gymnasium as gym
 import numpy as np
 
 
-def describe(space: gym.spaces.Box) -> dict[str, Any]:
-    """Return shape, type and bounds as JSON. A bound is one number if it is the same for all
-    components, and `None` if it is infinite.
+def describe(space: gym.spaces.Box | gym.spaces.Discrete) -> dict[str, Any]:
+    """Return the space as JSON: the number and the start of discrete values; shape, type and bounds
+    of a Box. A bound is one number if it is the same for all components, and `None` if it is
+    infinite.
     """
+    if isinstance(space, gym.spaces.Discrete):
+        return {"n": int(space.n), "start": int(space.start)}
     return {
         "shape": list(space.shape),
         "dtype": str(space.dtype),
@@ -20,9 +23,20 @@ def describe(space: gym.spaces.Box) -> dict[str, Any]:
     }
 
 
-def space_of(description: dict[str, Any]) -> gym.spaces.Box:
-    """Return the space that `describe` described. Raises `KeyError`, `TypeError` or `ValueError`
-    for other values.
+def actions_of(description: dict[str, Any]) -> gym.spaces.Discrete:
+    """Return the discrete space that `describe` described. Raises `KeyError`, `TypeError` or
+    `ValueError` for other values.
+    """
+    count, start = (description[name] for name in ("n", "start"))
+    if type(count) is not int or type(start) is not int or count < 1:
+        raise ValueError(f"{description} is not a discrete space")
+    actions: gym.spaces.Discrete = gym.spaces.Discrete(count, start=start)
+    return actions
+
+
+def observations_of(description: dict[str, Any]) -> gym.spaces.Box:
+    """Return the Box that `describe` described. Raises `KeyError`, `TypeError` or `ValueError` for
+    other values.
     """
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.interface import Place, warn
@@ -77,10 +78,11 @@ class VectorEnvironment:
 
     Episode k of copy i starts from `episode_seed(i, k)`, so each episode can be replayed alone. An
     observation consists of the newest `frame_stack` frames of its episode, zero-padded at the
-    start; the newest frame is `obs[:, -frame_shape[0]:]`. An episode is truncated after
-    `limit_of(max_episode_steps)`. Simulators that raise are replaced by those that `remake`
-    returns, unless it raises; it gets the error and a function that closes the old ones. `places`
-    names the copies in messages. `on_step` is called after each step and reset of the simulators.
+    start; the newest frame is `obs[:, -frame_shape[0]:]`. `FrameStack` explains `channels`. An
+    episode is truncated after `limit_of(max_episode_steps)`. Simulators that raise are replaced by
+    those that `remake` returns, unless it raises; it gets the error and a function that closes the
+    old ones. `places` names the copies in messages. `on_step` is called after each step and reset
+    of the simulators.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class VectorEnvironment:
         *,
         episode_seed: Callable[[int, int], int],
         frame_stack: int = 1,
+        channels: str = "auto",
         reward_clip: float | None = None,
         max_episode_steps: int | None = None,
         limit_of: Callable[[int | None], int | None] = lambda steps: steps,
@@ -103,13 +106,16 @@ class VectorEnvironment:
         self._has_warned_of_reward = False
         self._on_step = on_step
         self._episode_seed = episode_seed
-        self._frames = FrameStack(simulators.raw_space, frame_stack)
+        self._channels = channels
+        self._frames = FrameStack(simulators.raw_space, frame_stack, channels)
         self._clip = reward_clip
         self.max_episode_steps = limit_of(max_episode_steps)
         self.num_envs = simulators.num_envs
-        self.num_actions = simulators.num_actions
+        self.action_space = simulators.action_space
+        self.num_actions = int(simulators.action_space.n)
         self.raw_space = simulators.raw_space
         self.frame_stack = frame_stack
+        self.channels = self._frames.channels
         self.frame_shape = self._frames.frame_shape
         self.obs_space = self._frames.obs_space
         self.obs_dtype = self._frames.dtype
@@ -135,7 +141,7 @@ class VectorEnvironment:
         return self._obs
 
     def step(self, action: np.ndarray) -> EnvStep:
-        """Take the actions [N], integers in 0 … num_actions − 1.
+        """Take the actions [N]: integers from 0 to num_actions − 1, wherever the space starts.
 
         Raises `EpisodesLostError` if episodes were lost; then none has stepped.
         """
@@ -219,8 +225,9 @@ class VectorEnvironment:
         return self._shared.simulators.picture()
 
     def action_names(self) -> list[str]:
-        """Return the names of the actions; numbers if the environment does not name them."""
-        numbers = [f"action {number}" for number in range(self.num_actions)]
+        """Return the names of the actions; their values if the environment does not name them."""
+        first = int(self.action_space.start)
+        numbers = [f"action {first + number}" for number in range(self.num_actions)]
         return self._shared.simulators.action_names() or numbers
 
     def lend(
@@ -235,6 +242,7 @@ class VectorEnvironment:
             self._shared.simulators,
             episode_seed=episode_seed,
             frame_stack=self.frame_stack,
+            channels=self._channels,
             reward_clip=self._clip,
             max_episode_steps=max_episode_steps,
             limit_of=self._limit_of,
@@ -307,8 +315,10 @@ class VectorEnvironment:
 
     def _replace_simulators(self, error: Exception) -> None:
         """Replace the simulators and start the next episode in every copy; raise `error` if they
-        cannot be replaced.
+        cannot be replaced, or if new ones would raise it again.
         """
+        if isinstance(error, UserError):
+            raise error
         self._shared.replace(error)
         everyone = np.ones(self.num_envs, dtype=np.bool_)
         self._obs = self._frames.first(self._start_next(everyone))

@@ -26,6 +26,7 @@ from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.envs import VectorEnvironment
+from hvd_dqn.envs.channels import is_image
 from hvd_dqn.methods.registry import make_network, require_method
 from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
@@ -68,6 +69,17 @@ def require_extensions(config: Config) -> None:
     """Raise `ConfigError` if the method or the exploration that `config` names does not exist."""
     require_method(config)
     lookup("exploration.kind", config.exploration.kind, EXPLORATIONS)
+
+
+def require_channels(config: Config, envs: VectorEnvironment) -> None:
+    """Raise `UserError` if observations can be images and the axis of their channels is unknown."""
+    shape = envs.raw_space.shape
+    if envs.channels is None and is_image(shape) and config.network.torso != "mlp":
+        raise UserError(
+            f"env.id {config.env.id!r} observes arrays of shape {shape}, which does not tell "
+            "whether the first or the last axis holds the channels of an image",
+            "set --env.channels first or last, or --network.torso mlp if it is not an image",
+        )
 
 
 def require_accelerators(config: OptimizerConfig, device: torch.device, rank: int) -> None:

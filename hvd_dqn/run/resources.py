@@ -23,7 +23,7 @@ from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import describe_device, select_device
 from hvd_dqn.distributed.launcher import requested_threads
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
-from hvd_dqn.envs.spaces import describe
+from hvd_dqn.envs.make import family_of
 from hvd_dqn.methods import schedules
 from hvd_dqn.networks.saved import NetworkDirectory
 from hvd_dqn.reporting.loggers import require_loggers
@@ -31,6 +31,7 @@ from hvd_dqn.run import requirements
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.facts import run_facts
 from hvd_dqn.run.outputs import Outputs, open_outputs
+from hvd_dqn.run.spaces import read_spaces, spaces_of
 from hvd_dqn.run.start import Start
 from hvd_dqn.run.watchdog import Watchdog
 
@@ -103,6 +104,9 @@ def acquire(
         )
         stack.callback(saver.close)
         devices = comm.gather(describe_device(local.device))
+        with agreement(comm):
+            if comm.is_root and start.continues and run_dir.facts_file.exists():
+                read_spaces(run_dir).require(local.envs)
         facts = _facts(config, comm.backend, local, devices)
         watchdog.start()
     except BaseException:
@@ -117,7 +121,7 @@ def acquire(
         saver,
         stop,
         facts=facts,
-        details=_details(config, comm, local.threads, local.device),
+        details=_details(config, comm, local),
         stack=stack,
         unlock=unlock,
     )
@@ -171,7 +175,7 @@ def acquire_local(
     on_step: Callable[[], None],
     on_close: ExitStack,
 ) -> _Local:
-    """Check the requirements, select the device and make the environments. Collective."""
+    """Check the requirements, select the device, make the environments. Collective."""
     neighbours = requirements.find_neighbours(config, comm)
     env_threads = _threads(config, comm, config.env.num_envs)
     with agreement(comm):
@@ -182,6 +186,7 @@ def acquire_local(
         requirements.require_extensions(config)
         requirements.require_accelerators(config.optimizer, device, comm.rank)
         envs, evaluator = _make_envs(config, comm, env_threads, stop, on_step, on_close=on_close)
+        requirements.require_channels(config, envs)
         useful = requirements.useful_threads(config, envs)
         requirements.require_memory(
             config,
@@ -195,10 +200,7 @@ def acquire_local(
 
 def _facts(config: Config, backend: str, local: _Local, devices: list[str]) -> dict[str, Any]:
     """Return the facts of this start; `devices` are those of all ranks."""
-    spaces = {
-        "observation": describe(local.envs.raw_space),
-        "num_actions": local.envs.num_actions,
-    }
+    spaces = spaces_of(local.envs).to_json()
     return run_facts(config, local.hosts, backend, local.threads, devices, spaces)
 
 
@@ -248,18 +250,20 @@ def _make_envs(
     return envs, evaluator
 
 
-def _details(config: Config, comm: Communicator, threads: int, device: torch.device) -> str:
+def _details(config: Config, comm: Communicator, local: _Local) -> str:
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
-    each = f"{requirements.counted(threads, 'thread')} each{_why_not_more(config, threads)}"
-    route = f" through {comm.route}" if device.type == "cuda" and comm.world_size > 1 else ""
+    on_gpu = local.device.type == "cuda"
+    route = f" through {comm.route}" if on_gpu and comm.world_size > 1 else ""
+    threads = requirements.counted(local.threads, "thread")
     return " · ".join(
         (
             f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
-            f"{device}, {each}",
+            f"{local.device}, {threads} each{_why_not_more(config, local.threads)}",
             f"global batch {config.replay.batch_size * comm.world_size}",
             f"learning rate {rate:.3g}",
+            *_layout(config, local.envs),
         )
     )
 
@@ -270,3 +274,19 @@ def _why_not_more(config: Config, threads: int) -> str:
     if config.distributed.threads_per_rank is not None or asked is None or asked <= threads:
         return ""
     return f" (OMP_NUM_THREADS = {asked}: more are of no use)"
+
+
+def _layout(config: Config, envs: VectorEnvironment) -> list[str]:
+    """Return what is taken for the channels of observations with three axes."""
+    shape = envs.raw_space.shape
+    if len(shape) != 3:
+        return []
+    if envs.channels is None:
+        return [f"observations of shape {shape}, not images"]
+    channels, rows, columns = envs.frame_shape
+    is_guess = config.env.channels == "auto" and family_of(config.env).channels == "auto"
+    guess = ", a guess: see --env.channels" if is_guess else ""
+    return [
+        f"images of {rows} × {columns} with {requirements.counted(channels, 'channel')} (the "
+        f"{envs.channels} axis{guess})"
+    ]

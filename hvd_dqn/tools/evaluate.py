@@ -24,6 +24,7 @@ from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.foreign_code import announce_environment_code, announce_network_code
 from hvd_dqn.run.requirements import useful_threads
+from hvd_dqn.run.spaces import read_spaces
 
 
 class Play(NamedTuple):
@@ -47,7 +48,8 @@ def evaluate_run(
     run_dir = RunDirectory(path)
     with agreement(communicator):
         run_dir.require_run()
-        config = load_config(run_dir.config_file)
+        spaces = read_spaces(run_dir)
+        config = spaces.in_config(load_config(run_dir.config_file))
         if play.atari_protocol is not None:
             config = config.changed({"env.atari_protocol": play.atari_protocol})
     env_threads = compute_threads(communicator, config.env.num_envs)
@@ -64,6 +66,7 @@ def evaluate_run(
             communicator=communicator,
             threads=env_threads,
         )
+        spaces.require(evaluator.envs)
         network = make_network(
             config.network,
             config.objective,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.files import replacing
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.envs.spaces import describe
 from hvd_dqn.policy import Policy
 
 _REMEDY = "pip install 'hvd_dqn[export]'"
@@ -26,7 +28,9 @@ _TOLERANCE = 1e-4
 
 
 class QValues(nn.Module):
-    """Maps stacked observations [N, K·C, …] to Q-values [N, A], including their scaling."""
+    """Maps stacked observations [N, K·C, …] to Q-values [N, A], including their scaling. The
+    Q-values are in the order of the actions, whose first value is the start of the action space.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -94,7 +98,8 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
 
 
 def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> float:
-    """Write the policy to `path`, as `kind` `onnx` or `torch`. Return the largest absolute
+    """Write the policy to `path`, as `kind` `onnx` or `torch`, with the spaces of its environment
+    as JSON: ONNX's metadata `spaces`, torch's extra file `spaces.json`. Return the largest absolute
     difference between the Q-values of the file, read back, and of the policy on `observations`.
 
     Raises `UserError` if a package is missing or the file cannot be written, and `RunError` if the
@@ -110,7 +115,7 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
     with replacing(path) as file:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the exporters' internals
-            write(module, example, file)
+            write(module, example, file, _spaces(policy))
         run = load(file)
         # two batch sizes, since the file must accept any
         found = np.concatenate([run(observations[:1]), run(observations[1:])])
@@ -124,19 +129,28 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
     return difference
 
 
-def _write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
+def _spaces(policy: Policy) -> str:
+    spaces = {
+        "observation": describe(policy.observation_space),
+        "action": describe(policy.action_space),
+    }
+    return json.dumps(spaces)
+
+
+def _write_onnx(module: nn.Module, example: Tensor, path: Path, spaces: str) -> None:
     _require("onnx", "onnxscript", "onnxruntime")
-    torch.onnx.export(
+    program = torch.onnx.export(
         _without_adaptive_pooling(module),
         (example,),
-        path,
         input_names=["obs"],
         output_names=["q_values"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    assert program is not None, "dynamo's exporter returns it"
+    program.model.metadata_props["spaces"] = spaces
+    program.save(path, external_data=False)
 
 
 def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -151,10 +165,10 @@ def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _write_torch(module: nn.Module, example: Tensor, path: Path) -> None:
+def _write_torch(module: nn.Module, example: Tensor, path: Path, spaces: str) -> None:
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(module, (example,), dynamic_shapes=shapes)
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files={"spaces.json": spaces})
 
 
 def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:

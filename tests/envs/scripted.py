@@ -9,7 +9,7 @@ class ScriptedSimulators:
     "truncated". Every frame is drawn anew and kept in `log[i]`, one list an episode.
     """
 
-    num_actions = 3
+    action_space = gym.spaces.Discrete(3)
     lets_others_run = True
 
     def __init__(self, raw_space, ends, rewards=None, num_envs=None):

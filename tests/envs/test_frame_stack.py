@@ -52,7 +52,10 @@ ENDS = st.sampled_from([None, None, None, "life", "terminated", "truncated"])
 def test_a_stack_is_the_newest_frames_of_its_own_episode(kind, length, ends):
     simulators = ScriptedSimulators(SPACES[kind], ends)
     envs = VectorEnvironment(
-        simulators, episode_seed=lambda copy, number: 100 * copy + number, frame_stack=length
+        simulators,
+        episode_seed=lambda copy, number: 100 * copy + number,
+        frame_stack=length,
+        channels="last" if kind in ("booleans", "channels last") else "auto",
     )
     obs = envs.reset()
     checked = 0
@@ -106,12 +109,17 @@ def test_shapes_and_types_as_stored(space, shape, dtype):
     assert FrameStack(space, 1).obs_space.shape == shape
 
 
-def test_equal_sides_are_taken_for_height_and_width():
-    """MinAtar's Seaquest is 10×10×10: axis 0 must not pass for the channels."""
-    raw = np.arange(1000).reshape(1, 10, 10, 10) % 2 == 0
-    obs = FrameStack(gym.spaces.Box(0.0, 1.0, (10, 10, 10), dtype=bool), 1).first(raw)
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_three_equal_sides_are_read_as_told(channels):
+    """MinAtar's Seaquest is 10×10×10, and nothing in that says where the channels are."""
+    space = gym.spaces.Box(0.0, 1.0, (10, 10, 10), dtype=bool)
+    assert FrameStack(space, 1).channels is None
+    raw = np.random.default_rng(0).random((1, 10, 10, 10)) < 0.5
+    stack = FrameStack(space, 1, channels)
+    assert stack.channels == channels
     for channel in range(10):
-        np.testing.assert_array_equal(obs[0, channel], raw[0, :, :, channel])
+        plane = raw[0, channel] if channels == "first" else raw[0, :, :, channel]
+        np.testing.assert_array_equal(stack.first(raw)[0, channel], plane)
 
 
 def test_the_stacked_space_holds_the_zeros_before_an_episode():

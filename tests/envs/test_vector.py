@@ -110,6 +110,7 @@ def test_actions_may_start_elsewhere_than_at_zero():
     for action in range(3):
         envs.step(np.full(3, action))
     assert envs.num_actions == 3
+    assert envs.action_names() == ["action -1", "action 0", "action 1"]
     envs.close()
 
 

@@ -140,6 +140,49 @@ class Misshapen(Counting):
         return super()._obs()[:1]
 
 
+class Lying(Counting):
+    """Declares bytes, and observes other values, or fewer, from step `after` of its life on."""
+
+    def __init__(self, value=0.0, size=2, after=0):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 255, (2,), np.uint8)
+        self.value, self.size, self.after, self.life = value, size, after, 0
+
+    def step(self, action):
+        self.life += 1
+        return super().step(action)
+
+    def _obs(self):
+        early = self.life < self.after
+        return np.zeros(2) if early else np.full(self.size, self.value, dtype=np.float64)
+
+
+class Planes(Counting):
+    """Observes planes of bytes."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
+
+    def _obs(self):
+        return np.full(self.observation_space.shape, self.steps, dtype=np.uint8)
+
+
+class Growing(Counting):
+    """Each instance differs from the one before, in its bounds, its shape or its actions."""
+
+    made = 0
+
+    def __init__(self, what):
+        super().__init__()
+        Growing.made += 1
+        much = Growing.made
+        size, bound = 2 + much * (what == "shape"), 10.0 ** (much * (what == "bounds"))
+        self.observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)
+        start = much if what == "start" else 0
+        self.action_space = gym.spaces.Discrete(2 + much * (what == "count"), start=start)
+
+
 class Unmakeable(Counting):
     def __init__(self):
         raise OSError("libGL.so.1: cannot open shared object file")
@@ -176,7 +219,8 @@ class Ring(gym.Env):
 
 
 for _cls in (
-    *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Misshapen, Unmakeable),
+    *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Lying, Planes, Growing),
+    *(Misshapen, Unmakeable),
 ):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)

@@ -139,7 +139,8 @@ def test_bytes_are_scaled_to_one():
     ("shape", "torso", "words"),
     [
         ((4,), "nature", ["network.torso", "(4,)", "mlp"]),
-        ((4, 10, 10), "nature", ["36", "minatar"]),
+        ((4, 10, 10), "nature", ["36", "auto"]),
+        ((4, 1, 6), "minatar", ["3", "auto"]),
     ],
 )
 def test_a_torso_that_cannot_take_the_observation_is_refused(shape, torso, words):
@@ -147,6 +148,23 @@ def test_a_torso_that_cannot_take_the_observation_is_refused(shape, torso, words
         build(shape, torso=torso)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((1, 84, 84), 3),
+        ((7, 11, 11), 1),
+        ((2, 3, 3), 1),
+        ((1, 1, 6), 0),
+        ((30, 1, 5), 0),
+        ((2, 2, 3), 0),
+        ((9, 9), 0),
+    ],
+)
+def test_auto_convolves_images_alone(shape, layers):
+    torso = build(shape, torso="auto").torso
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in torso) == layers
 
 
 def test_dueling_streams_have_hidden_layers_of_their_own_behind_convolutions():

@@ -1,5 +1,7 @@
 """Exported files give the policy's Q-values."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,18 @@ def test_an_exported_file_gives_the_policys_q_values(name, kind, tmp_path):
     assert export(policy, tmp_path / "out/file", kind, observations) < 1e-4
 
 
+def test_an_onnx_file_says_which_actions_its_values_are_of(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    kwargs = json.dumps({"first_action": 5})
+    place = {"env.id": "tests.envs.toy:ToyCounting-v0", "env.kwargs": kwargs}
+    policy = load_policy(run_of(tmp_path / "run", place))
+    export(policy, tmp_path / "policy.onnx", "onnx", recorded_observations(policy, 10))
+    session = runtime.InferenceSession(tmp_path / "policy.onnx")
+    spaces = json.loads(session.get_modelmeta().custom_metadata_map["spaces"])
+    assert spaces["action"] == {"n": 3, "start": 5}
+    assert spaces["observation"]["shape"] == [2]
+
+
 def test_a_file_with_other_q_values_is_refused(tmp_path, monkeypatch):
     policy = load_policy(run_of(tmp_path / "run", {}))
     load = exporting._load_torch
@@ -66,6 +80,9 @@ def test_the_command(tmp_path):
     assert "Q-values match the policy's on 500 observations" in done.output
     program = torch.export.load(run_dir / "policy.pt2").module()
     assert program(torch.zeros(3, 4)).shape == (3, 2)
+    extra = {"spaces.json": ""}
+    torch.export.load(run_dir / "policy.pt2", extra_files=extra)
+    assert json.loads(extra["spaces.json"])["action"] == {"n": 2, "start": 0}
     done = hvd_dqn("export", str(run_dir), "--output", "/proc/x/y", launcher="none")
     assert done.code == 2
     assert "/proc/x/y cannot be written" in done.output

@@ -9,6 +9,8 @@ from hvd_dqn.networks.torsos.torso import Torso, require_image
 
 SMALLEST_NATURE_IMAGE = 36
 """Rows and columns that the three convolutions of `nature` need."""
+SMALLEST_MINATAR_IMAGE = 3
+"""Rows and columns that the convolution of `minatar` needs."""
 
 
 def _nature(config: NetworkConfig, obs_shape: tuple[int, ...]) -> nn.Module:
@@ -17,7 +19,7 @@ def _nature(config: NetworkConfig, obs_shape: tuple[int, ...]) -> nn.Module:
 
 
 def _minatar(config: NetworkConfig, obs_shape: tuple[int, ...]) -> nn.Module:
-    require_image("minatar", obs_shape)
+    require_image("minatar", obs_shape, SMALLEST_MINATAR_IMAGE)
     return _convolutions(config, obs_shape, [(16, 3, 1)])
 
 

@@ -8,7 +8,12 @@ from torch import nn
 from hvd_dqn.common.errors import ConfigError, one_line
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.config import NetworkConfig
-from hvd_dqn.networks.torsos.convolutions import MINATAR, NATURE, SMALLEST_NATURE_IMAGE
+from hvd_dqn.networks.torsos.convolutions import (
+    MINATAR,
+    NATURE,
+    SMALLEST_MINATAR_IMAGE,
+    SMALLEST_NATURE_IMAGE,
+)
 from hvd_dqn.networks.torsos.impala import IMPALA
 from hvd_dqn.networks.torsos.mlp import MLP
 from hvd_dqn.networks.torsos.torso import Torso
@@ -32,7 +37,8 @@ def torso_of(config: NetworkConfig, obs_shape: tuple[int, ...]) -> Torso:
 
 
 def _automatic(obs_shape: tuple[int, ...]) -> str:
-    if len(obs_shape) != 3:
+    """Return the torso of observations that are images [C, H, W] if H and W are not too small."""
+    if len(obs_shape) != 3 or min(obs_shape[1:]) < SMALLEST_MINATAR_IMAGE:
         return "mlp"
     return "nature" if min(obs_shape[1:]) >= SMALLEST_NATURE_IMAGE else "minatar"
 

@@ -43,5 +43,5 @@ def require_image(name: str, obs_shape: tuple[int, ...], smallest: int = 1) -> N
     if min(obs_shape[1:]) < smallest:
         raise ConfigError(
             f"network.torso = {name!r}: takes images of at least {smallest} rows and columns, and "
-            f"the observation has shape {obs_shape}; set it to minatar or auto"
+            f"the observation has shape {obs_shape}; set it to auto, which chooses by the size"
         )
