@@ -15,7 +15,9 @@ from hvd_dqn.replay import ReplayBuffer
 
 
 class Actor:
-    """Steps the environments of one rank and stores the transitions."""
+    """Steps the environments of one rank and stores the transitions. The environments have been
+    reset.
+    """
 
     def __init__(
         self,
@@ -30,12 +32,15 @@ class Actor:
         self._envs = envs
         self._policy = policy
         self._replay = replay
-        self.begin_episodes(0)
+        self._begin(envs.obs)
 
     def begin_episodes(self, number: int) -> None:
         """Start the episode of this number in every environment, with the current network."""
+        self._begin(self._envs.reset(number))
+
+    def _begin(self, obs: np.ndarray) -> None:
         self._policy.follow()
-        self._obs = self._envs.reset(number)
+        self._obs = obs
         self._replay.start(self._obs)
         self.exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
 

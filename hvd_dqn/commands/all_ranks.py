@@ -16,6 +16,7 @@ from hvd_dqn.common.errors import (
     LostContactError,
     RunError,
     StoppedError,
+    UserError,
     typed_line,
 )
 from hvd_dqn.common.imports import explain
@@ -28,7 +29,7 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
     """Call `work` and return the exit code. Every rank calls this.
 
     If all ranks raise the same error, the root prints it. A rank that fails alone prints its error
-    and aborts the others, which may be waiting for it.
+    and aborts the others, which may be waiting for it; a `UserError` needs no traceback.
     """
     try:
         work()
@@ -37,6 +38,11 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
         code = _CODES.get(type(error), EXIT_FAILED)
         if comm.is_root:
             _tell(str(error))
+    except UserError as error:  # an environment may show late that it is at fault
+        rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
+        _tell(f"{rank}{error}")
+        comm.abort(EXIT_BAD_INPUT)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         if comm.is_root:
             _tell("interrupted")

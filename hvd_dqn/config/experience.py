@@ -41,6 +41,10 @@ class EnvConfig(Section):
     for both; a string that is only a placeholder becomes an integer. `render_mode` applies except
     to videos; `max_episode_steps` limits the episodes of a registered id.
     """
+    check_observations: int = non_negative(100)
+    """How many observations of each copy are checked, of resets and steps: values that the
+    environment's `observation_space` or float32 cannot hold are refused. 0 checks none.
+    """
     channels: Literal["auto", "first", "last"] = "auto"
     """Axis of an image's channels, among three: `first` or `last`; `auto`: by the shape, and an
     ambiguous one is refused.

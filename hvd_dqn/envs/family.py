@@ -32,6 +32,7 @@ from hvd_dqn.envs.interface import (
     require_gymnasium,
     require_same_spaces,
 )
+from hvd_dqn.envs.observations import CheckedObservations
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
@@ -77,7 +78,7 @@ class Family:
         At no time does this process hold more environments than copies. Raises `UserError` if they
         cannot be made.
         """
-        probe = self.make_env(config, places[0])  # reports a bad id in this process, in one line
+        probe = self._make_copy(config, places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
         extra: dict[str, Any] = {}
         if pictures:
@@ -85,7 +86,7 @@ class Family:
             if "rgb_array" not in probe.metadata.get("render_modes", []):
                 close_env(probe, str(places[0]))
                 raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
-        makers = [partial(self.make_env, config, place, **extra) for place in places]
+        makers = [partial(self._make_copy, config, place, **extra) for place in places]
         simulators: Simulators
         if config.vectorization == "async":
             close_env(probe, str(places[0]))
@@ -131,6 +132,10 @@ class Family:
             raise
         check_env(config.id, env)
         return env
+
+    def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
+        env = self.make_env(config, place, **kwargs)
+        return CheckedObservations(env, config.id, config.check_observations)
 
     def register(self, env_id: str) -> None:
         """Import the family's module, which registers its ids, unless `env_id` is registered.

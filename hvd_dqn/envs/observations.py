@@ -41,14 +41,16 @@ class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Raises `UserError` if the observation does not fit."""
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._check(obs)
-        return obs, info
+        result = self.env.reset(seed=seed, options=options)
+        if _has(2, result):
+            self._check(result[0])
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Raises `UserError` if the observation does not fit."""
         result = self.env.step(action)
-        self._check(result[0])
+        if _has(5, result):
+            self._check(result[0])
         return result
 
     def _check(self, obs: Any) -> None:
@@ -66,6 +68,11 @@ class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
                     f"env.id {self._env_id!r} declares {self._space} and observes {problem}",
                     _REMEDY,
                 )
+
+
+def _has(count: int, result: Any) -> bool:
+    """Whether an environment returned this many values; the caller reports any other number."""
+    return isinstance(result, tuple) and len(result) == count
 
 
 def find_problem(obs: np.ndarray, space: gym.spaces.Box) -> str:

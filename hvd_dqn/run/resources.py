@@ -175,7 +175,9 @@ def acquire_local(
     on_step: Callable[[], None],
     on_close: ExitStack,
 ) -> _Local:
-    """Check the requirements, select the device, make the environments. Collective."""
+    """Check the requirements, select the device, make the environments and reset those that train.
+    Collective.
+    """
     neighbours = requirements.find_neighbours(config, comm)
     env_threads = _threads(config, comm, config.env.num_envs)
     with agreement(comm):
@@ -195,6 +197,7 @@ def acquire_local(
             ranks_on_host=neighbours.ranks_on_host,
             ranks_on_gpu=neighbours.ranks_on_gpu,
         )
+        envs.reset()
     return _Local(device, envs, evaluator, _threads(config, comm, useful), neighbours.hosts)
 
 

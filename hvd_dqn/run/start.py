@@ -23,6 +23,7 @@ _FREE = (
     "time_limit_minutes",
     "checkpoint.",
     "env.restarts",
+    "env.check_observations",
     "evaluation.envs",
     "logging.loggers",
     "logging.histograms",

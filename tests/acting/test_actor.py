@@ -125,6 +125,7 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
         ScriptedSimulators(bytes_space(1), ends), episode_seed=lambda copy, number: 0
     )
     replay, exploration = Recorder(), make(0.5, num_envs=2, zeta_exponent=1.01)
+    envs.reset()
     actor = Actor(envs, Zeros(), exploration, replay, StageClock())
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
@@ -144,6 +145,7 @@ def test_a_step_in_two_halves_reaches_the_replay_in_the_second(in_a_thread, mean
     simulators.lets_others_run = in_a_thread
     envs = VectorEnvironment(simulators, episode_seed=lambda copy, number: 0)
     replay = Recorder()
+    envs.reset()
     actor = Actor(envs, Zeros(), make(0.0, num_envs=2), replay, StageClock())
     for steps in (0, 1):
         actor.begin_step(0)
@@ -167,6 +169,7 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
     )
     replay = Recorder()
     replay.truncate = lambda columns, obs: replay.steps.append("cut")
+    envs.reset()
     actor = Actor(envs, Zeros(), make(0.0, num_envs=2), replay, StageClock())
     actor.begin_step(0)
     actor.step_meanwhile()
