@@ -139,9 +139,10 @@ def require_same_spaces(
         ("action", env.action_space, actions),
     ):
         if own != first:
+            bounds = " with other bounds" if str(own) == str(first) else ""
             raise InterfaceError(
-                f"its {kind} space is {own}, but that of the first copy is {first}; all copies "
-                "need the same spaces"
+                f"its {kind} space is {own}{bounds}, but that of the first copy is {first}; all "
+                "copies need the same spaces"
             )
 
 

@@ -37,11 +37,9 @@ class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
         self._space: gym.spaces.Box = space
         self._shape = space.shape
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Raises `UserError` if the observation does not fit."""
-        result = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(**kwargs)
         if _has(2, result):
             self._check(result[0])
         return result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import secrets
@@ -13,11 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import gymnasium as gym
 import torch
 
 from hvd_dqn.acting.exploration import EXPLORATIONS
 from hvd_dqn.checkpoint import DamageError, Store
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import AgreedError, UserError, one_line
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.config import Config, OptimizerConfig
@@ -27,6 +30,7 @@ from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.envs.channels import is_image
+from hvd_dqn.envs.spaces import describe
 from hvd_dqn.methods.registry import make_network, require_method
 from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
@@ -80,6 +84,34 @@ def require_channels(config: Config, envs: VectorEnvironment) -> None:
             "whether the first or the last axis holds the channels of an image",
             "set --env.channels first or last, or --network.torso mlp if it is not an image",
         )
+
+
+def require_same_spaces(comm: Communicator, *envs: VectorEnvironment) -> None:
+    """Raise `AgreedError` on all ranks if the spaces of any `envs` of any rank differ from those of
+    the root's first. Collective.
+    """
+    spaces = [[_space_facts(space) for space in (e.raw_space, e.action_space)] for e in envs]
+    ranks = comm.gather([hostname(), spaces])
+    root, (reference, *_) = ranks[0]
+    for rank, (host, others) in enumerate(ranks):
+        for other in others:
+            for kind, (text, digest), (first_text, first_digest) in zip(
+                ("observation", "action"), other, reference, strict=True
+            ):
+                if digest == first_digest:
+                    continue
+                bounds = " with other bounds" if text == first_text else ""
+                raise AgreedError(
+                    f"the environments differ: the {kind} space is {first_text} on "
+                    f"rank 0 ({root}) and {text}{bounds} on rank {rank} ({host}); every rank needs "
+                    "the same version of the environment and the same files"
+                )
+
+
+def _space_facts(space: gym.spaces.Box | gym.spaces.Discrete) -> list[str]:
+    """Return the space as text, which may leave out bounds, and a digest of all of it."""
+    described = json.dumps(describe(space), sort_keys=True)
+    return [one_line(str(space)), hashlib.sha256(described.encode()).hexdigest()]
 
 
 def require_accelerators(config: OptimizerConfig, device: torch.device, rank: int) -> None:

@@ -189,6 +189,8 @@ def acquire_local(
         requirements.require_accelerators(config.optimizer, device, comm.rank)
         envs, evaluator = _make_envs(config, comm, env_threads, stop, on_step, on_close=on_close)
         requirements.require_channels(config, envs)
+    requirements.require_same_spaces(comm, envs, evaluator.envs)
+    with agreement(comm):
         useful = requirements.useful_threads(config, envs)
         requirements.require_memory(
             config,

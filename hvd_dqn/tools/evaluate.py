@@ -23,7 +23,7 @@ from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.foreign_code import announce_environment_code, announce_network_code
-from hvd_dqn.run.requirements import useful_threads
+from hvd_dqn.run.requirements import require_same_spaces, useful_threads
 from hvd_dqn.run.spaces import read_spaces
 
 
@@ -76,6 +76,7 @@ def evaluate_run(
         )
         load_network(network, saved)
         useful = useful_threads(config, evaluator.envs)
+    require_same_spaces(communicator, evaluator.envs)
     torch.set_num_threads(compute_threads(communicator, useful))
     greedy, results = GreedyPolicy(network, device), []
     try:

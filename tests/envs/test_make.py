@@ -1,10 +1,13 @@
 """If an environment cannot be made, one line says why and what to do."""
 
+import json
+
 import pytest
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_env, make_vector_env
+from tests.envs import toy
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,22 @@ def test_an_id_that_only_looks_like_a_packages_own_is_not_found():
         make_env(EnvConfig(id="highway-slow-v0"))
     with pytest.raises(UserError, match="NoSuchGame"):
         make_env(EnvConfig(id="MinAtar/NoSuchGame-v1"))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("shape", r"space is Box\(-1.0, 1.0, \(4,\).* first copy is Box\(-1.0, 1.0, \(3,\)"),
+        ("bounds", r"observation space is Box\(-100.0, 100.0.* first copy is Box\(-10.0, 10.0"),
+        ("count", r"copy 2 of rank 0: its action space is Discrete\(4\).* is Discrete\(3\)"),
+        ("start", r"its action space is Discrete\(2, start=2\).* Discrete\(2, start=1\)"),
+    ],
+)
+def test_copies_that_differ_are_refused(what, said, monkeypatch):
+    monkeypatch.setattr(toy.Growing, "made", 0)
+    config = EnvConfig(id="tests.envs.toy:ToyGrowing-v0", kwargs=json.dumps({"what": what}))
+    with pytest.raises(UserError, match=said):
+        make_vector_env(config, num_envs=2, episode_seed=lambda copy, number: 0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
-from hvd_dqn.envs.interface import EnvironmentFailedError
 from hvd_dqn.envs.vector import EpisodesLostError
 from hvd_dqn.envs.workers import ProcessEndedError
 from tests.envs.scripted import ScriptedSimulators, bytes_space
@@ -116,7 +115,7 @@ def test_actions_may_start_elsewhere_than_at_zero():
 
 def test_an_observation_of_another_shape_than_the_spaces_is_refused():
     envs = make(name="Misshapen")
-    with pytest.raises(EnvironmentFailedError, match=r"its observation has the shape \(1,\)"):
+    with pytest.raises(UserError, match=r"observes an array of float32 of shape \(1,\)"):
         envs.reset()
     envs.close()
 
