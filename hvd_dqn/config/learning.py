@@ -156,7 +156,9 @@ class OptimizerConfig(Section):
     rmsprop_decay: float = fraction(0.95)
     """`rmsprop`: decay of the moving averages."""
     rmsprop_eps: float = positive(0.01)
-    """`rmsprop`: epsilon in the denominator, outside the square root."""
+    """`rmsprop`: smallest denominator, ε. A step divides by √(variance + ε²), so dqn_zoo's `eps` is
+    its square.
+    """
     compile: bool = False
     """Compile the forward and backward pass to one program with torch's Inductor before the first
     update. This takes a few seconds to a minute and needs a C++ compiler (on a GPU, Triton).

@@ -3,6 +3,7 @@
 import copy
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -237,10 +238,6 @@ def test_the_digest_notices(change):
             OptimizerConfig(name="adamw", weight_decay=0.1),
             lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
         ),
-        (
-            OptimizerConfig(name="rmsprop", rmsprop_decay=0.9, rmsprop_eps=1e-3),
-            lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, eps=1e-3, centered=True),
-        ),
         (OptimizerConfig(name="radam"), lambda p: torch.optim.RAdam(p, lr=0.01)),
     ],
 )
@@ -259,6 +256,57 @@ def test_a_flat_optimizer_equals_one_with_a_parameter_per_layer(config, referenc
         theirs.step()
     expected = torch.cat([p.detach().reshape(-1) for p in apart.parameters()])
     torch.testing.assert_close(flat.values, expected, rtol=1e-5, atol=1e-6)
+
+
+def centred_rmsprop(start, gradients, *, rate, decay, eps_in_root):
+    """dqn_zoo's optimizer (optax's `scale_by_stddev`), in float64."""
+    square = mean = np.zeros_like(start)
+    for gradient in gradients:
+        square = decay * square + (1 - decay) * gradient**2
+        mean = decay * mean + (1 - decay) * gradient
+        start = start - rate * gradient / np.sqrt(square - mean**2 + eps_in_root)
+    return start
+
+
+def rmsprop_steps(start, gradients, *, rate=0.01, **settings):
+    """The same by the learner's."""
+    values = torch.tensor(start, dtype=torch.float32)
+    place = torch.zeros_like(values)
+    optimizer = make_optimizer(OptimizerConfig(name="rmsprop", **settings), values, place)
+    for gradient in gradients:
+        place.copy_(torch.from_numpy(gradient))
+        optimizer.step(rate)
+    return values.double().numpy()
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.1 / 32, 0.3])
+def test_rmsprop_has_its_floor_within_the_root(eps):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=50), rng.normal(size=(200, 50)) * np.logspace(-5, 2, 50)
+    ours = rmsprop_steps(start, gradients, rmsprop_decay=0.95, rmsprop_eps=eps)
+    theirs = centred_rmsprop(start, gradients, rate=0.01, decay=0.95, eps_in_root=eps**2)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-4, 1.0, 30.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4])
+def test_near_constant_gradients_stay_numbers_in_rmsprop(size, spread):
+    """Their variance is less than the rounding of the averages that it is the difference of."""
+    rng = np.random.default_rng(0)
+    gradients = size * (1 + spread * rng.normal(size=(2000, 20)))
+    settings = {"rmsprop_decay": 0.95, "rmsprop_eps": 0.1 / 32}
+    ours = rmsprop_steps(np.zeros(20), gradients, rate=1e-3, **settings)
+    theirs = centred_rmsprop(
+        np.zeros(20), gradients, rate=1e-3, decay=0.95, eps_in_root=settings["rmsprop_eps"] ** 2
+    )
+    assert np.isfinite(ours).all()
+    # for large gradients the rounding is more than the floor, so the denominator is inexact
+    np.testing.assert_allclose(ours, theirs, rtol=2e-2 if size <= 1 else 0.9, atol=1e-6)
+
+
+def test_weights_without_gradients_stay_in_rmsprop_with_the_smallest_floor():
+    ours = rmsprop_steps(np.ones(3), np.zeros((5, 3)), rmsprop_eps=1e-30)
+    assert np.array_equal(ours, np.ones(3))
 
 
 def test_a_soft_target_follows_at_its_step():
