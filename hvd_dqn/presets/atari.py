@@ -15,18 +15,36 @@ Differences from all of them, with reasons:
 - The budget is 10 million env steps, as in common libraries; the papers used 50 million.
 - IQN computes action values from evenly spaced quantiles instead of random ones: the same
   expectation without the noise.
-- RMSProp adds its constant outside the square root, as torch does, so the value is the square root
-  of dqn_zoo's.
+- A frame stack is padded with zeros before an episode's first frame, as in Dopamine. dqn_zoo pads
+  behind it, BTR repeats the first frame.
+- With the protocol of 2015, an episode begins with 0 to 30 no-ops, as in the paper (dqn_zoo: 1 to
+  30). Frames are ALE's grey, resized by ALE; dqn_zoo computes grey from RGB and resizes with
+  Pillow.
 - Prioritised sampling has no uniform share (dqn_zoo: one in a thousand), because priorities are
-  never zero here.
-- The noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1).
+  never zero here. Priorities have no upper bound (dqn_zoo: 100, which losses hardly reach).
+- The noisy layers of `rainbow` start at the paper's σ₀ = 0.5 (dqn_zoo: 0.1), and its Adam has the
+  paper's ε of 1.5e-4 (dqn_zoo: 1.5625e-4).
+- Noisy layers draw once per update for each network, so the online network chooses the next actions
+  with the noise that it learns with: one draw less. dqn_zoo draws anew for that choice.
+- The importance exponent β rises from the first env step, in dqn_zoo from the first update: a
+  difference of at most 0.0012 in `rainbow`.
+- `qrdqn` has the paper's 200 quantiles (dqn_zoo: 201); `iqn` acts by the paper's 32 (dqn_zoo: 64).
+- The cosines of implicit quantiles are cos(0) … cos(63·π·τ), as in equation 4 of the paper and in
+  BTR; in dqn_zoo and Dopamine cos(π·τ) … cos(64·π·τ). The first is a constant, a second bias.
+- `m-iqn` acts ε-greedily by its action values, as the other agents do; its authors draw from the
+  softmax policy, which is almost greedy at its temperature of 0.03.
 - ε is annealed from the first env step; in dqn_zoo from the first update.
 - The last layer of `double-dqn` has one bias per action; the tuned agent of the paper had a single
   shared bias.
 - The last layers of `rainbow` have biases, unlike dqn_zoo's, and its priority is the
   Kullback-Leibler loss of the paper; dqn_zoo uses the cross-entropy.
-- `btr`: β as in Rainbow; the Munchausen policy is that of the target network, as in M-IQN; ε stays
-  at 0.01, whereas BTR sets it to 0 half-way.
+- `btr`: β rises from 0.4 to 1 as in Rainbow (BTR: always 0.2); the Munchausen policy is that of the
+  target network, as in M-IQN; ε falls linearly to 0.01 at 2 million env steps and stays there,
+  whereas BTR's falls exponentially, to 0.37 at 2 million and 0.14 at 4 million, and is set to 0
+  half-way; the priority is the mean of |δ| over quantiles, whereas BTR's is the sum, eight times as
+  much, which changes neither samples nor weights; no no-ops besides sticky actions (BTR: 1 to 30).
+
+`optimizer.rmsprop-eps` is the square root of dqn_zoo's constant, which is within the root.
 """
 
 from __future__ import annotations

@@ -11,6 +11,14 @@ scores of the two cannot be compared. Differences, with reasons:
 - Implicit quantiles are 8, 8 and 8, as in BTR, instead of 64, 64 and 32: an update costs 1/8.
 - ε is annealed over a tenth of the budget of two million env steps (Dopamine: 250,000 of 10
   million).
+- Dopamine has settings for DQN, quantile regression and Rainbow only; the other agents use the same
+  ones.
+- The loss of `minatar-dqn` is Huber's (Dopamine: the square of the error, without ½), as in
+  Young & Tian and in `dqn`.
+- `minatar-qrdqn` has one-step returns and uniform replay, as QR-DQN was published (Dopamine: n = 3
+  and prioritised replay); its gradient is clipped to a norm of 10, as in `qrdqn`.
+- Young & Tian train DQN otherwise: centred RMSProp with momentum, an update every env step, ε down
+  to 0.1.
 - `minatar-btr` keeps BTR's combination (Munchausen, implicit quantiles, n = 3, prioritised replay,
   noisy dueling streams) but uses this network instead of Impala with spectral norm, whose pooling
   reduces ten rows to nothing.
