@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hvd_dqn.acting.exploration import Exploration
+from hvd_dqn.acting.exploration import Exploration, as_actions
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.common.structs import Episode, ReplayedEpisodes
@@ -84,7 +84,8 @@ class Actor:
         return self._store(action, step)
 
     def _choose(self, env_steps: int) -> np.ndarray:
-        action = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs))
+        chosen = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs))
+        action = as_actions(chosen, len(self._obs), self._envs.num_actions)
         self._clock.lap("acting")
         return action
 

@@ -35,8 +35,8 @@ class Exploration:
     """
 
     def choose(self, env_steps: int, values: Values) -> np.ndarray:
-        """Return actions [N] int64, after `env_steps` global env steps. `values` is a function:
-        calling it costs a forward pass.
+        """Return actions [N], integers in 0 … num_actions − 1, after `env_steps` global env steps.
+        `values` is a function: calling it costs a forward pass.
         """
         raise NotImplementedError
 
@@ -136,6 +136,22 @@ class EpsilonGreedy(Exploration):
     def load_random_stream(self, state: dict[str, Any]) -> None:
         """See `Exploration`."""
         self._rng.bit_generator.state = state["rng"]
+
+
+def as_actions(chosen: Any, num_envs: int, num_actions: int) -> np.ndarray:
+    """Return what an exploration of the user's chose as actions [N] int64.
+
+    Raises `ValueError` if it is not N integers in 0 … num_actions − 1.
+    """
+    action = np.asarray(chosen)
+    whole = action.dtype.kind in "iu" and action.shape == (num_envs,)
+    if not whole or not ((action >= 0) & (action < num_actions)).all():
+        raise ValueError(
+            f"exploration.kind: it chose {action.dtype} {list(action.shape)} actions "
+            f"{np.array2string(action.reshape(-1), threshold=8)}; it must choose {num_envs} "
+            f"integers in 0 … {num_actions - 1}, one per environment"
+        )
+    return action.astype(np.int64, copy=False)
 
 
 def epsilon_greedy(

@@ -19,7 +19,13 @@ from torch.func import functional_call, grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hvd_dqn.common.structs import Batch
-from hvd_dqn.learner.passes import batch_of, copy_batch, memory_for, numbers_of
+from hvd_dqn.learner.passes import (
+    batch_of,
+    copy_batch,
+    memory_for,
+    numbers_of,
+    require_per_sample,
+)
 from hvd_dqn.methods.method import LossTerms, Objective
 from hvd_dqn.networks import QNetwork
 
@@ -86,6 +92,7 @@ class CompiledPasses:
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, LossTerms]:
             terms: LossTerms = functional_call(self._terms, parameters | constants, (batch,))
+            require_per_sample(terms, batch)
             return (batch.weight * terms.loss).mean(), terms
 
         results, terms = grad(loss, has_aux=True)(parameters)

@@ -46,6 +46,7 @@ class EagerPasses:
         """See `Passes`."""
         self._gradients.zero_()
         terms = self._objective(self._online, self._target, batch)
+        require_per_sample(terms, batch)
         torch.autograd.backward((batch.weight * terms.loss).mean())
         return terms.priority, numbers_of(terms, self._gradients.sum())
 
@@ -69,6 +70,19 @@ def batch_of(memory: list[Tensor]) -> Batch:
     obs, action, reward, discount, next_obs, weight = memory
     slot, share = np.empty(0), ReplayShare()  # not used by the passes
     return Batch(obs, action, reward, discount, next_obs, weight, slot, share)
+
+
+def require_per_sample(terms: LossTerms, batch: Batch) -> None:
+    """Raise `ValueError` if an objective's terms are not [B]: [B, 1] would be multiplied by the
+    weights [B] to [B, B].
+    """
+    for name, term in zip(LossTerms._fields, terms, strict=True):
+        if term.shape != batch.weight.shape:
+            raise ValueError(
+                f"objective.distribution: its loss returned {name} of shape {list(term.shape)} for "
+                f"a batch of {len(batch.weight)}; it must be {list(batch.weight.shape)}, one "
+                "number per sample"
+            )
 
 
 def numbers_of(terms: LossTerms, total: Tensor) -> Tensor:

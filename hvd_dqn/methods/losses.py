@@ -73,11 +73,12 @@ def categorical_projection(
 ) -> Tensor:
     """Return the distribution [B, M] of reward + discount·z on the evenly spaced `support` [M], for
     probabilities [B, M] of its values z. Each atom's mass goes to its two neighbours (Bellemare et
-    al. 2017, algorithm 1).
+    al. 2017, algorithm 1). It is NaN if the reward is not finite.
     """
     low, high = support[0], support[-1]
     width = (high - low) / (len(support) - 1)
     moved = (reward.unsqueeze(1) + discount.unsqueeze(1) * support).clamp(low, high)
+    moved = moved + (reward - reward).unsqueeze(1)  # x − x is 0 or NaN: no clamped infinity
     # [B, M′, M]: the part of moved atom M that goes to support atom M′ decreases over one width.
     share = 1 - (moved.unsqueeze(1) - support.view(1, -1, 1)).abs() / width
     return (share.clamp(0, 1) * probabilities.unsqueeze(1)).sum(dim=2)

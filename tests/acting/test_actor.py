@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hvd_dqn.acting.actor import Actor
-from hvd_dqn.acting.exploration import Slots, epsilon_greedy, make_exploration
+from hvd_dqn.acting.exploration import Slots, as_actions, epsilon_greedy, make_exploration
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.config import ConfigError, ExplorationConfig, NetworkConfig, ObjectiveConfig
@@ -63,6 +63,33 @@ def test_the_order_of_random_numbers(draws_always):
         if exploring.any() or draws_always:
             expected = np.where(exploring, theirs.integers(4, size=3), expected)
         np.testing.assert_array_equal(action, expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint64, list])
+def test_actions_of_every_integer_type_are_stored_as_int64(kind):
+    chosen = [0, 2, 1] if kind is list else np.array([0, 2, 1], dtype=kind)
+    action = as_actions(chosen, num_envs=3, num_actions=3)
+    assert action.dtype == np.int64
+    assert action.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        np.array([0.0, 1.0, 2.0]),  # the replay would read their bits: 0, 0, 0
+        np.array([[0], [1], [2]]),
+        np.array([0, 1]),
+        np.array([0, 1, 3]),
+        np.array([0, -1, 2]),
+        np.array([True, False, True]),
+        np.int64(1),
+        None,
+    ],
+    ids=str,
+)
+def test_what_is_no_action_is_reported(chosen):
+    with pytest.raises(ValueError, match=r"exploration\.kind: .* must choose 3 integers in 0 … 2"):
+        as_actions(chosen, num_envs=3, num_actions=3)
 
 
 def runs(row):

@@ -10,13 +10,14 @@ import torch
 
 from hvd_dqn import training
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.structs import Batch, ReplayShare
+from hvd_dqn.common.structs import FRACTIONS, Batch, ReplayShare
 from hvd_dqn.config import Config, ConfigError, NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import base
 from hvd_dqn.learner.base import TargetUpdate
 from hvd_dqn.learner.gradients import GradientAveragingLearner
 from hvd_dqn.learner.passes import EagerPasses
+from hvd_dqn.methods.method import LossTerms
 from hvd_dqn.methods.registry import make_network, make_objective, require_method
 from hvd_dqn.run import requirements
 from hvd_dqn.run.assembly import assemble
@@ -63,7 +64,7 @@ def batches(space, count, size=16):
             next_obs=torch.from_numpy(both)[:, 1],
             weight=torch.from_numpy(weight),
             slot=np.arange(size),
-            share=ReplayShare(mass=3.0, weight_floor=0.5 + number / 100),
+            share=ReplayShare(3.0, (0.5 + number / 100,) * len(FRACTIONS)),
         )
 
 
@@ -102,6 +103,25 @@ def test_compiled_updates_are_the_eager_ones(network, objective, space):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     assert not torch.equal(compiled.online_parameters.values, before)
     assert compiled.statistics.loss == pytest.approx(eager.statistics.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("spoil", [lambda x: x.unsqueeze(1), lambda x: x.mean()])
+@pytest.mark.parametrize("name", LossTerms._fields)
+def test_terms_that_are_not_per_sample_are_reported(name, spoil, compiled):
+    learner = workers.make_learner(LocalCommunicator(), seed=0, optimizer={"compile": compiled})
+    right = learner.objective
+
+    def wrong(*arguments):
+        terms = right(*arguments)
+        return terms._replace(**{name: spoil(getattr(terms, name))})
+
+    for owner in (learner._passes, getattr(learner._passes, "_terms", None)):
+        if hasattr(owner, "_objective"):
+            owner._objective = wrong
+    (batch,) = workers.batches(1, 8)
+    with pytest.raises(ValueError, match=rf"objective\.distribution: .* {name} of shape .* \[8\]"):
+        learner.warm_up(batch) if compiled else learner.start(batch)
 
 
 @pytest.mark.parametrize("option", ["compile", "cuda_graph"])

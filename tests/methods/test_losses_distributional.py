@@ -123,3 +123,16 @@ def test_soft_values_do_not_overflow():
     q = torch.tensor([[1e4, -1e4]])
     assert losses.soft_value(q, 0.03).tolist() == [1e4]
     assert torch.isfinite(losses.log_policy(q, 0.03)).all()
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("discount", [0.0, 0.9])
+def test_a_reward_that_is_not_finite_is_not_the_end_of_the_support(bad, discount):
+    probabilities, support = torch.full((3, 5), 0.2), torch.linspace(-1, 1, 5)
+    reward = torch.tensor([0.5, bad, 3e38])
+    goal = losses.categorical_projection(
+        probabilities, support, reward, torch.tensor([discount] * 3)
+    )
+    assert torch.isnan(goal[1]).all()
+    assert goal[0].sum() == pytest.approx(1)
+    assert goal[2].tolist() == pytest.approx([0, 0, 0, 0, 1]), "finite ones are clamped"
