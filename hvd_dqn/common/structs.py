@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+FRACTIONS = tuple(4.0**-power for power in range(8))
+"""The fractions of a batch for which `ReplayShare` has floors."""
 
 
 class ReplayedEpisodes(NamedTuple):
@@ -25,12 +29,18 @@ class ReplayShare(NamedTuple):
     """A rank's share in one prioritised replay over all ranks; with uniform sampling all shares are
     equal.
 
-    mass: the sum of pᵅ over its transitions, for priorities p; weight_floor: the smallest pᵅ of its
-    batch to the power β, by which each weight (pᵅ)^−β was multiplied.
+    mass: the sum of pᵅ over its transitions, for priorities p; floors: the smallest (pᵅ)^β of its
+    batch and of each fraction of it in `FRACTIONS`. A fraction of less than a sample is a sample
+    with that probability; otherwise its floor is infinite.
     """
 
     mass: float = 1.0
-    weight_floor: float = 1.0
+    floors: tuple[float, ...] = (1.0,) + (math.inf,) * (len(FRACTIONS) - 1)
+
+    @property
+    def weight_floor(self) -> float:
+        """The factor of each weight (pᵅ)^−β of the batch."""
+        return self.floors[0]
 
 
 class Batch(NamedTuple):

@@ -139,7 +139,7 @@ class ReplayConfig(Section):
     """Exponent of priorities, α: 0 is uniform, 1 is proportional."""
     importance_exponent_initial: float = fraction(0.4)
     """Initial exponent of importance weights, β: a prioritised sample has the weight
-    (1 / (size · probability))^β, divided by the largest weight in the batches of all ranks.
+    (1 / (size · probability))^β, divided by the largest weight in a batch of all ranks.
     """
     importance_exponent_final: float = fraction(1.0)
     """β at the end of the run; it changes linearly."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hvd_dqn.common.structs import ReplayShare
+from hvd_dqn.common.structs import FRACTIONS, ReplayShare
 
 # Four pieces of six bits from the top of a 64-bit digest: small enough that N·Σx² is exact in
 # float32.
@@ -45,8 +45,8 @@ class Agreement(NamedTuple):
 
     loss, abs_td_error and value are means over ranks; nonfinite_ranks counts the ranks with a
     number that is not finite, and nonfinite_rank_sum adds up their rank numbers; stops counts the
-    ranks that were asked to stop; mass and weight_floor are those of the replay of all ranks
-    (`ReplayShare`); norm is the L2 norm of the summed payload.
+    ranks that were asked to stop; mass and weight_floor are those of one replay with the
+    transitions of all ranks (`one_replay`); norm is the L2 norm of the summed payload.
     """
 
     loss: float
@@ -65,8 +65,8 @@ class SumBuffer:
     """A payload [size] followed by control values: one tensor, one sum, one collective.
 
     It is summed, not averaged, so that the control values stay exact small integers in float32 (up
-    to 4,096 ranks). With `shares`, each rank has two more entries, to which the others add zero, so
-    that they are exact as well.
+    to 4,096 ranks). With `shares`, each rank has entries for its `ReplayShare`, to which the others
+    add zero, so that they are exact as well.
     """
 
     name = "update"
@@ -76,14 +76,15 @@ class SumBuffer:
     ) -> None:
         self._rank = rank
         self._world_size = world_size
-        places = 2 * world_size if shares else 0
+        places = (1 + len(FRACTIONS)) * world_size if shares else 0
         sizes = [size, 1 + 5 + 2 * _PIECES, places]
         self.tensor = like.new_zeros(sum(sizes))
         self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
-        self._agreed = self.tensor[size:]
+        self._fractions = like.new_tensor(FRACTIONS).unsqueeze(1)
+        self._equal_shares = like.new_tensor((world_size, 1.0))
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
         # The same memory as an array, if on the host: NumPy takes half of torch's time here.
-        self._on_host = self._control.numpy() if like.device.type == "cpu" else None
+        self._on_host = self.tensor[size:].numpy() if like.device.type == "cpu" else None
 
     def write_control(
         self, numbers: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
@@ -94,19 +95,22 @@ class SumBuffer:
         0; digest [8] of the parameters; the share of its replay; stop: whether it was asked to
         stop.
         """
+        size, places = len(self._control), range(self._rank, len(self._shares), self._world_size)
         if self._on_host is not None:
             control = self._on_host
             control[0] = stop
             control[1:5] = numbers.numpy()
             control[5] = self._rank * control[4]
-            control[6:] = digest.numpy()
-        else:
-            torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
-            self._stop.fill_(float(stop))
-        if len(self._shares):
-            self._shares.zero_()
-            self._shares[self._rank] = share.mass
-            self._shares[self._world_size + self._rank] = share.weight_floor
+            control[6:size] = digest.numpy()
+            control[size:] = 0.0
+            if places:
+                control[size + self._rank :: self._world_size] = (share.mass, *share.floors)
+            return
+        torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
+        self._stop.fill_(float(stop))
+        self._shares.zero_()
+        for place, value in zip(places, (share.mass, *share.floors), strict=False):
+            self._shares[place] = value  # unlike a copy, a fill does not wait for the GPU
 
     def _norm(self) -> Tensor:
         """Norm [1] of the payload. Sums over prioritised replays are large: their squares may
@@ -122,32 +126,45 @@ class SumBuffer:
         copy[len(self.payload)] = 0.0
         return copy
 
-    def numbers(self) -> list[float]:
-        """Return the norm of the payload and the control values of all ranks, after the sum. On a
-        GPU this waits once.
+    def restore(self, saved: Tensor) -> None:
+        """Restore a copy of the tensor. One from version 0.1.0 has only the first floor of each
+        rank.
         """
-        if self._on_host is not None:
-            return [self._norm().item(), *self._agreed.tolist()]
+        self.tensor[: len(saved)] = saved
+        self.tensor[len(saved) :] = float("inf")
+
+    def numbers(self) -> list[float]:
+        """Return the norm of the payload, the control values of all ranks, and mass and floor of
+        one replay, after the sum. On a GPU this waits once.
+        """
+        if self._on_host is not None and not len(self._shares):
+            return [self._norm().item(), *self._control.tolist(), self._world_size, 1.0]
         numbers: list[float] = self._all_numbers().tolist()
         return numbers
 
     def _all_numbers(self) -> Tensor:
-        return torch.cat((self._norm(), self._agreed))
+        return torch.cat((self._norm(), self._control, self._one_replay()))
+
+    def _one_replay(self) -> Tensor:
+        if not len(self._shares):
+            return self._equal_shares
+        if self._world_size == 1:
+            return self._shares[:2]
+        masses, *floors = self._shares.view(-1, self._world_size)
+        return one_replay(masses, torch.stack(floors), self._fractions)
 
     def unread_numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return on the device, without waiting: all of `numbers` [K], mass / weight_floor [], and
         nonfinite_ranks [].
         """
-        ranks, shares = self._world_size, self._shares
-        mass = shares[:ranks].sum() if len(shares) else self._control.new_full((), ranks)
-        floor = shares[ranks:].min() if len(shares) else torch.ones_like(mass)
-        return self._all_numbers(), mass / floor, self._control[4]
+        numbers = self._all_numbers()
+        return numbers, numbers[-2] / numbers[-1], self._control[4]
 
     def agreement(self, numbers: list[float]) -> Agreement:
         """Return what these `numbers` say."""
         ranks = self._world_size
         norm, stops, loss, abs_td_error, value, nonfinite, nonfinite_rank, *rest = numbers
-        sums, squares, shares = rest[:_PIECES], rest[_PIECES : 2 * _PIECES], rest[2 * _PIECES :]
+        sums, squares, (mass, floor) = rest[:_PIECES], rest[_PIECES:-2], rest[-2:]
         # All x equal ⇔ N·Σx² = (Σx)² (Cauchy–Schwarz), and every term here is exact.
         equal = all(
             ranks * square == total * total for total, square in zip(sums, squares, strict=True)
@@ -160,10 +177,28 @@ class SumBuffer:
             int(nonfinite_rank),
             int(stops),
             equal,
-            mass=sum(shares[:ranks]) if shares else float(ranks),
-            weight_floor=min(shares[ranks:], default=1.0),
+            mass=mass,
+            weight_floor=floor,
             norm=norm,
         )
+
+
+def one_replay(masses: Tensor, floors: Tensor, fractions: Tensor) -> Tensor:
+    """Return the mass and the floor [2] of one replay with the transitions of N ranks, for their
+    `ReplayShare`: masses [N] and floors [F, N] of the fractions [F, 1].
+
+    The floor is that of a batch of N·B samples from this replay. In it, a rank with the part s of
+    the mass has N·s·B samples, so only such a fraction of its own B samples counts; for equal ranks
+    the floor is the smallest of all. If all counted, the low priorities of a rank from which one
+    replay would hardly draw would make every weight small. Those samples get their own weight all
+    the same, times N·s; no such product exceeds 1.
+    """
+    masses = masses.double()
+    mass = masses.sum()
+    drawn = (masses * (len(masses) / mass)).clamp(max=1)
+    included = drawn >= fractions / 2
+    floor = torch.where(included, floors, float("inf")).min()
+    return torch.stack((mass, torch.minimum(floor, (floors[0] / drawn).min())))
 
 
 class Digest:

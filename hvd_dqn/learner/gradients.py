@@ -24,7 +24,7 @@ class GradientAveragingLearner(Learner):
 
     With prioritised replays, ranks are weighted so that the sum is, in expectation, the gradient of
     one prioritised replay with all their transitions: each rank by its share of the sum of
-    priorities, and all weights divided by the largest over all batches.
+    priorities, and all weights divided by the largest of a batch from that replay (`one_replay`).
     """
 
     def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
@@ -148,7 +148,7 @@ class DelayedGradientsLearner(GradientAveragingLearner):
     def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
         """See `Learner.load_state_dict`."""
         super().load_state_dict(state, mine=mine)
-        self._sums.tensor.copy_(state.shared["sums"])
+        self._sums.restore(state.shared["sums"])
 
     def start(self, batch: Batch) -> Tensor:
         """Compute the gradients of this rank's batch while the previous sum is in progress."""

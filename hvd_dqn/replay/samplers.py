@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from hvd_dqn.common.structs import ReplayShare
+from hvd_dqn.common.structs import FRACTIONS, ReplayShare
 from hvd_dqn.replay import kernels
 from hvd_dqn.replay.ring import Ring, Windows
 from hvd_dqn.replay.sum_tree import SumTree
@@ -130,7 +131,7 @@ class PrioritizedSampler:
     A new transition gets the highest priority that this rank has seen. Importance weights (1 /
     (size · probability))^β are divided by the largest of the batch, as in dqn_zoo and Dopamine;
     size and sum of priorities cancel out: (p_min / p)^β. With several ranks, the learner replaces
-    p_min by the smallest over all ranks' batches, and weights each rank by its share of the sum of
+    p_min by that of a batch from one replay, and weights each rank by its share of the sum of
     priorities (`ReplayShare`).
     """
 
@@ -161,10 +162,12 @@ class PrioritizedSampler:
             raise ValueError(
                 "the replay holds no complete transition yet; add steps before sampling"
             )
-        slot, leaf = self._tree.draw(self._rng.random(count))
+        place = self._rng.random(count)
+        slot, leaf = self._tree.draw(place)
         weight = np.empty(count, dtype=np.float32)
         smallest = kernels.weigh_leaves(leaf, importance_exponent, weight)
-        share = ReplayShare(mass=total, weight_floor=smallest**importance_exponent)
+        leaves = (smallest, *_smallest_of_fractions(leaf, chance=place[-1]))
+        share = ReplayShare(total, tuple(value**importance_exponent for value in leaves))
         _, windows = self._ring.windows(slot)
         return Draw(slot, windows, weight, share)
 
@@ -197,3 +200,19 @@ class PrioritizedSampler:
         """Restore a `state_dict`."""
         self._tree.load(state["priorities"].numpy())
         self._highest = float(state["highest_priority"])
+
+
+def _smallest_of_fractions(leaf: np.ndarray, *, chance: float) -> Iterator[float]:
+    """Yield the smallest of the leaves [B] of a batch in each fraction of it; see `ReplayShare`.
+
+    Neighbours in a batch are neighbours in the ring, so fractions are spread evenly. Each contains
+    the next one. `chance` in [0, 1) decides about fractions of less than a sample.
+    """
+    first = 0
+    for fraction in FRACTIONS[1:]:
+        step = round(1 / fraction)
+        if step <= len(leaf):
+            first = 2 * step // 3
+            yield float(np.minimum.reduce(leaf[first::step]))
+        else:
+            yield float(leaf[first]) if chance * step < len(leaf) else math.inf
