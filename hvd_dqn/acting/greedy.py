@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from torch import cuda
 
 from hvd_dqn.common.seeding import restore_generator
-from hvd_dqn.networks import QNetwork, numpy_network
+from hvd_dqn.networks import QNetwork, TensorPlaces, numpy_network
 
 
 class GreedyPolicy:
@@ -69,9 +67,7 @@ class LatePolicy(GreedyPolicy):
         self, network: QNetwork, device: torch.device, generator: torch.Generator | None = None
     ) -> None:
         late = copy.deepcopy(network).requires_grad_(False)
-        # Parameters themselves: a detached tensor would keep the old memory if they moved.
-        self._followed = [tensor for _, tensor in _named_tensors(network)]
-        self._copied = {name: tensor.detach() for name, tensor in _named_tensors(late)}
+        self._followed, self._late = TensorPlaces(network), TensorPlaces(late)
         super().__init__(late, device, generator)
         on_gpu = device.type == "cuda"
         # High priority: the kernels of an update fill the GPU.
@@ -87,8 +83,10 @@ class LatePolicy(GreedyPolicy):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Copy the network, after the last update and before the next one."""
-        torch._foreach_copy_([*self._copied.values()], self._followed)
+        """Copy the network, after the last update and before the next one. Raises
+        `LayersReplacedError` if it has other layers than before.
+        """
+        torch._foreach_copy_(self._late.tensors(), self._followed.tensors())
         self._mark()
 
     def _mark(self) -> None:
@@ -97,7 +95,8 @@ class LatePolicy(GreedyPolicy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator and the copy, which may be older than the network."""
-        return super().state_dict() | {"late": self._copied}
+        late = dict(zip(self._late.names, self._late.tensors(), strict=True))
+        return super().state_dict() | {"late": late}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,10 +105,7 @@ class LatePolicy(GreedyPolicy):
         """
         super().load_state_dict(state)
         self.follow()
-        for name, value in state.get("late", {}).items():
-            self._copied[name].copy_(value)
+        for name, tensor in zip(self._late.names, self._late.tensors(), strict=True):
+            if name in state.get("late", {}):
+                tensor.copy_(state["late"][name])
         self._mark()
-
-
-def _named_tensors(network: QNetwork) -> Iterator[tuple[str, torch.Tensor]]:
-    return itertools.chain(network.named_parameters(), network.named_buffers())

@@ -150,6 +150,7 @@ class Learner(ABC):
 
     def parameters_are_finite(self) -> bool:
         """Whether every parameter of this rank's online network is finite."""
+        self._hold_parameters()
         return bool(torch.isfinite(self.online_parameters.values).all())
 
     def _send(self, buffer: SumBuffer, *, overlap: bool = False) -> None:
@@ -184,6 +185,7 @@ class Learner(ABC):
 
     def _steps_state(self) -> State:
         """The state that steps change; call `synchronize` first."""
+        self._hold_parameters()
         return {
             "updates": self.updates,
             "online": self.online_parameters.values,
@@ -192,6 +194,7 @@ class Learner(ABC):
         }
 
     def _load_steps_state(self, state: State) -> None:
+        self._hold_parameters()
         self.updates = state["updates"]
         self.online_parameters.values.copy_(state["online"])
         self.target_parameters.values.copy_(state["target"])
@@ -260,9 +263,17 @@ class Learner(ABC):
         """Update the layers that change between updates, such as noise, and run the passes; see
         `Passes`.
         """
+        self._hold_parameters()
         self.online.prepare(self._generator, learning=True)
         self.target.prepare(self._generator, learning=True)
         return self._passes(batch)
+
+    def _hold_parameters(self) -> None:
+        """Account for parameters that the caller may have moved or replaced since the last update;
+        see `FlatParameters.hold`.
+        """
+        self.online_parameters.hold()
+        self.target_parameters.hold()
 
     @abstractmethod
     def _decide(self) -> Decision:

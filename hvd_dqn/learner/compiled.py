@@ -43,7 +43,7 @@ class CompiledPasses:
         self._terms = _Terms(online, target, objective)
         learned = list(online.named_parameters(prefix="_online"))
         self._parameters = {name: parameter.detach() for name, parameter in learned}
-        self._gradients = [p.grad for _, p in learned if p.grad is not None]
+        self._gradients = [p.grad.detach() for _, p in learned if p.grad is not None]
         everything = itertools.chain(self._terms.named_parameters(), self._terms.named_buffers())
         self._constants = {
             name: tensor.detach() for name, tensor in everything if name not in self._parameters

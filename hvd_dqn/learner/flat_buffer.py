@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvd_dqn.common.structs import FRACTIONS, ReplayShare
+from hvd_dqn.networks import TensorPlaces
 
 # Four pieces of six bits from the top of a 64-bit digest: small enough that N·Σx² is exact in
 # float32.
@@ -19,18 +20,67 @@ _COLUMNS = 128
 
 
 class FlatParameters:
-    """All parameters of a module as views of one contiguous float32 tensor, `values` [P]."""
+    """All parameters of a module as views of one contiguous float32 tensor, `values` [P].
+
+    The optimizer, sums over ranks and recorded or compiled programs use that memory, and the memory
+    of the module's buffers. `hold` makes sure that the module uses it, too.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self._parameters = list(module.parameters())
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         for parameter, view in zip(self._parameters, self._views(self.values), strict=True):
             parameter.data = view
+        self._places = TensorPlaces(module)
+        self._held = [tensor.detach() for tensor in self._places.tensors()]
+        self._addresses = self._places.addresses()
+        self._gradients: list[tuple[int, Tensor, Tensor]] = []
 
     def put_gradients_into(self, gradients: Tensor) -> None:
         """Make the parameters' `.grad` views of `gradients` [P]."""
-        for parameter, view in zip(self._parameters, self._views(gradients), strict=True):
-            parameter.grad = view
+        tensors = self._places.tensors()
+        views = dict(zip(map(id, self._parameters), self._views(gradients), strict=True))
+        # place of the parameter, its `.grad`, and another view of the same memory
+        self._gradients = [
+            (place, views[id(tensor)], views[id(tensor)].detach())
+            for place, tensor in enumerate(tensors)
+            if id(tensor) in views
+        ]
+        self._put_gradients_back(tensors)
+
+    def hold(self) -> None:
+        """If a parameter or buffer was moved or replaced, take its new values and put it back into
+        this memory; the same for gradients. Takes a few microseconds for a small network.
+
+        Raises `RuntimeError` if it has another type, shape or device than before, or if a layer of
+        the module was replaced.
+        """
+        tensors = self._places.tensors()
+        if list(map(Tensor.data_ptr, tensors)) != self._addresses:
+            self._put_tensors_back(tensors)
+        if any(
+            tensors[place].grad is not gradient or gradient.data_ptr() != held.data_ptr()
+            for place, gradient, held in self._gradients
+        ):
+            self._put_gradients_back(tensors)
+
+    @torch.no_grad()
+    def _put_tensors_back(self, tensors: list[Tensor]) -> None:
+        for name, tensor, held in zip(self._places.names, tensors, self._held, strict=True):
+            now, before = ((t.dtype, tuple(t.shape), t.device) for t in (tensor, held))
+            if now != before:
+                raise RuntimeError(
+                    f"{name} of a network that is being trained is {_described(*now)}, and was "
+                    f"{_described(*before)}: do not convert or move the network during a run"
+                )
+            if tensor.data_ptr() != held.data_ptr():
+                held.copy_(tensor)
+                tensor.data = held
+
+    def _put_gradients_back(self, tensors: list[Tensor]) -> None:
+        for place, gradient, held in self._gradients:
+            gradient.data = held  # `module.to` moves gradients, too
+            tensors[place].grad = gradient
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         sizes = [parameter.numel() for parameter in self._parameters]
@@ -38,6 +88,10 @@ class FlatParameters:
             part.view_as(parameter)
             for part, parameter in zip(torch.split(flat, sizes), self._parameters, strict=True)
         ]
+
+
+def _described(dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)} on {device}"
 
 
 class Agreement(NamedTuple):

@@ -112,6 +112,7 @@ class ParameterAveragingLearner(Learner):
         """Within this context, the online network is the average over all ranks, with the root's
         spectral norms. Collective.
         """
+        self._hold_parameters()
         values = self.online_parameters.values
         others = list(self.online.buffers())
         before = [tensor.clone() for tensor in (values, *others)]

@@ -7,16 +7,16 @@ the nearest caches; NumPy's take 15 µs.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
-from torch import Tensor, nn
+from torch import nn
 
 from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import Dropout
+from hvd_dqn.networks.places import LayersReplacedError, TensorPlaces
 from hvd_dqn.networks.qnetwork import QNetwork
 from hvd_dqn.networks.scaling import BoundsScaling
 
@@ -31,8 +31,8 @@ class NumpyNetwork:
     rounding.
 
     It reads the memory of the network's parameters and buffers, so it sees every change of them. If
-    they move in memory, or are replaced, the next call follows (this check takes 0.7 µs for a
-    network with two hidden layers).
+    they move in memory, or they or their layers are replaced, the next call follows (this check
+    takes 0.7 µs for a network with two hidden layers).
     """
 
     def __init__(self, network: QNetwork) -> None:
@@ -40,13 +40,6 @@ class NumpyNetwork:
         if type(network) is not QNetwork or network.precision != "float32":
             raise LayerError
         self._network = network
-        self._owners: list[dict[str, Any]] = []
-        self._names: list[str] = []
-        for module in network.modules():
-            for tensors in (module._parameters, module._buffers):
-                names = [name for name, tensor in tensors.items() if tensor is not None]
-                self._owners += [tensors] * len(names)
-                self._names += names
         self._read_parameters()
         weights = [m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear)]
         self._most_rows = _MOST_MULTIPLY_ADDS // max(1, sum(weights))
@@ -57,21 +50,24 @@ class NumpyNetwork:
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Return action values [N, A] float32 for observations [N, *shape]."""
-        if self._addresses_now() != self._addresses:
+        if self._have_moved():
             self._read_parameters()
         return self._values(np.array(obs, dtype=np.float32))
+
+    def _have_moved(self) -> bool:
+        try:
+            return self._places.addresses() != self._addresses
+        except LayersReplacedError:
+            return True
 
     def _read_parameters(self) -> None:
         """Take views of the parameters where they are now."""
         network = self._network
-        self._addresses = self._addresses_now()
+        self._places = TensorPlaces(network)
+        self._addresses = self._places.addresses()
         self._values = _in_turn(
             [_layer_of(part) for part in (network.scaling, network.torso, network.head)]
         )
-
-    def _addresses_now(self) -> list[int]:
-        tensors = map(operator.getitem, self._owners, self._names)
-        return list(map(Tensor.data_ptr, tensors))
 
 
 class LayerError(Exception):

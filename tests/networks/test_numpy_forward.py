@@ -80,6 +80,8 @@ def test_it_follows_parameters_that_move_in_memory(scale):
             {name: 2 * tensor for name, tensor in network.state_dict().items()}, assign=True
         ),
         lambda: setattr(network.head.layers[0], "bias", torch.nn.Parameter(torch.ones(3))),
+        lambda: network.double().float(),
+        lambda: network.head.layers.__setitem__(0, torch.nn.Linear(256, 3)),
     ]
     for move in moves:
         before = on_host(obs)
@@ -91,15 +93,41 @@ def test_it_follows_parameters_that_move_in_memory(scale):
         np.testing.assert_allclose(on_host(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
 
 
-def test_a_late_copy_follows_parameters_that_move_in_memory():
-    network = make()
+@pytest.mark.parametrize(
+    "move",
+    [
+        FlatParameters,
+        lambda network: network.double().float(),
+        lambda network: network.load_state_dict(
+            {name: 2 * tensor for name, tensor in network.state_dict().items()}, assign=True
+        ),
+        lambda network: setattr(
+            network.head.layers[0], "bias", torch.nn.Parameter(torch.full((3,), 9.0))
+        ),
+    ],
+)
+def test_a_late_copy_follows_parameters_that_move_in_memory(move):
+    network = make(scale_observations=True)
     policy, obs = LatePolicy(network, CPU), observations(2)
-    FlatParameters(network)
+    move(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(-0.5)
+    assert not np.allclose(policy.values(obs), by_torch(network, obs))
     policy.follow()
     np.testing.assert_allclose(policy.values(obs), by_torch(network, obs), rtol=1e-5, atol=1e-6)
+    late = policy.state_dict()["late"]
+    assert set(late) > set(network.state_dict().keys()) - {"frequencies"}
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(late[name], tensor)
+
+
+def test_a_late_copy_notices_other_layers():
+    network = make()
+    policy = LatePolicy(network, CPU)
+    network.head.layers[0] = torch.nn.Linear(256, 3)
+    with pytest.raises(RuntimeError, match="a layer of the network was replaced"):
+        policy.follow()
 
 
 def test_images_as_they_come_are_flattened():
