@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
 from hvd_dqn.envs.vector import EpisodesLostError
