@@ -163,7 +163,10 @@ def _require_same_run(
         raise UserError(
             f"the run to resume is another one: it is of preset {saved['preset']}, not "
             f"{now['preset']}, and {count} setting{'s differ' if count > 1 else ' differs'}",
-            f"choose another --run-dir, or pass --resume-changes {','.join(map(_option, refused))}",
+            "choose another --run-dir"
+            + (
+                f", or pass --resume-changes {','.join(map(_option, refused))}" if count < 4 else ""
+            ),
         )
 
 

@@ -79,12 +79,11 @@ def finished(tmp_path_factory) -> Path:
         {"env.frame_stack": 2},
         {"env.id": "Acrobot-v1"},
         {"replay.sampling": "prioritized"},
-        {"optimizer.name": "rmsprop"},
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(finished, changes):
     before = contents(finished)
-    with pytest.raises(UserError, match="does not match this run"):
+    with pytest.raises(UserError, match=r"does not match this run|cannot be used"):
         begin(finished, changes | {"total_env_steps": 200}, changes=set(changes))
     assert contents(finished) == before
 
@@ -122,7 +121,7 @@ def test_a_logger_that_does_not_open_leaves_no_directory(tmp_path):
 
 class Unopenable:
     def __init__(self, run):
-        (run.run_dir / "mine").mkdir()
+        (run.directory / "mine").mkdir()
         raise RuntimeError("no server")
 
 
