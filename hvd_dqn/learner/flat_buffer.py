@@ -180,12 +180,24 @@ class SumBuffer:
         copy[len(self.payload)] = 0.0
         return copy
 
-    def restore(self, saved: Tensor) -> None:
-        """Restore a copy of the tensor. One from version 0.1.0 has only the first floor of each
-        rank.
+    def restore(self, saved: Tensor, ranks: int) -> None:
+        """Restore the tensor after a sum over `ranks`. If this run has another number of them, its
+        means are the same. A copy from version 0.1.0 has only the first floor of each rank.
         """
-        self.tensor[: len(saved)] = saved
-        self.tensor[len(saved) :] = float("inf")
+        if ranks == self._world_size:
+            self.tensor[: len(saved)] = saved
+            self.tensor[len(saved) :] = float("inf")
+            return
+        shares = bool(len(self._shares))
+        theirs = SumBuffer(self.payload, len(self.payload), rank=0, world_size=ranks, shares=shares)
+        theirs.restore(saved, ranks)
+        means = theirs.agreement(theirs.numbers())
+        self.tensor.zero_()
+        self.payload.copy_(theirs.payload)
+        self.payload.mul_(self._world_size * means.weight_floor / means.mass)
+        for place, mean in enumerate((means.loss, means.abs_td_error, means.value), start=1):
+            self._control[place] = self._world_size * mean
+        self._shares.fill_(1.0)
 
     def numbers(self) -> list[float]:
         """Return the norm of the payload, the control values of all ranks, and mass and floor of
@@ -250,8 +262,7 @@ def one_replay(masses: Tensor, floors: Tensor, fractions: Tensor) -> Tensor:
     masses = masses.double()
     mass = masses.sum()
     drawn = (masses * (len(masses) / mass)).clamp(max=1)
-    included = drawn >= fractions / 2
-    floor = torch.where(included, floors, float("inf")).min()
+    floor = floors.masked_fill(drawn < fractions / 2, float("inf")).min()
     return torch.stack((mass, torch.minimum(floor, (floors[0] / drawn).min())))
 
 

@@ -142,13 +142,17 @@ class DelayedGradientsLearner(GradientAveragingLearner):
         """
         self._wait_for_delayed_sum()
         self.synchronize()
-        shared: State = self._steps_state() | {"sums": self._sums.without_stop_requests()}
+        shared: State = self._steps_state() | {
+            "sums": self._sums.without_stop_requests(),
+            "sums_ranks": self._comm.world_size,
+        }
         return DistributedState(shared, per_rank=self._per_rank_state())
 
     def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
         """See `Learner.load_state_dict`."""
         super().load_state_dict(state, mine=mine)
-        self._sums.restore(state.shared["sums"])
+        ranks = state.shared.get("sums_ranks", self._comm.world_size)
+        self._sums.restore(state.shared["sums"], ranks)
 
     def start(self, batch: Batch) -> Tensor:
         """Compute the gradients of this rank's batch while the previous sum is in progress."""

@@ -422,3 +422,50 @@ def test_losses_are_reported_without_weights_and_norms_by_update():
         local.finish()
     assert (local.statistics.updates, local.statistics.agreed) == (14, 10)
     assert local.statistics.grad_norm > 0
+
+
+def test_a_late_sum_of_two_ranks_is_the_same_mean_on_one():
+    late = {"average": "delayed_gradients"}
+    two = workers.make_learner(RootIsElsewhere(), seed=0, distributed=late)
+    batches = workers.batches(4, 8)
+    for batch in batches[:3]:
+        two.start(batch)
+        two.finish()
+    state = two.state_dict()
+    one = workers.make_learner(LocalCommunicator(), seed=0, distributed=late)
+    one.load_state_dict(state)
+    torch.testing.assert_close(one._sums.payload, two._sums.payload / 2)
+    before = one.online_parameters.values.clone()
+    for learner in (one, two):
+        learner.statistics.loss = learner.statistics.grad_norm = 0.0
+        learner.start(batches[3])
+        learner.finish()
+    assert not torch.equal(one.online_parameters.values, before)
+    torch.testing.assert_close(one.online_parameters.values, two.online_parameters.values)
+    assert one.statistics.loss == pytest.approx(two.statistics.loss)
+    assert one.statistics.grad_norm == pytest.approx(two.statistics.grad_norm)
+    assert one.statistics.resyncs == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_a_prioritised_sum_is_divided_the_same_on_another_number_of_ranks(ranks):
+    saved = SumBuffer(torch.zeros(3), 3, rank=0, world_size=2, shares=True)
+    saved.payload.copy_(torch.tensor([30.0, -60.0, 90.0]))
+    saved._shares.copy_(torch.tensor([50.0, 70.0, *[0.5, 0.25] * 8]))
+    saved._control[1:4] = torch.tensor([2.0, 4.0, 6.0])
+    buffer = SumBuffer(torch.zeros(3), 3, rank=0, world_size=ranks, shares=True)
+    buffer.restore(saved.tensor, 2)
+    agreement = buffer.agreement(buffer.numbers())
+    means = buffer.payload * agreement.weight_floor / agreement.mass
+    torch.testing.assert_close(means, torch.tensor([30.0, -60.0, 90.0]) * 0.25 / 120)
+    assert (agreement.loss, agreement.abs_td_error, agreement.value) == pytest.approx((1, 2, 3))
+    assert (agreement.stops, agreement.nonfinite_ranks, agreement.parameters_equal) == (0, 0, True)
+
+
+def test_a_prioritised_sum_of_version_0_1_0_has_one_floor_for_each_rank():
+    buffer = SumBuffer(torch.zeros(3), 3, rank=0, world_size=2, shares=True)
+    old = torch.zeros(3 + 14 + 4)
+    old[-4:] = torch.tensor([60.0, 60.0, 0.5, 0.25])
+    buffer.restore(old, 2)
+    agreement = buffer.agreement(buffer.numbers())
+    assert (agreement.mass, agreement.weight_floor) == (120.0, 0.25)
