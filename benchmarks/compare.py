@@ -236,7 +236,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.ranks:
         require_launcher(arguments.launcher)
-    require_writable(arguments.json)
+    if arguments.json is not None:
+        require_writable(arguments.json)
     results: dict[str, Any] = {}
 
     def keep(part: str) -> Keep:

@@ -102,7 +102,8 @@ def main() -> None:
     add("--only", nargs="+", choices=[OURS, *DISTRIBUTIONS], help="measure these buffers only")
     add("--json", type=Path, help="write all measurements to this file")
     arguments = parser.parse_args()
-    require_writable(arguments.json)
+    if arguments.json is not None:
+        require_writable(arguments.json)
     wanted = arguments.only or [OURS, *DISTRIBUTIONS]
     versions: dict[str, str] = {}
     if arguments.python is not None:

@@ -28,7 +28,9 @@ def explain(error: Exception) -> UserError | None:
                 f"{platform.python_version()} ({sys.executable}): {typed_line(error)}",
                 "unset PYTHONPATH, or unload the module that sets it",
             )
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("hvd_dqn"):
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or "").startswith("hvd_dqn"):
+            return None
         found_missing = f"{sys.executable} has no module {error.name!r}"
         return UserError(found_missing, "install hvd_dqn in this environment again")
     if isinstance(error, ImportError) and files and not Path(files[0]).is_relative_to(_PACKAGE):

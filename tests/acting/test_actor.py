@@ -192,7 +192,7 @@ def test_episodes_lost_in_the_background_begin_anew_and_step(in_a_thread):
     broken.lets_others_run = in_a_thread
     fresh = ScriptedSimulators(bytes_space(1), [[None, None]])
     envs = VectorEnvironment(
-        broken, episode_seed=lambda copy, number: number, remake=lambda error: fresh
+        broken, episode_seed=lambda copy, number: number, remake=lambda error, close: fresh
     )
     replay = Recorder()
     replay.truncate = lambda columns, obs: replay.steps.append("cut")

@@ -236,7 +236,7 @@ def stays_here(command: Sequence[str], environ: Mapping[str, str] = os.environ) 
     """Return whether a launcher's command starts ranks on this host only: without hosts, mpirun
     takes those of a batch job, and horovodrun this one.
     """
-    program = Path(command[0]).name
+    program = Path(command[0]).name if command else ""
     if program != "horovodrun" and program not in _MPIRUN:
         return False
     if any(word.lstrip("-").startswith(_HOST_FILES) or word == "-f" for word in command[1:]):
