@@ -28,7 +28,7 @@ from typing import Any
 from command import at_least, execute
 from peers import DEFAULT_PYTHON, HERE, installed, run_script
 
-from hvd_dqn.run.directory import commit
+from hvd_dqn.run.facts import commit
 from hvd_dqn.tools.bench.report import print_table, say
 from hvd_dqn.tools.runs import read_records
 

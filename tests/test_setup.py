@@ -86,6 +86,14 @@ def base(clone, **environment):
     return run(clone, "scripts/install.sh", "base", **environment)
 
 
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="Debian: shellcheck")
+def test_shellcheck_finds_nothing():
+    done = subprocess.run(
+        ["shellcheck", str(ROOT / "scripts/install.sh")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def without_driver():
     """Skip the test on a machine with an NVIDIA driver, which cannot be hidden."""
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
