@@ -9,7 +9,7 @@ from hvd_dqn.config import Config
 from hvd_dqn.envs.make import FAMILIES
 
 _OF_NETWORKS = ("objective.distribution", "network.torso")
-_KNOWN = {"hvd_dqn", "gymnasium", *(family.module for family in FAMILIES if family.module)}
+_KNOWN = {"hvd_dqn", "gymnasium", *(family.module.partition(".")[0] for family in FAMILIES)}
 _announced: set[str] = set()
 
 

@@ -18,6 +18,7 @@ from tests.short_runs import run_of
         ("CartPole-v1", ""),
         ("gymnasium.envs:CartPole-v1", ""),
         ("ale_py:ALE/Pong-v5", ""),
+        ("minatar.gym:MinAtar/Breakout-v0", ""),
         (
             "their_package.games:Env-v0",
             "their_package.games (env.id = 'their_package.games:Env-v0')",
