@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -124,7 +123,7 @@ STOP_LINE = (
         ("", OPEN, True, True, False, 1, 75),
         ("", OPEN, True, False, True, 0, 75),
         ("", OPEN, True, False, False, 1, 1),
-        ("", OPEN, False, True, True, 1, 1),
+        (OPEN, OPEN, False, True, False, 1, 75),  # just resumed: the checkpoint is the same
         ("", OPEN, False, False, True, 0, 1),
         ("", OPEN, True, True, True, 75, 75),
         (CLOSING, CLOSING, False, False, False, 2, 2),
@@ -146,15 +145,13 @@ def test_the_run_directory_decides_how_an_attempt_has_ended(
         f"cp -r {tmp_path}/checkpoints/{step_directory(3)} "
         f"{tmp_path}/checkpoints/{step_directory(9)}" * saves,
         f"echo '{STOP_LINE}'" * said,
-        "sleep 1" * asked,
+        "kill -TERM $PPID; sleep 0.2" * asked,
         f"exit {code}",
     ]
     script.write_text("#!/bin/sh\n" + "\n".join(work) + "\n")
     script.chmod(0o755)
     launcher = MpirunLauncher(str(script), ranks=2, min_ranks=2)
     monkeypatch.setattr(launcher, "ask_to_stop", lambda process: None)
-    if asked:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert launch(told, launcher, max_restarts=0) == expected
     told_why = capfd.readouterr().err
     assert ("although" in told_why) == (expected in (0, 75) and expected != code)

@@ -130,7 +130,10 @@ def test_a_site_file_is_applied(tmp_path):
             {"words": (*TRAIN, "--checkpoint.directory", "x"), "array_seeds": "0-4"},
             "checkpoint.directory = 'x': the jobs of an array",
         ),
-        ({"words": (*TRAIN, "--objective.distribution", "c52")}, "must be one of expected, c51"),
+        (
+            {"words": (*TRAIN, "--objective.distribution", "c52")},
+            "must be one of expected, categorical",
+        ),
         ({"words": (*TRAIN, "--exploration.kind", "boltzman")}, "exploration.kind = 'boltzman'"),
         ({"words": (*TRAIN, "--network.torso", "natur")}, "must be one of auto, mlp"),
         ({"words": (*TRAIN, "--distributed.backend", "nccl")}, "distributed.backend = 'nccl'"),
