@@ -301,7 +301,7 @@ def test_near_constant_gradients_stay_numbers_in_rmsprop(size, spread):
     )
     assert np.isfinite(ours).all()
     # for large gradients the rounding is more than the floor, so the denominator is inexact
-    np.testing.assert_allclose(ours, theirs, rtol=2e-2 if size <= 1 else 0.9, atol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=5e-2 if size <= 1 else 0.9, atol=1e-6)
 
 
 def test_weights_without_gradients_stay_in_rmsprop_with_the_smallest_floor():
