@@ -62,8 +62,8 @@ def test_every_file_that_a_page_names_exists(page):
 
 
 def messages_of_the_package():
-    """Return every string of the package's code, with `…` for what it formats, and the Makefile."""
-    found = [(ROOT / "Makefile").read_text()]
+    """Return every string of the package's code, with `…` for what it formats, and the set-up."""
+    found = [(ROOT / name).read_text() for name in ("Makefile", "scripts/install.sh")]
     for path in (ROOT / "hvd_dqn").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):

@@ -98,7 +98,7 @@ def test_a_slow_callback_raises_and_does_not_end_the_process(tmp_path):
 
 def test_one_interrupt_saves_and_a_second_ends_at_once(tmp_path):
     def once(event):
-        if event.env_steps <= 300:
+        if event.env_steps < 600:
             os.kill(os.getpid(), signal.SIGINT)
 
     run = hvd_dqn.train(small_config(), CHANGES, run_dir=tmp_path / "run", callbacks=[once])

@@ -45,9 +45,13 @@ def open_outputs(
     """
     recorder = None
     if config.logging.video:
-        recorder = EpisodeRecorder(
-            config, seed=config.seed, on_step=watchdog.touch, should_stop=wants_stop
-        )
+        try:
+            recorder = EpisodeRecorder(
+                config, seed=config.seed, on_step=watchdog.touch, should_stop=wants_stop
+            )
+        except UserError:
+            start.store.remove_empty()
+            raise
         on_close.callback(recorder.close)
     facts = _open_directory(config, facts, run_dir, start, unlock)
     name = run_dir.path.resolve().name

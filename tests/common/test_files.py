@@ -95,7 +95,7 @@ def test_a_link_is_read_only_if_it_may_be_followed(tmp_path):
         ["export", "RUN", "--network", "17", "--output", "OUT.onnx"],
         ["export", "RUN", "--format", "torch", "--network", "17", "--output", "OUT.pt2"],
         ["plot", "RUN", "--figures", "return", "--output", "OUT.xyz"],
-        ["report", "RUN", "RUN/networks", "--output", "OUT.html"],
+        ["report", "RUN/networks", "--output", "OUT.html"],
         ["play", "RUN", "--network", "17", "--video", "OUT.gif"],
         ["play", "RUN", "--video", "OUT.gif"],
         ["slurm", "render", "--output", "OUT.sh", "--", "train", "cartpol"],

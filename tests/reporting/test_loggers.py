@@ -451,13 +451,15 @@ def test_gradient_histograms_are_those_of_this_start(tmp_path, monkeypatch):
         SETTINGS | {"logging.loggers": ("own_hears:Hears",), "logging.histograms": True}
     )
 
+    stop = StopRequest()
+
     def stop_at_400(event):
         if event.env_steps == 400:
-            event.stop("the test")
+            stop.request_after(0)
 
     run_dir = RunDirectory(tmp_path / "run")
     with pytest.raises(StoppedError):
-        train(config, LocalCommunicator(), run_dir, callbacks=(stop_at_400,))
+        train(config, LocalCommunicator(), run_dir, stop=stop, callbacks=(stop_at_400,))
     train(config, LocalCommunicator(), run_dir)
     both = ["gradients", "parameters"]
     heard = sys.modules["own_hears"].Hears.heard

@@ -34,8 +34,8 @@ SMALL = small_config().changed(
 )
 
 
-def begin(path, changes=None, **options):
-    config = SMALL.changed(changes or {})
+def begin(path, settings=None, **options):
+    config = SMALL.changed(settings or {})
     return train(config, LocalCommunicator(), RunDirectory(Path(path)), **options)
 
 
