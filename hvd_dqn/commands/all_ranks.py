@@ -56,7 +56,7 @@ def run_on_all_ranks(comm: Communicator, work: Callable[[], None]) -> int:
     except BaseException as error:
         cause, file = (error.cause, error.file) if isinstance(error, LoneError) else (error, None)
         rank = f"rank {comm.rank} on {hostname()}: " if comm.world_size > 1 else ""
-        explained = explain(cause) if isinstance(cause, ImportError) else None
+        explained = explain(cause) if isinstance(cause, Exception) else None
         if explained is not None:
             _tell(f"{rank}{explained}")
             comm.abort(EXIT_BAD_INPUT)

@@ -91,15 +91,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run_command(name: str, arguments: Sequence[str]) -> int:
     """Import and run a command. Raises `UserError` if a package that it needs does not load."""
-    loading = True
     try:
         command = import_module(f"hvd_dqn.commands.{name.replace('-', '_')}")
-        loading = False
         code: int = command.run(arguments)
         return code
-    except Exception as error:
-        # A package of another Python may raise anything when it is imported.
-        explained = explain(error) if loading or isinstance(error, ImportError) else None
+    except Exception as error:  # a package of another Python may raise anything
+        explained = explain(error)
         if explained is None:
             raise
         raise explained from error

@@ -98,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = absolute(path)
     real = path.resolve()  # of a link, the file that it points to is replaced
     special = real.exists() and not real.is_file()
-    partial = real if special else real.with_name(f".{real.stem}-{os.getpid()}{real.suffix}")
+    partial = real if special else real.with_name(f"partial-{os.getpid()}-{real.name}")
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         yield partial

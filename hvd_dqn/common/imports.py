@@ -7,6 +7,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 
 from hvd_dqn.common.errors import UserError, one_line, typed_line
@@ -15,9 +16,11 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def explain(error: Exception) -> UserError | None:
-    """Return what to say of a package that raised `error` when it was imported; `None` if the fault
-    is in this package.
+    """Return what to say of a package that raised `error` when it was imported; `None` if nothing
+    was being imported or the fault is in this package.
     """
+    if not _is_of_import(error):
+        return None
     files = list(_files_of(error))
     for file in files:
         found = _on_python_path(file)
@@ -37,6 +40,14 @@ def explain(error: Exception) -> UserError | None:
         linked = "LD_LIBRARY_PATH" if os.environ.get("LD_LIBRARY_PATH") else "its shared libraries"
         return UserError(f"{_name(files[0])} does not load: {one_line(error)}", f"check {linked}")
     return None
+
+
+def _is_of_import(error: Exception) -> bool:
+    """Whether a module was being imported: its frame follows one of a function."""
+    if isinstance(error, ImportError | SyntaxError):
+        return True
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return "<module>" in dropwhile(lambda name: name == "<module>", names)
 
 
 def packages_on_python_path() -> list[str]:

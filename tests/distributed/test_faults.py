@@ -145,7 +145,8 @@ def test_a_nan_leaves_the_checkpoints_before_it_good(tmp_path):
     config = faulty(tmp_path, "nan", 1)
     done = train(config, tmp_path / "run")
     assert done.code == 1, done.output
-    (line,) = done.lines("hvd-dqn: ")
+    warning, line = done.lines("hvd-dqn: ")
+    assert "of rank 1: the reward of step" in warning
     assert "not finite on rank 1 at update" in line
     again = train(
         faulty(tmp_path, "none", None), tmp_path / "run", "--resume-changes", "env.kwargs"

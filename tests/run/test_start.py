@@ -83,7 +83,9 @@ def finished(tmp_path_factory) -> Path:
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(finished, changes):
     before = contents(finished)
-    with pytest.raises(UserError, match=r"does not match this run|cannot be used"):
+    with pytest.raises(
+        UserError, match=r"does not match this run|cannot be used|was trained with actions"
+    ):
         begin(finished, changes | {"total_env_steps": 200}, changes=set(changes))
     assert contents(finished) == before
 
