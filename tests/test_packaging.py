@@ -199,12 +199,17 @@ def test_pins_resolve_from_wheels(python):
     """uv resolves what `make train` and `make test` install, without installing it."""
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed")
-    groups = [word for group in ("horovod", "openmpi", "test") for word in ("--extra", group)]
-    command = ["uv", "pip", "compile", "--quiet", "--python-version", python, *groups]
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    groups = [settings["options.extras_require"][name] for name in ("horovod", "openmpi", "test")]
+    wanted = "\n".join([settings["options"]["install_requires"], *groups])
+    command = ["uv", "pip", "compile", "--quiet", "--python-version", python]
     command += ["--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:"]
-    command += ["--python", sys.executable, "--constraints", "constraints.txt", "setup.cfg"]
+    command += ["--python", sys.executable, "--constraints", "constraints.txt", "-"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=ROOT, input=wanted, capture_output=True, text=True, timeout=120
+        )
     except subprocess.TimeoutExpired:
         pytest.skip("the package index does not answer")
     if re.search(r"error sending request|[Ff]ailed to fetch|dns error|timed out", done.stderr):

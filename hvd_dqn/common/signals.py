@@ -35,6 +35,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
         self._handler = self._handle
         self._raising: BaseException | None = None
+        self._lock = threading.Lock()
         self.taken: set[str] = set()
         """Signals that `reclaim` has taken back from other code."""
 
@@ -84,9 +85,21 @@ class StopRequest:
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
 
     def interrupt(self, error: BaseException) -> None:
-        """Raise `error` in the main thread, as soon as it runs Python code again."""
+        """Raise `error` in the main thread, as soon as it runs Python code again. Call it on
+        another thread, which waits for that.
+        """
         self._raising = error
-        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+        while self._interrupt_main():
+            time.sleep(0.05)
+
+    def _interrupt_main(self) -> bool:
+        """Interrupt a system call of the main thread, unless the error was raised. Once is not
+        enough: the thread may be about to enter the call.
+        """
+        with self._lock:
+            if self._raising is not None:
+                signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+            return self._raising is not None
 
     def ignore_signals(self) -> None:
         """Ignore these signals from now on, also after this context ends."""
@@ -102,6 +115,8 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         if not self._before:
             return
+        with self._lock:
+            self._raising = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.envs.frame_stack import stored_dtype
+from hvd_dqn.envs.interface import warn
 
 _REMEDY = (
     "correct the environment's observation_space or its observations; --env.check-observations 0 "
@@ -20,12 +21,17 @@ in another precision than they declare."""
 _WHOLE_FLOATS = 2.0**24
 """float32 has every whole number up to this one."""
 
+_told_of_outliers: set[str] = set()
+"""Ids of environments for which this process has printed a warning."""
+
 
 class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
     """Refuses observations that differ from the declared space.
 
     Every observation must have the declared shape. Among the first `count`, of resets and steps,
-    the values must be numbers that the declared type, float32 and the bounds can hold.
+    the values must be numbers that the declared type and float32 can hold, and integers must be
+    within the bounds. A float out of bounds costs a warning: it is stored as it is, and Gymnasium's
+    own LunarLander passes its bounds.
     """
 
     def __init__(self, env: gym.Env[Any, Any], env_id: str, count: int) -> None:
@@ -66,6 +72,11 @@ class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
                     f"env.id {self._env_id!r} declares {self._space} and observes {problem}",
                     _REMEDY,
                 )
+            is_told = self._env_id in _told_of_outliers
+            outlier = "" if is_told else find_outlier(np.asarray(obs), self._space)
+            if outlier:
+                _told_of_outliers.add(self._env_id)
+                warn(f"env.id {self._env_id!r} observes {outlier}; it is used as it is")
 
 
 def _has(count: int, result: Any) -> bool:
@@ -76,9 +87,10 @@ def _has(count: int, result: Any) -> bool:
 def find_problem(obs: np.ndarray, space: gym.spaces.Box) -> str:
     """Return what is wrong with the values of an observation of the shape of `space`: the first
     value that is not a finite number, would change when it is cast to the declared type and stored,
-    or is out of bounds. Return "" if all fit.
+    or is an integer out of bounds. Return "" if all fit.
     """
-    return find_lost_value(obs, space) or _find_outlier(obs, space)
+    is_float = space.dtype.kind == "f"
+    return find_lost_value(obs, space) or ("" if is_float else find_outlier(obs, space))
 
 
 def find_lost_value(obs: np.ndarray, space: gym.spaces.Box) -> str:
@@ -115,7 +127,8 @@ def find_lost_value(obs: np.ndarray, space: gym.spaces.Box) -> str:
     return ""
 
 
-def _find_outlier(obs: np.ndarray, space: gym.spaces.Box) -> str:
+def find_outlier(obs: np.ndarray, space: gym.spaces.Box) -> str:
+    """Return the first value out of bounds, apart from rounding; "" if there is none."""
     lowest, highest = space.low, space.high
     if space.dtype.kind == "f":
         lowest, highest = _widened(lowest, -_ROUNDING), _widened(highest, _ROUNDING)

@@ -1,7 +1,6 @@
 import importlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -340,8 +339,8 @@ def test_a_small_network_gets_no_more_threads_than_it_can_use(monkeypatch):
     assert connecting.compute_threads(Hosts([]), useful=2) == 2
 
 
-@pytest.mark.parametrize(("ranks", "code"), [(2, 2), (1, -signal.SIGTERM)])
-def test_the_exit_code_of_a_rank_survives_the_end_of_the_others(ranks, code):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_exit_code_of_a_rank_survives_the_end_of_the_others(ranks):
     """srun kills the other ranks when the first one exits, and uses their codes for the job."""
     program = (
         "import atexit, os, signal, sys\n"
@@ -353,4 +352,4 @@ def test_the_exit_code_of_a_rank_survives_the_end_of_the_others(ranks, code):
     told = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": str(ranks)}
     environment = clean_environment() | told
     done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
-    assert done.returncode == code
+    assert done.returncode == 2

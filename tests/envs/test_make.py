@@ -160,7 +160,7 @@ def test_an_id_that_only_looks_like_a_packages_own_is_not_found():
     [
         ("shape", r"space is Box\(-1.0, 1.0, \(4,\).* first copy is Box\(-1.0, 1.0, \(3,\)"),
         ("bounds", r"observation space is Box\(-100.0, 100.0.* first copy is Box\(-10.0, 10.0"),
-        ("count", r"copy 2 of rank 0: its action space is Discrete\(4\).* is Discrete\(3\)"),
+        ("count", r"copy 1 of rank 0: its action space is Discrete\(4\).* is Discrete\(3\)"),
         ("start", r"its action space is Discrete\(2, start=2\).* Discrete\(2, start=1\)"),
     ],
 )

@@ -9,8 +9,8 @@ import pytest
 from hvd_dqn.commands import cli
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.observations import find_problem
+from hvd_dqn.envs import make_vector_env, observations
+from hvd_dqn.envs.observations import find_outlier, find_problem
 
 BYTES = gym.spaces.Box(0, 255, (2,), np.uint8)
 BITS = gym.spaces.Box(0, 1, (2,), np.bool_)
@@ -61,14 +61,38 @@ def test_what_fits_is_accepted(space, values, dtype):
         (FREE, [0, 1e300], np.float64, "1e+300 (float64) at [1], which becomes inf in float32"),
         (FREE, [0, np.nan], np.float32, "nan (float32) at [1], from which nothing can be learned"),
         (FREE, [np.inf, 0], np.float64, "inf (float64) at [0], from which nothing"),
-        (SHARES, [0, 1.01], np.float32, "1.01 (float32) at [1], above the bound 1.0"),
-        (SHARES, [-0.5, 1], np.float64, "-0.5 (float64) at [0], below the bound 0.0"),
         (gym.spaces.Box(0, 1, (2,), np.uint8), [0, 7], np.uint8, "7 (uint8) at [1], above the b"),
         (FREE, ["a", "b"], object, "values of type object, which are not numbers"),
     ],
 )
 def test_what_does_not_fit_is_named(space, values, dtype, said):
     assert find_problem(np.array(values, dtype), space).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "said"),
+    [
+        ([0, 1.01], np.float32, "1.01 (float32) at [1], above the bound 1.0"),
+        ([-0.5, 1], np.float64, "-0.5 (float64) at [0], below the bound 0.0"),
+        ([0, 1.000001], np.float64, ""),
+    ],
+)
+def test_a_float_out_of_bounds_is_named_and_used(values, dtype, said):
+    obs = np.array(values, dtype)
+    assert find_outlier(obs, SHARES) == said
+    assert find_problem(obs, SHARES) == ""
+
+
+def test_an_environment_that_passes_its_bounds_trains_with_one_warning(capfd, monkeypatch):
+    monkeypatch.setattr(observations, "_told_of_outliers", set())
+    envs = make_vector_env(
+        EnvConfig(id="LunarLander-v3"), num_envs=2, episode_seed=lambda copy, number: 3
+    )
+    envs.reset()
+    for _ in range(200):
+        envs.step(np.array([0, 0]))
+    envs.close()
+    assert capfd.readouterr().err.count("the bound") == 1
 
 
 def lying(vectorization="sync", check_observations=100, **kwargs):

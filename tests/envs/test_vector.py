@@ -116,7 +116,7 @@ def test_actions_may_start_elsewhere_than_at_zero():
 
 def test_an_observation_of_another_shape_than_the_spaces_is_refused():
     envs = make(name="Misshapen")
-    with pytest.raises(UserError, match=r"observes an array of float32 of shape \(1,\)"):
+    with pytest.raises(UserError, match=r"observes an array of float64 of shape \(1,\)"):
         envs.reset()
     envs.close()
 

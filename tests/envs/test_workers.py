@@ -52,7 +52,6 @@ def test_infos_do_not_travel_and_environments_may_start_processes(what):
     [
         ("raise", "SimulatorError: 7: the valve is stuck"),
         ("raise lock", "ValueError: the valve is stuck"),
-        ("small obs", "its observation has the shape (1,)"),
     ],
 )
 def test_an_error_arrives_as_text_with_its_traceback(what, said):
