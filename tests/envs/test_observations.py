@@ -86,11 +86,12 @@ def test_a_float_out_of_bounds_is_named_and_used(values, dtype, said):
 def test_an_environment_that_passes_its_bounds_trains_with_one_warning(capfd, monkeypatch):
     monkeypatch.setattr(observations, "_told_of_outliers", set())
     envs = make_vector_env(
-        EnvConfig(id="LunarLander-v3"), num_envs=2, episode_seed=lambda copy, number: 3
+        EnvConfig(id="tests.envs.toy:ToyBeyond-v0"),
+        num_envs=2,
+        episode_seed=lambda copy, number: 3,
     )
-    envs.reset()
-    for _ in range(200):
-        envs.step(np.array([0, 0]))
+    play(envs, 3)
+    assert (envs.obs == [0.5, 1.25]).all()
     envs.close()
     assert capfd.readouterr().err.count("the bound") == 1
 

@@ -157,6 +157,17 @@ class Lying(Counting):
         return np.zeros(2) if early else np.full(self.size, self.value, dtype=np.float64)
 
 
+class Beyond(Counting):
+    """Passes its bounds, as LunarLander does."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def _obs(self):
+        return np.array([0.5, 1.25], np.float32)
+
+
 class Planes(Counting):
     """Observes planes of bytes."""
 
@@ -220,7 +231,7 @@ class Ring(gym.Env):
 
 for _cls in (
     *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Lying, Planes, Growing),
-    *(Misshapen, Unmakeable),
+    *(Misshapen, Beyond, Unmakeable),
 ):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)
