@@ -213,7 +213,7 @@ _seen: set[str] = set()
 def _parse(command):
     """Check the options of a training command, whatever launches it."""
     words = shlex.split(command)
-    if "train" in words and words[0] != "make":
+    if "train" in words and words[0] != "make" and "--help" not in words:
         parse_train(words[words.index("train") + 1 :])
 
 
@@ -232,7 +232,11 @@ def _run(command, sandbox):
         command = re.sub(f"^{pattern}", other, command)
     words = shlex.split(command)
     if words[0] == "hvd-dqn" and words[1] not in ("launch", "bench"):
-        assert cli.run([name for word in words[1:] for name in _expanded(word)]) == 0
+        try:
+            code = cli.run([name for word in words[1:] for name in _expanded(word)])
+        except SystemExit as help_was_printed:
+            code = help_was_printed.code
+        assert code == 0
         return
     environment = clean_environment(PYTHONPATH=f"{sandbox / 'site'}{os.pathsep}{ROOT}")
     environment["PATH"] = f"{sandbox / 'site'}{os.pathsep}{environment['PATH']}"
