@@ -102,6 +102,17 @@ def boltzmann(
     return Boltzmann(0.1 + config.epsilon_final, rng)
 
 
+class Aimless(Exploration):
+    """An exploration that chooses nothing."""
+
+
+def aimless(
+    config: ExplorationConfig, slots: Slots, num_actions: int, rng: np.random.Generator
+) -> Exploration:
+    """An exploration that cannot be made."""
+    return Aimless()  # type: ignore[abstract]
+
+
 class Corridor(gym.Env[np.ndarray, np.int64]):
     """Go right until the end."""
 

@@ -134,6 +134,7 @@ def test_a_backend_over_ranks(tmp_path):
         ({"objective.distribution": "gaussian"}, "must be one of expected, categorical"),
         ({"network.torso": "resnet"}, "must be one of auto, mlp"),
         ({"exploration.kind": "softmax"}, "must be one of annealed, ladder, or module:function"),
+        ({"exploration.kind": "tests.extensions:aimless"}, "abstract class Aimless .*choose"),
         (
             {"distributed.backend": "gloo"},
             "must be one of auto, local, horovod, mpi, or module:function",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,16 +30,16 @@ class Slots(NamedTuple):
     total_envs: int
 
 
-class Exploration:
+class Exploration(ABC):
     """Chooses the actions of N environments. A subclass defines `choose`; if it keeps state between
     steps, such as a random stream, also the methods that save and restore it.
     """
 
+    @abstractmethod
     def choose(self, env_steps: int, values: Values) -> np.ndarray:
         """Return actions [N], integers in 0 … num_actions − 1, after `env_steps` global env steps.
         `values` is a function: calling it costs a forward pass.
         """
-        raise NotImplementedError
 
     def mean_epsilon(self, env_steps: int) -> float:
         """Return ε, averaged over the environments of all ranks, for the metrics; NaN if this
@@ -46,17 +47,17 @@ class Exploration:
         """
         return float("nan")
 
-    def end_episodes(self, ended: np.ndarray) -> None:
+    def end_episodes(self, ended: np.ndarray) -> None:  # noqa: B027  # optional
         """Forget what belongs to the episodes that ended, [N] bool."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: tensors and JSON values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Restore the state that `state_dict` returned."""
 
-    def load_random_stream(self, state: dict[str, Any]) -> None:
+    def load_random_stream(self, state: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Restore only the random stream: the run resumes on another number of ranks, with other
         episodes.
         """

@@ -192,8 +192,8 @@ def warn(text: str) -> None:
 
 @contextmanager
 def _interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the main thread after so many seconds, unless it is inside a library
-    or its alarm is in use.
+    """Raise `TimeoutError` in the block after `seconds`. Has no effect outside the main thread, in
+    a call of a C library, or if other code uses SIGALRM.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:

@@ -166,7 +166,7 @@ def _type(dtype: np.dtype[Any]) -> str:
 
 
 def _shape(obs: Any) -> tuple[int, ...] | None:
-    """Return the shape of something other than an array; `None` if it has none."""
+    """Return the shape of an observation that is not an array, or `None` if its parts differ."""
     try:
         return tuple(np.shape(obs))
     except ValueError:  # lists of different lengths

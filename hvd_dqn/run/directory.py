@@ -212,7 +212,7 @@ class RunDirectory:
         Raises `UserError` if another process holds the lock or the directory cannot be written.
         """
         with self._written():
-            file = (self.path / ".lock").open("w")
+            file = (self.path / ".lock").open("a")  # leaves the time of the file
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

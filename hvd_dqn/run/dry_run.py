@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
-from contextlib import ExitStack
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
-from hvd_dqn.checkpoint import Saver
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.common.signals import StopRequest
@@ -15,14 +14,14 @@ from hvd_dqn.common.structs import Progress
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
-from hvd_dqn.distributed.devices import describe_device
+from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.methods import schedules
-from hvd_dqn.networks.saved import NetworkDirectory
 from hvd_dqn.run.assembly import Components, assemble, blank_batch
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.requirements import counted, replay_bytes
-from hvd_dqn.run.resources import Resources, acquire_local
+from hvd_dqn.run.resources import Resources, acquire
 from hvd_dqn.run.start import Start, plan
+from hvd_dqn.run.watchdog import Watchdog
 
 Facts = list[tuple[str, str]]
 
@@ -36,37 +35,30 @@ def examine(
     Raises `UserError` on all ranks if a requirement of the run is not met.
     """
     start = plan(config, comm, run_dir, resume=resume, changes=changes)
-    with ExitStack() as stack:
-        stop = StopRequest()
-        local = acquire_local(config, comm, stop, lambda: None, stack)
+    progress = Progress()
+    watchdog = Watchdog(comm, progress, run_dir, limit=config.distributed.hang_seconds)
+    comm = WatchedCommunicator(comm, watchdog)
+    resources = acquire(config, comm, run_dir, start, StopRequest(), watchdog)
+    try:
         with agreement(comm):
             if comm.is_root:
                 for place in (str(run_dir.path), str(start.store)):
                     _require_writable(place)
-        saver = Saver(start.store, comm, config.flat(), keep=config.checkpoint.keep)
-        stack.callback(saver.close)
-        resources = Resources(
-            run_dir,
-            local.device,
-            local.envs,
-            local.evaluator,
-            NetworkDirectory(run_dir.networks, keep=config.evaluation.keep_networks),
-            saver,
-            stop,
-            stack=stack,
-        )
-        components = assemble(config, comm, resources, Progress())
-        components.learner.warm_up(blank_batch(config, resources))
+        with watchdog.patience():
+            components = assemble(config, comm, resources, progress)
+            components.learner.warm_up(blank_batch(config, resources))
         components.actor.step(0)
-        devices = comm.gather(describe_device(local.device))
         return [
-            ("ranks", _ranks(comm, local.hosts, devices, local.threads)),
-            *_sizes(config, comm, resources, components, local.hosts),
+            ("ranks", _ranks(comm, resources.facts)),
+            *_sizes(config, comm, resources, components),
             *_plans(config, comm, run_dir, start),
         ]
+    finally:
+        resources.close()
 
 
-def _ranks(comm: Communicator, hosts: list[str], devices: list[str], threads: int) -> str:
+def _ranks(comm: Communicator, facts: Mapping[str, Any]) -> str:
+    hosts, devices, threads = facts["hosts"], facts["devices"], facts["threads_per_rank"]
     places = [f"{host} ({counted(hosts.count(host), 'rank')})" for host in dict.fromkeys(hosts)]
     where = ", ".join(places) if len(hosts) > 1 else hosts[0]
     return (
@@ -80,9 +72,8 @@ def _sizes(
     comm: Communicator,
     resources: Resources,
     components: Components,
-    hosts: list[str],
 ) -> Facts:
-    envs = resources.envs
+    envs, hosts = resources.envs, resources.facts["hosts"]
     parameters = sum(p.numel() for p in components.learner.online.parameters())
     replay = sum(replay_bytes(config, envs))
     free = available_bytes()

@@ -92,7 +92,7 @@ def acquire(
         with agreement(comm):
             if comm.is_root and start.continues:
                 unlock.callback(run_dir.lock().close)
-        local = acquire_local(config, comm, stop, watchdog.touch, stack)
+        local = _acquire_local(config, comm, stop, watchdog.touch, stack)
         stop.reclaim()
         torch.set_num_threads(local.threads)
         saver = Saver(
@@ -168,7 +168,7 @@ def open_directory(
     watchdog.enter_directory()
 
 
-def acquire_local(
+def _acquire_local(
     config: Config,
     comm: Communicator,
     stop: StopRequest,

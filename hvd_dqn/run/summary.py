@@ -8,6 +8,7 @@ import math
 from typing import Any, NamedTuple
 
 from hvd_dqn.acting.evaluation import EvaluationResult
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import publish, read_bounded
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.run.directory import RunDirectory
@@ -50,7 +51,7 @@ def read_final(run_dir: RunDirectory) -> dict[str, Any] | None:
     try:
         values: dict[str, Any] = json.loads(read_bounded(run_dir.final_file, _LIMIT, follow=True))
         _ = summary_of(values)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return values
 

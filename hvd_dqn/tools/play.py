@@ -106,7 +106,7 @@ class Window:
 @contextmanager
 def open_writer(video: Path | None, title: str, fps: float) -> Iterator[FrameWriter]:
     """Open the file `video`, MP4 or GIF by its extension, or a window if it is `None`, and close it
-    at the end. There is no file if the block fails.
+    at the end. If the block fails, no file remains.
 
     Raises `UserError` if it cannot be opened.
     """

@@ -118,7 +118,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
                 _skip(directory, str(error))
     if not runs:
         raise UserError(
-            f"there is no run in {' '.join(map(str, paths))}",
+            f"no run was found in {' '.join(map(str, paths))}",
             "name a directory that hvd-dqn train created, or one that contains some",
         )
     return list(runs.values())

@@ -1,5 +1,6 @@
 """Mistakes of environments are told truly, with rank and copy, and cost no more than they must."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,8 +22,8 @@ def config_of(name="Odd", num_envs=2, **kwargs):
     return EnvConfig(id=f"tests.envs.awkward:{name}", num_envs=num_envs, kwargs=json.dumps(kwargs))
 
 
-def make(name="Odd", num_envs=2, rank=3, **kwargs):
-    config = config_of(name, num_envs, **kwargs)
+def make(name="Odd", num_envs=2, rank=3, vectorization="sync", **kwargs):
+    config = dataclasses.replace(config_of(name, num_envs, **kwargs), vectorization=vectorization)
     return make_vector_env(
         config, num_envs=num_envs, episode_seed=lambda copy, number: 10 * copy + number, rank=rank
     )
@@ -162,16 +163,18 @@ def test_a_simulator_that_runs_once_is_probed_and_used():
     assert OneAtATime.alive == 0, "the first copy was closed"
 
 
-def test_input_that_is_at_fault_stays_so():
-    envs = make(what="user error")
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_input_that_is_at_fault_stays_so(vectorization):
+    envs = make(what="user error", vectorization=vectorization)
     with pytest.raises(UserError, match=r"^the simulator has no map: make one$"):
         play(envs, 1)
     envs.close()
 
 
-def test_copies_need_the_same_spaces():
-    with pytest.raises(UserError, match=r"copy 1 of rank 3: its observation.*\(3,\).*\(2,\)"):
-        make(what="space", copy="{copy}")
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_copies_need_the_same_spaces(vectorization):
+    with pytest.raises(UserError, match=r"copy 1 of rank 3.*\(3,\).*\(2,\)"):
+        make(what="space", copy="{copy}", vectorization=vectorization)
 
 
 def evaluator_of(training, config, **settings):

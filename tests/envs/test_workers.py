@@ -73,18 +73,6 @@ def test_what_fails_only_in_a_process_of_its_own_is_told_before_the_run():
     assert not multiprocessing.active_children()
 
 
-def test_input_that_is_at_fault_stays_so():
-    envs = make(what="user error")
-    with pytest.raises(UserError, match=r"^the simulator has no map: make one$"):
-        play(envs, 1)
-    envs.close()
-
-
-def test_copies_need_the_same_spaces():
-    with pytest.raises(UserError, match=r"copy 1 of rank 3.*\(3,\).*\(2,\)"):
-        make("space", num_envs=2, copy="{copy}")
-
-
 def test_an_error_while_closing_costs_a_line(capsys):
     envs = make("close")
     play(envs, 1)

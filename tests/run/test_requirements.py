@@ -21,8 +21,10 @@ class TwoRanks(LocalCommunicator):
     """The root of two ranks, the other of which gathers what `sends` says."""
 
     sends = None
+    gathers = 0
 
     def gather(self, value):
+        self.gathers += 1
         return [value, self.sends]
 
 
@@ -92,3 +94,4 @@ def test_equal_spaces_are_accepted():
     require_same_spaces(keeper, envs_of(VECTORS), envs_of(VECTORS))
     comm.sends = keeper.kept
     require_same_spaces(comm, envs_of(VECTORS), envs_of(VECTORS))
+    assert comm.gathers == 1, "they were compared"

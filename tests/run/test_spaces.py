@@ -1,4 +1,4 @@
-"""A run's spaces are compared with those of the environment that it goes on with."""
+"""A resumed run compares its spaces with those of the environment."""
 
 import json
 

@@ -136,8 +136,10 @@ def test_without_an_mpirun_one_process_loads_horovod(monkeypatch):
 def test_loading_horovod_does_not_start_mpi():
     program = (
         "from hvd_dqn.tools.probe import _loaded\n"
-        "assert len(_loaded()['libmpi']) == 1\n"
+        "libraries = len(_loaded()['libmpi'])\n"
         "from mpi4py import MPI\n"
-        "assert not MPI.Is_initialized()\n"
+        "print(libraries, MPI.Is_initialized())\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "1 False\n"

@@ -86,7 +86,8 @@ def test_an_array_replaces_the_seed_of_a_config_file(tmp_path):
 
 
 def test_a_method_of_the_users_own_may_exist_on_the_nodes_only():
-    rendered(words=(*TRAIN, "--objective.distribution", "only_there:method"))
+    script = rendered(words=(*TRAIN, "--objective.distribution", "only_there:method"))
+    assert "--objective.distribution only_there:method" in script
 
 
 def test_a_site_file_is_applied(tmp_path):

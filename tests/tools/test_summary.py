@@ -85,10 +85,10 @@ def test_a_path_without_runs_is_an_error(runs):
     for paths, words in (
         ([runs / "nope"], "does not exist"),
         ([runs / "a", runs / "nope"], "does not exist"),
-        ([runs / "notes.txt"], "there is no run in"),
+        ([runs / "notes.txt"], "no run was found in"),
         ([runs / "videos"], "not a run directory"),
         ([runs / "model"], "not a run directory"),
-        ([runs / "videos", runs / "notes.txt"], "there is no run in"),
+        ([runs / "videos", runs / "notes.txt"], "no run was found in"),
     ):
         with pytest.raises(UserError, match=words):
             find_runs(paths)

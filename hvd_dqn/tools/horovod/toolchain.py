@@ -48,7 +48,8 @@ def choose_cuda(asked: bool | None, recorded: Mapping[str, object] | None) -> Cu
     what this machine has. `recorded` is the record of the installed Horovod.
 
     Without a GPU, sums through a Horovod with NCCL take longer (7 % of a rank's time instead of
-    0.2 %). An installed one with CUDA keeps it: a login node of a cluster with GPUs has none.
+    0.2 %). A Horovod that was built with CUDA keeps it, because the login node of a GPU
+    cluster has no GPU.
     """
     import torch
 

@@ -58,7 +58,7 @@ class Setting(NamedTuple):
 def write_report(paths: Sequence[Path], output: Path) -> None:
     """Write the page about the runs in `paths`, see `find_runs`, to `output`.
 
-    Raises `UserError` if there is no run or the file cannot be written.
+    Raises `UserError` if `paths` contain no run or the file cannot be written.
     """
     runs = find_runs(paths)
     page = _render(runs)
