@@ -112,7 +112,7 @@ def step_env(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, boo
             f"truncated, info): {old}return both flags and an info"
         )
     obs, reward, terminated, truncated, _ = result
-    if type(reward) is not float:
+    if not isinstance(reward, float):
         reward = _reward(reward)
     if type(terminated) is not bool:
         terminated = _flag("terminated", terminated)
