@@ -135,6 +135,8 @@ class Family:
 
     def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
         env = self.make_env(config, place, **kwargs)
+        if config.check_observations == 0:
+            return env
         return CheckedObservations(env, config.id, config.check_observations)
 
     def register(self, env_id: str) -> None:

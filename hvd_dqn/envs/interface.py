@@ -105,12 +105,8 @@ def reset_env(env: gym.Env[Any, Any], seed: int) -> Any:
 def step_env(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, bool]:
     """Take one step and return observation, reward, terminated and truncated."""
     result: Any = env.step(action)
-    if not isinstance(result, tuple | list) or len(result) != 5:
-        old = f"{_OLD_INTERFACE}; " if isinstance(result, tuple) and len(result) == 4 else ""
-        raise InterfaceError(
-            f"step() returned {_described(result)} instead of (observation, reward, terminated, "
-            f"truncated, info): {old}return both flags and an info"
-        )
+    if type(result) is not tuple or len(result) != 5:
+        _require_five(result)
     obs, reward, terminated, truncated, _ = result
     if not isinstance(reward, float):
         reward = _reward(reward)
@@ -210,6 +206,15 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _require_five(result: Any) -> None:
+    if not isinstance(result, tuple | list) or len(result) != 5:
+        old = f"{_OLD_INTERFACE}; " if isinstance(result, tuple) and len(result) == 4 else ""
+        raise InterfaceError(
+            f"step() returned {_described(result)} instead of (observation, reward, terminated, "
+            f"truncated, info): {old}return both flags and an info"
+        )
 
 
 def _reward(value: Any) -> float:

@@ -28,10 +28,11 @@ _told_of_outliers: set[str] = set()
 class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
     """Refuses observations that differ from the declared space.
 
-    Every observation must have the declared shape. Among the first `count`, of resets and steps,
-    the values must be numbers that the declared type and float32 can hold, and integers must be
-    within the bounds. A float out of bounds costs a warning: it is stored as it is, and Gymnasium's
-    own LunarLander passes its bounds.
+    It checks the first `count` observations, of resets and steps: they must have the declared
+    shape, their values must be numbers that the declared type and float32 can hold, and integers
+    must be within the bounds. A float out of bounds costs a warning: it is stored as it is, and
+    Gymnasium's own LunarLander passes its bounds. Later observations go around this wrapper, and
+    the simulators check their shapes.
     """
 
     def __init__(self, env: gym.Env[Any, Any], env_id: str, count: int) -> None:
@@ -64,19 +65,19 @@ class CheckedObservations(gym.Wrapper[Any, Any, Any, Any]):
                 f"env.id {self._env_id!r} declares {self._space} and observes {_received(obs)}",
                 "correct the environment's observation_space or its observations",
             )
-        if self._left:
-            self._left -= 1
-            problem = find_problem(np.asarray(obs), self._space)
-            if problem:
-                raise UserError(
-                    f"env.id {self._env_id!r} declares {self._space} and observes {problem}",
-                    _REMEDY,
-                )
-            is_told = self._env_id in _told_of_outliers
-            outlier = "" if is_told else find_outlier(np.asarray(obs), self._space)
-            if outlier:
-                _told_of_outliers.add(self._env_id)
-                warn(f"env.id {self._env_id!r} observes {outlier}; it is used as it is")
+        problem = find_problem(np.asarray(obs), self._space)
+        if problem:
+            raise UserError(
+                f"env.id {self._env_id!r} declares {self._space} and observes {problem}", _REMEDY
+            )
+        is_told = self._env_id in _told_of_outliers
+        outlier = "" if is_told else find_outlier(np.asarray(obs), self._space)
+        if outlier:
+            _told_of_outliers.add(self._env_id)
+            warn(f"env.id {self._env_id!r} observes {outlier}; it is used as it is")
+        self._left -= 1
+        if self._left == 0:
+            self.reset, self.step = self.env.reset, self.env.step  # type: ignore[method-assign, assignment]
 
 
 def _has(count: int, result: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
@@ -177,8 +177,11 @@ class SerialSimulators(GymnasiumSimulators):
         Raises `EnvironmentFailedError` if one does not have the shape of the space.
         """
         space = self.raw_space
-        with suppress(TypeError, ValueError):  # of different shapes, or no numbers: see below
+        try:
             frames = np.array(self._obs, dtype=space.dtype)
+        except (TypeError, ValueError):  # of different shapes, or no numbers
+            pass
+        else:
             if frames.shape[1:] == space.shape:
                 return frames
         for place, obs in zip(self._places, self._obs, strict=True):

@@ -132,6 +132,7 @@ class VectorEnvironment:
         # All actions of the current episodes: with their seeds, they replay them.
         self._actions = np.zeros((self.num_envs, 1024), dtype=np.int32)
         self._copies = np.arange(self.num_envs)
+        self._zeros = np.zeros(self.num_envs, dtype=np.float32)
 
     def reset(self, episode_number: int = 0) -> np.ndarray:
         """Start the episode of this number in every copy. Return observations [N, *shape]."""
@@ -189,7 +190,8 @@ class VectorEnvironment:
         self._return += step.reward
         self._length += 1
         reward = step.reward.astype(np.float32)
-        if not math.isfinite(reward.sum()) and not self._has_warned_of_reward:
+        # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
+        if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
             self._warn_of_rewards(reward)
         if self._clip is not None:
             reward.clip(-self._clip, self._clip, out=reward)

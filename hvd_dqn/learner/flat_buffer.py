@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ _DIGEST_MASK = 63
 _DIGEST_MIXER = -7046029254386353131  # 2⁶⁴ / golden ratio, odd, as a signed integer
 _PIECES = len(_DIGEST_SHIFTS)
 _COLUMNS = 128
+_gradient_of = operator.attrgetter("grad")
 
 
 class FlatParameters:
@@ -34,18 +36,16 @@ class FlatParameters:
         self._places = TensorPlaces(module)
         self._held = [tensor.detach() for tensor in self._places.tensors()]
         self._addresses = self._places.addresses()
-        self._gradients: list[tuple[int, Tensor, Tensor]] = []
+        # `.grad` of the first places, which are the parameters', and other views of that memory
+        self._gradients: list[Tensor] = []
+        self._held_gradients: list[Tensor] = []
 
     def put_gradients_into(self, gradients: Tensor) -> None:
         """Make the parameters' `.grad` views of `gradients` [P]."""
         tensors = self._places.tensors()
         views = dict(zip(map(id, self._parameters), self._views(gradients), strict=True))
-        # place of the parameter, its `.grad`, and another view of the same memory
-        self._gradients = [
-            (place, views[id(tensor)], views[id(tensor)].detach())
-            for place, tensor in enumerate(tensors)
-            if id(tensor) in views
-        ]
+        self._gradients = [views[id(tensor)] for tensor in tensors if id(tensor) in views]
+        self._held_gradients = [gradient.detach() for gradient in self._gradients]
         self._put_gradients_back(tensors)
 
     def hold(self) -> None:
@@ -58,10 +58,8 @@ class FlatParameters:
         tensors = self._places.tensors()
         if list(map(Tensor.data_ptr, tensors)) != self._addresses:
             self._put_tensors_back(tensors)
-        if any(
-            tensors[place].grad is not gradient or gradient.data_ptr() != held.data_ptr()
-            for place, gradient, held in self._gradients
-        ):
+            self._put_gradients_back(tensors)
+        elif any(map(operator.is_not, map(_gradient_of, tensors), self._gradients)):
             self._put_gradients_back(tensors)
 
     @torch.no_grad()
@@ -78,9 +76,11 @@ class FlatParameters:
                 tensor.data = held
 
     def _put_gradients_back(self, tensors: list[Tensor]) -> None:
-        for place, gradient, held in self._gradients:
-            gradient.data = held  # `module.to` moves gradients, too
-            tensors[place].grad = gradient
+        for tensor, gradient, held in zip(
+            tensors, self._gradients, self._held_gradients, strict=False
+        ):
+            gradient.data = held  # `module.to` moves gradients together with parameters
+            tensor.grad = gradient
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         sizes = [parameter.numel() for parameter in self._parameters]
@@ -130,6 +130,7 @@ class SumBuffer:
     ) -> None:
         self._rank = rank
         self._world_size = world_size
+        self._has_shares = shares
         places = (1 + len(FRACTIONS)) * world_size if shares else 0
         sizes = [size, 1 + 5 + 2 * _PIECES, places]
         self.tensor = like.new_zeros(sum(sizes))
@@ -137,8 +138,11 @@ class SumBuffer:
         self._fractions = like.new_tensor(FRACTIONS).unsqueeze(1)
         self._equal_shares = like.new_tensor((world_size, 1.0))
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])
-        # The same memory as an array, if on the host: NumPy takes half of torch's time here.
-        self._on_host = self.tensor[size:].numpy() if like.device.type == "cpu" else None
+        self._own_share = self._shares[rank::world_size]
+        # The same memory as arrays, if on the host: NumPy takes half of torch's time here.
+        on_host = like.device.type == "cpu"
+        self._on_host = self._control.numpy() if on_host else None
+        self._own_share_on_host = self._own_share.numpy() if on_host else None
 
     def write_control(
         self, numbers: Tensor, digest: Tensor, share: ReplayShare, *, stop: bool
@@ -149,28 +153,32 @@ class SumBuffer:
         0; digest [8] of the parameters; the share of its replay; stop: whether it was asked to
         stop.
         """
-        size, places = len(self._control), range(self._rank, len(self._shares), self._world_size)
         if self._on_host is not None:
             control = self._on_host
             control[0] = stop
             control[1:5] = numbers.numpy()
             control[5] = self._rank * control[4]
-            control[6:size] = digest.numpy()
-            control[size:] = 0.0
-            if places:
-                control[size + self._rank :: self._world_size] = (share.mass, *share.floors)
-            return
-        torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
-        self._stop.fill_(float(stop))
+            control[6:] = digest.numpy()
+        else:
+            torch.cat((numbers, self._rank * numbers[3:], digest), out=self._rest)
+            self._stop.fill_(float(stop))
+        if self._has_shares:
+            self._write_share(share)
+
+    def _write_share(self, share: ReplayShare) -> None:
         self._shares.zero_()
-        for place, value in zip(places, (share.mass, *share.floors), strict=False):
-            self._shares[place] = value  # unlike a copy, a fill does not wait for the GPU
+        values = share.mass, *share.floors
+        if self._own_share_on_host is not None:
+            self._own_share_on_host[:] = values
+            return
+        for place, value in enumerate(values):
+            self._own_share[place] = value  # unlike a copy, a fill does not wait for the GPU
 
     def _norm(self) -> Tensor:
         """Norm [1] of the payload. Sums over prioritised replays are large: their squares may
         overflow float32.
         """
-        wide = torch.float64 if len(self._shares) else None
+        wide = torch.float64 if self._has_shares else None
         norm: Tensor = torch.linalg.vector_norm(self.payload, dim=0, keepdim=True, dtype=wide)
         return norm
 
@@ -188,8 +196,9 @@ class SumBuffer:
             self.tensor[: len(saved)] = saved
             self.tensor[len(saved) :] = float("inf")
             return
-        shares = bool(len(self._shares))
-        theirs = SumBuffer(self.payload, len(self.payload), rank=0, world_size=ranks, shares=shares)
+        theirs = SumBuffer(
+            self.payload, len(self.payload), rank=0, world_size=ranks, shares=self._has_shares
+        )
         theirs.restore(saved, ranks)
         means = theirs.agreement(theirs.numbers())
         self.tensor.zero_()
@@ -203,7 +212,7 @@ class SumBuffer:
         """Return the norm of the payload, the control values of all ranks, and mass and floor of
         one replay, after the sum. On a GPU this waits once.
         """
-        if self._on_host is not None and not len(self._shares):
+        if self._on_host is not None and not self._has_shares:
             return [self._norm().item(), *self._control.tolist(), self._world_size, 1.0]
         numbers: list[float] = self._all_numbers().tolist()
         return numbers
@@ -212,7 +221,7 @@ class SumBuffer:
         return torch.cat((self._norm(), self._control, self._one_replay()))
 
     def _one_replay(self) -> Tensor:
-        if not len(self._shares):
+        if not self._has_shares:
             return self._equal_shares
         if self._world_size == 1:
             return self._shares[:2]

@@ -18,36 +18,42 @@ class TensorPlaces:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._owners: list[dict[str, Any]] = []
-        self._names: list[str] = []
-        self.names: list[str] = []  # as those of `state_dict`
-        modules = list(module.named_modules())
-        for kind in ("_modules", "_parameters", "_buffers"):
-            for prefix, part in modules:
-                owner = getattr(part, kind)
-                names = [name for name, value in owner.items() if value is not None]
-                self._owners += [owner] * len(names)
-                self._names += names
-                if kind != "_modules":
-                    self.names += [f"{prefix}.{name}".lstrip(".") for name in names]
-        self._num_layers = len(self._names) - len(self.names)
-        self._layers = self._entries()[: self._num_layers]
-
-    def _entries(self) -> list[Any]:
-        return list(map(operator.getitem, self._owners, self._names))
+        parts = list(module.named_modules())
+        self._layer_places = _Places(parts, "_modules")
+        self._layers = self._layer_places.read()
+        self._tensor_places = _Places(parts, "_parameters", "_buffers")
+        self.names = self._tensor_places.names  # as those of `state_dict`
 
     def tensors(self) -> list[Tensor]:
-        """Return the tensors that are there now. Raises `LayersReplacedError` if the layers are not
-        those of the beginning.
+        """Return the tensors that are there now, parameters first. Raises `LayersReplacedError` if
+        the layers are not those of the beginning.
         """
-        entries = self._entries()
-        if entries[: self._num_layers] != self._layers:
+        if self._layer_places.read() != self._layers:
             raise LayersReplacedError("a layer of the network was replaced by another one")
-        return entries[self._num_layers :]
+        return self._tensor_places.read()
 
     def addresses(self) -> list[int]:
         """Return where in memory the tensors are now. Raises as `tensors` does."""
         return list(map(Tensor.data_ptr, self.tensors()))
+
+
+class _Places:
+    """The entries of all parts of a module in its dictionaries of these kinds."""
+
+    def __init__(self, parts: list[tuple[str, nn.Module]], *kinds: str) -> None:
+        self.names: list[str] = []
+        self._owners: list[dict[str, Any]] = []
+        self._keys: list[str] = []
+        for kind in kinds:
+            for prefix, part in parts:
+                owner = getattr(part, kind)
+                keys = [key for key, value in owner.items() if value is not None]
+                self._owners += [owner] * len(keys)
+                self._keys += keys
+                self.names += [f"{prefix}.{key}".lstrip(".") for key in keys]
+
+    def read(self) -> list[Any]:
+        return list(map(operator.getitem, self._owners, self._keys))
 
 
 class LayersReplacedError(RuntimeError):

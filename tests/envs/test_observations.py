@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hvd_dqn.commands import cli
-from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env, observations
+from hvd_dqn.envs.interface import EnvironmentFailedError
 from hvd_dqn.envs.observations import find_outlier, find_problem
 
 BYTES = gym.spaces.Box(0, 255, (2,), np.uint8)
@@ -96,12 +96,12 @@ def test_an_environment_that_passes_its_bounds_trains_with_one_warning(capfd, mo
     assert capfd.readouterr().err.count("the bound") == 1
 
 
-def lying(vectorization="sync", check_observations=100, **kwargs):
+def lying(vectorization="sync", check_observations=100, restarts=1, **kwargs):
     config = EnvConfig(
         id="tests.envs.toy:ToyLying-v0",
         vectorization=vectorization,
         kwargs=json.dumps(kwargs),
-        restarts=1,
+        restarts=restarts,
         check_observations=check_observations,
     )
     return make_vector_env(config, num_envs=2, episode_seed=lambda copy, number: number)
@@ -138,8 +138,8 @@ def test_only_the_first_values_are_checked_and_every_shape():
     play(envs, 4)
     assert (envs.obs == 0).all(), "as cast"
     envs.close()
-    envs = lying(size=1, after=3, check_observations=0)
-    with pytest.raises(UserError, match=r"of shape \(1,\): correct"):
+    envs = lying(size=1, after=3, check_observations=0, restarts=0)
+    with pytest.raises(EnvironmentFailedError, match=r"copy 0 .* has the shape \(1,\)"):
         play(envs, 3)
     envs.close()
 
