@@ -48,7 +48,11 @@ _SECONDS_FOR_ROOT_TO_SPEAK = 3.0
 def main() -> NoReturn:
     """Run one command and exit with its code."""
     make_output_tolerant()
-    sys.path.append(str(Path.cwd()))  # the user's modules; installed packages have precedence
+    try:
+        sys.path.append(str(Path.cwd()))  # the user's modules; installed packages have precedence
+    except FileNotFoundError:
+        print("hvd-dqn: the working directory was removed: cd to another one", file=sys.stderr)
+        end_process(EXIT_BAD_INPUT)
     code = run(sys.argv[1:])
     if detect_launch() is not None:
         signals = import_module("hvd_dqn.common.signals")

@@ -161,3 +161,19 @@ def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path):
         check=True,
     )
     assert (tmp_path / "file").read_text() == "True"
+
+
+def test_a_working_directory_that_was_removed_is_named(tmp_path):
+    """As a job's scratch directory that was cleaned."""
+    program = "import os; os.rmdir(os.getcwd()); from hvd_dqn.commands import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(PYTHONPATH=str(Path.cwd())),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "hvd-dqn: the working directory was removed: cd to another one\n"

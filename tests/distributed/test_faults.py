@@ -102,6 +102,36 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     assert "interrupted" in done.output
 
 
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ([signal.SIGINT], 75),
+        ([signal.SIGHUP], 75),
+        ([signal.SIGTERM, signal.SIGTERM], 143),
+        ([signal.SIGKILL], -9),
+    ],
+)
+def test_horovodrun_asks_its_ranks_to_stop(tmp_path, numbers, code):
+    """As a terminal, a closed one, an impatient scheduler and a merciless one end it."""
+    require_our_horovod()
+    config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
+    if len(numbers) == 2:
+        config = faulty(tmp_path, "hang", 1)
+    arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
+    with started(arguments, launcher="horovodrun") as job:
+        wait_until(lambda: (run_dir / "metrics.jsonl").exists())
+        time.sleep(1)
+        for number in numbers:
+            os.kill(job.process.pid, number)
+            time.sleep(0.5)
+        done = job.wait(20)
+        wait_until(lambda: not job.members())
+    assert done.code == code, done.output
+    saved = [line for line in done.lines("hvd-dqn: ") if "after saving a checkpoint" in line]
+    assert len(saved) == (code == 75)
+    assert ("asked the ranks to stop" in done.output) == (numbers != [signal.SIGKILL])
+
+
 def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
     changes = {
         "replay.n_step": 3,
@@ -212,8 +242,8 @@ def test_nothing_listens_in_a_run_of_one_process(tmp_path):
 
 @pytest.mark.parametrize("program", ["horovodrun", "mpirun --mca btl ^openib"])
 def test_a_job_on_one_host_listens_on_loopback_only(tmp_path, program):
-    if program == "horovodrun" and current_recipe().differences(installed_recipe() or {}):
-        pytest.skip("the installed Horovod lacks our patches of today")
+    if program == "horovodrun":
+        require_our_horovod()
     config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
     train = ["train", "--config", str(config), "--run-dir", str(run_dir)]
     arguments = ["-m", "hvd_dqn", "launch", "-np", "2", "--launcher", program, "--", *train]
@@ -223,6 +253,11 @@ def test_a_job_on_one_host_listens_on_loopback_only(tmp_path, program):
         found = listening(job.members())
     assert found, "mpirun's own, for its ranks"
     assert all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def require_our_horovod():
+    if current_recipe().differences(installed_recipe() or {}):
+        pytest.skip("the installed Horovod lacks our patches of today")
 
 
 def listening(processes):

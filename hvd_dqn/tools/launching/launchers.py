@@ -109,8 +109,8 @@ class MpirunLauncher:
         return [*self._program, "-np", str(self.ranks), *(["-H", hosts] if hosts else [])]
 
     def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
-        """See `Launcher`. The youngest mpirun of the session forwards the signal to the ranks;
-        horovodrun does not.
+        """See `Launcher`. The youngest mpirun of the session forwards the signal to the ranks; a
+        horovodrun that we did not build would not.
         """
         found = [pid for pid, name in sessions.members(process.pid) if name in _MPIRUN]
         with suppress(ProcessLookupError):

@@ -1,8 +1,8 @@
 """Restart a launch after failures, and stop it with a checkpoint.
 
-This process runs the launcher as its child. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and
-SIGHUP (a closed terminal) reach every rank as SIGUSR1, because mpirun kills its ranks on SIGTERM,
-SIGINT and SIGHUP, and horovodrun forwards no signal. Under nohup, SIGHUP stays ignored. If this
+This process runs the launcher as its child. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP (a closed
+terminal) reach every rank as SIGUSR1, because mpirun kills its ranks on SIGTERM, SIGINT and SIGHUP,
+and so does a horovodrun that we did not build. Under nohup, SIGHUP stays ignored. If this
 process is killed by SIGKILL, the job continues.
 
 An exit code passes through mpirun or another launcher, which may change it. What the run directory

@@ -1,0 +1,62 @@
+"""What horovodrun does while mpirun runs the ranks: it passes requests to stop on to them.
+
+Our Horovod calls `run` instead of becoming mpirun itself, which ends its ranks at once on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ASKING = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)
+_PR_SET_PDEATHSIG = 1
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run an mpirun until it ends; return its exit code, or 128 + N if signal N ended it.
+
+    SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) reach the ranks as SIGUSR1,
+    which programs of hvd_dqn take as a request to save a checkpoint and stop; a second SIGINT or
+    SIGTERM ends the ranks at once. SIGUSR1 and SIGUSR2 are forwarded, and so is a suspension by
+    Ctrl-Z. If this process is killed, mpirun ends its ranks.
+    """
+    libc = ctypes.CDLL(None)
+
+    def settle() -> None:
+        os.setpgid(0, 0)  # a terminal sends its signals to this process alone
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+
+    heard = [n for n in _ASKING if signal.getsignal(n) != signal.SIG_IGN]
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    process = subprocess.Popen(command, env=environment, preexec_fn=settle)
+    asked = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if number not in _ENDING:
+            process.send_signal(number)
+        elif asked:
+            process.terminate()
+        else:
+            asked = True
+            process.send_signal(signal.SIGUSR1)
+            print("horovodrun: asked the ranks to stop; once more ends them", file=sys.stderr)
+
+    def suspend(number: int, frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGTSTP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns when this process is continued
+        process.send_signal(signal.SIGCONT)
+
+    for number in heard:
+        signal.signal(number, hear)
+    signal.signal(signal.SIGTSTP, suspend)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
