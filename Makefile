@@ -125,7 +125,7 @@ cluster-test: $(READY_TO_TEST)
 	@[ "$$(id -u)" = 0 ] && for program in slurmctld munged sshd ip shellcheck; do \
 	    PATH=$$PATH:/usr/sbin:/sbin command -v $$program > /dev/null || exit 1; done || \
 	  { echo "as root, with Slurm and sshd (Debian: apt install slurm-wlm libpmix-dev munge openssh-server iproute2 shellcheck)" >&2; exit 1; }
-	HVD_DQN_TEST_CLUSTER=1 $(BIN)/python -m pytest -m cluster $(ARGS)
+	HVD_DQN_TEST_CLUSTER=1 $(BIN)/python -m pytest -m "cluster or long" $(ARGS)
 
 # The image for nodes without a GPU, built by buildah, and CartPole on two ranks in it.
 container-test:

@@ -1,9 +1,12 @@
 import json
 
+import pytest
+
 from tests.benchmarks import BENCHMARKS
 from tests.launching import launch
 
 
+@pytest.mark.long
 def test_the_floor_of_an_update(tmp_path):
     file = tmp_path / "floor.json"
     words = ["--rounds", "1", "--records", "1", "--seconds", "0.01", "--json", str(file)]

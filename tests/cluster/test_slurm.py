@@ -284,6 +284,7 @@ def test_the_doctor_of_all_ranks(slurm, tmp_path):
     assert "hvd-dqn: checks failed: directory" in said
 
 
+@pytest.mark.long
 def test_scaling_over_two_nodes(slurm, tmp_path):
     tiny = "cartpole --network.hidden_sizes=16 --logging.period_env_steps=48"
     text = (

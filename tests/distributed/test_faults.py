@@ -139,12 +139,12 @@ def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
         "network.noisy": True,
         "network.dueling": True,
     }
-    config = config_file(tmp_path, total_env_steps=5000, **changes)
-    done = train(config, tmp_path / "run", "--time-limit-minutes", "0.015", ranks=3)
+    config = config_file(tmp_path, total_env_steps=3000, **changes)
+    done = train(config, tmp_path / "run", "--time-limit-minutes", "0.01", ranks=2)
     assert done.code == 75, done.output
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
-    assert train(config, tmp_path / "run", ranks=3).code == 0
-    assert train(config, tmp_path / "alone", ranks=3).code == 0
+    assert train(config, tmp_path / "run", ranks=2).code == 0
+    assert train(config, tmp_path / "alone", ranks=2).code == 0
     assert_equal(
         everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints")
     )

@@ -298,12 +298,8 @@ KEEPING = {
 }
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_state_that_outlives_an_episode_is_reported(tmp_path, capsys, vectorization):
-    changes = KEEPING | {
-        "env.id": "tests.run.toys:Curriculum-v0",
-        "env.vectorization": vectorization,
-    }
+def test_state_that_outlives_an_episode_is_reported(tmp_path, capsys):
+    changes = KEEPING | {"env.id": "tests.run.toys:Curriculum-v0"}
     begin(tmp_path / "run", changes, callbacks=[stop_after(200)])
     capsys.readouterr()
     begin(tmp_path / "run", changes)
