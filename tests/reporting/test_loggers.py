@@ -24,7 +24,7 @@ from hvd_dqn.reporting.loggers import Loggers, opening
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
-from tests.launching import hvd_dqn
+from tests.launching import hvd_dqn, wait_until
 
 SETTINGS = {
     "total_env_steps": 600,
@@ -143,6 +143,8 @@ def wandb_records(path):
             position += left
             continue
         length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        if position + 7 + length > len(data):
+            return  # it is still being written
         whole += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):
@@ -173,6 +175,10 @@ def test_weights_and_biases_has_one_run(tmp_path, offline):
     files.sort(key=lambda path: path.stat().st_mtime_ns)
     assert {path.name for path in files} == {f"run-{run_id(run_dir)}.wandb"}, "one id"
     assert len(files) == 2, "one file per start"
+    for path in files:  # wandb's process may write the end a moment after `finish` has returned
+        wait_until(
+            lambda path=path: any(r.HasField("exit") for r in wandb_records(path)), "its end"
+        )
     rows = [row for path in files for row in wandb_history(path)]
     assert all(row["_step"] == row["env_steps"] for row in rows)
     for name in ("loss/td_huber", "evaluation/return_mean", "closing/return_mean"):
