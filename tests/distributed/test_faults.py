@@ -107,7 +107,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     [
         ([signal.SIGINT], 75),
         ([signal.SIGHUP], 75),
-        ([signal.SIGTERM, signal.SIGTERM], 143),
+        ([signal.SIGTERM, signal.SIGTERM], 1),
         ([signal.SIGKILL], -9),
     ],
 )
