@@ -134,8 +134,8 @@ def _loaded() -> dict[str, object]:
 
 
 def mpi_library_version() -> str:
-    """Return the name and version of mpi4py's MPI. Does not start MPI, which a login node may not
-    allow. Raises `UserError` if mpi4py does not load.
+    """Return the name and version of mpi4py's MPI, on one line with single spaces. Does not start
+    MPI, which a login node may not allow. Raises `UserError` if mpi4py does not load.
     """
     try:
         import mpi4py
@@ -144,7 +144,8 @@ def mpi_library_version() -> str:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"mpi4py does not load ({one_line(error)})", MPI4PY_REMEDY) from error
-    return MPI.Get_library_version().splitlines()[0].rstrip("\x00").partition(",")[0]
+    first = MPI.Get_library_version().rstrip("\x00").strip().splitlines()[0]
+    return " ".join(first.partition(",")[0].split())
 
 
 def loaded_mpi_libraries() -> list[str]:

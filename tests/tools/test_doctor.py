@@ -115,6 +115,21 @@ def test_the_libraries_of_any_mpi_are_found(monkeypatch, tmp_path):
     assert probe.loaded_mpi_libraries() == sorted(file for file, is_mpi in mapped.items() if is_mpi)
 
 
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4\x00", "Open MPI v4.1.4"),
+        ("MPICH Version:\t4.0.2\nMPICH Release date:\tThu Apr 7, 2022\n", "MPICH Version: 4.0.2"),
+        ("Intel(R) MPI Library 2021.14\n", "Intel(R) MPI Library 2021.14"),
+    ],
+)
+def test_the_version_of_an_mpi_is_one_line(monkeypatch, told, version):
+    from mpi4py import MPI
+
+    monkeypatch.setattr(MPI, "Get_library_version", lambda: told)
+    assert probe.mpi_library_version() == version
+
+
 def test_without_an_mpirun_one_process_loads_horovod(monkeypatch):
     """As on a Cray or a login node, where MPI must not start either."""
     commands = []

@@ -19,6 +19,7 @@ from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import select_device
 from hvd_dqn.tools.bench.plain_sums import MpiSums, PlainSums, TorchSums
 from hvd_dqn.tools.bench.report import number, print_table
+from hvd_dqn.tools.probe import mpi_library_version
 
 SIZES = tuple(4 * 4**power for power in range(13))
 """Bytes: 4 B to 64 MiB."""
@@ -62,7 +63,7 @@ def measure_allreduce(
     return {
         "ranks": ranks,
         "hosts": len(set(comm.gather(hostname()))),
-        "mpi": MPI.Get_library_version().partition(",")[0].strip(),
+        "mpi": mpi_library_version(),
         "backend": comm.backend,
         "device": str(device),
         "plain": plain.name,
