@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from hvd_dqn.distributed.shared_memory import NodeSum, make_node_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SECONDS_BEHIND_OTHERS = 1.0
 
 
 class MpiCommunicator:
@@ -137,3 +141,13 @@ class MpiCommunicator:
 def _finalize(mpi: Any) -> None:
     if not mpi.Is_finalized():
         mpi.Finalize()
+        _let_others_exit_first()
+
+
+def _let_others_exit_first() -> None:
+    """Let the first rank of a node exit after the others, if MPICH's mpirun has started them. That
+    of MPICH 4.0 may exit with 0 if all exit at once after it has forwarded a signal: it forgets
+    the codes of those that it has not seen exit when their output ends.
+    """
+    if "HYDI_CONTROL_FD" in os.environ and os.environ.get("MPI_LOCALRANKID") == "0":
+        time.sleep(_SECONDS_BEHIND_OTHERS)
