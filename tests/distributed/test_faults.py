@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hvd_dqn.tools.horovod.recipe import current_recipe, installed_recipe
 from tests.chaos import campaign
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
-from tests.launching import AS_ROOT, hvd_dqn, started, wait_until
+from tests.launching import AS_ROOT, clean_environment, hvd_dqn, started, wait_until
 
 pytestmark = pytest.mark.multirank
 
@@ -84,6 +85,39 @@ def test_a_signal_stops_all_ranks_with_a_checkpoint(tmp_path, launcher, number, 
     manifests = list(run_dir.glob("checkpoints/step-*/manifest.json"))
     stopped_at = max(json.loads(m.read_text())["body"]["env_steps"] for m in manifests)
     assert f"{stopped_at:,} env steps" in line
+
+
+def test_under_nohup_a_hangup_does_not_reach_the_ranks_of_horovodrun(tmp_path):
+    """Open MPI's mpirun handles SIGHUP even if it is ignored."""
+    require_our_horovod()
+    up, over = tmp_path / "up", tmp_path / "over"
+    rank = f"touch {up}; sleep 3; touch {over}"
+    program = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        f"os.execvp('horovodrun', ['horovodrun', '-np', '2', 'sh', '-c', '{rank}'])\n"
+    )
+    with started(["-c", program], launcher="none", **AS_ROOT) as job:
+        wait_until(up.exists)
+        os.killpg(job.process.pid, signal.SIGHUP)
+        done = job.wait(30)
+    assert done.code == 0, done.output
+    assert over.exists()
+
+
+def test_horovodrun_reports_an_unreachable_host_on_one_line():
+    require_our_horovod()
+    command = ["horovodrun", "-np", "2", "-H", "nowhere.invalid:2", "true"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["horovodrun: ssh does not reach all of nowhere.invalid"]
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
