@@ -72,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         run_dir,
         train.config.checkpoint.directory or str(RunDirectory(run_dir).checkpoints),
         train.resume,
+        train.dry_run,
     )
     if options.network_interface:
         require_interface(options.network_interface)
@@ -82,4 +83,5 @@ def run(arguments: Sequence[str]) -> int:
         hosts=parse_hosts(options.hosts),
         min_ranks=options.np if options.min_np is None else options.min_np,
     )
-    return launch(training, launcher, max_restarts=options.max_restarts)
+    max_restarts = 0 if train.dry_run else options.max_restarts
+    return launch(training, launcher, max_restarts=max_restarts)

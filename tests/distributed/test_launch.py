@@ -157,6 +157,17 @@ def test_the_run_directory_decides_how_an_attempt_has_ended(
     assert ("although" in told_why) == (expected in (0, 75) and expected != code)
 
 
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_exit_code_of_a_dry_run_stands(tmp_path, code):
+    """It leaves no records to judge it by, and is not tried again."""
+    starts, script = tmp_path / "starts", tmp_path / "mpirun"
+    script.write_text(f"#!/bin/sh\necho >> {starts}\nexit {code}\n")
+    script.chmod(0o755)
+    how = ["launch", "-np", "2", "--launcher", str(script)]
+    assert run([*how, "--", "train", "cartpole", "--dry-run"]) == code
+    assert starts.read_text() == "\n"
+
+
 @pytest.mark.parametrize(
     ("said", "cause"),
     [

@@ -69,13 +69,14 @@ _SECONDS_OF_AN_END = 15.0
 
 class Training(NamedTuple):
     """The command that every rank runs, `train …`, and what its options say. `checkpoints` is the
-    path or URL of its checkpoints.
+    path or URL of its checkpoints. A dry run writes nothing, so its exit code alone counts.
     """
 
     words: Sequence[str]
     run_dir: Path
     checkpoints: str
     resume: str
+    dry_run: bool = False
 
 
 class Attempt(NamedTuple):
@@ -182,7 +183,7 @@ def _judge(
     What was there before the attempt says nothing about it. `asked`: this process has forwarded a
     request to stop. `said`: the root has said that it stopped after saving a checkpoint.
     """
-    if code in (EXIT_STOPPED, EXIT_BAD_INPUT):
+    if code in (EXIT_STOPPED, EXIT_BAD_INPUT) or training.dry_run:
         return code, ""
     if code == EXIT_OK:
         if _is_over(training, launcher):
