@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.tools.launching import sessions
@@ -57,9 +58,7 @@ def probe_two_ranks() -> ProbeResult:
         together = shutil.which("mpirun", path=environment["PATH"]) is not None
         command = [*launcher, *command] if together else [*command, _ALONE]
         code, output = _run(command, environment)
-    reports = [
-        json.loads(line.partition(_MARK)[2]) for line in output.splitlines() if _MARK in line
-    ]
+    reports = _reports(output)
     if code != 0 or len(reports) != (2 if together else 1):
         failed = "two ranks could not sum a tensor" if together else "Horovod does not load"
         raise UserError(f"{failed} ({_reason(output)})")
@@ -88,6 +87,15 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, s
             f"two ranks did not meet within {_TIMEOUT_SECONDS} s: {' '.join(command)}"
         ) from None
     return process.returncode, output
+
+
+def _reports(output: str) -> list[dict[str, Any]]:
+    """Return what the ranks reported. Open MPI 4 may print two ranks' lines on one."""
+    found = []
+    for text in output.split(_MARK)[1:]:
+        with suppress(ValueError):
+            found.append(json.JSONDecoder().raw_decode(text)[0])
+    return found
 
 
 def _reason(output: str) -> str:

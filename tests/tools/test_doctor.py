@@ -147,6 +147,17 @@ def test_without_an_mpirun_one_process_loads_horovod(monkeypatch):
     assert commands == [[sys.executable, "-m", "hvd_dqn.tools.probe", "alone"]]
 
 
+@pytest.mark.parametrize("between", ["\n", "", "[1,1]<stdout>:"])
+def test_reports_of_two_ranks_on_one_line_are_read(monkeypatch, between):
+    """As Open MPI 4 prints them at times."""
+    told = {"mpi_library": "MPI", "libmpi": ["a"], "nccl": False, "milliseconds": 0.5}
+    report = f"{probe._MARK}{json.dumps(told)}"
+    output = f"[1,0]<stdout>:{report}{between}{report}\n\n"
+    monkeypatch.setattr(probe, "_run", lambda command, environment: (0, output))
+    monkeypatch.setattr(probe.shutil, "which", lambda name, path=None: "/opt/mpirun")
+    assert doctor.two_ranks([]).state == "ok"
+
+
 @pytest.mark.multirank
 def test_loading_horovod_does_not_start_mpi():
     program = (
