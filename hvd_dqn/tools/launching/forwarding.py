@@ -32,6 +32,8 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         os.setpgid(0, 0)  # a terminal sends its signals to this process alone
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+        if signal.SIGHUP not in heard:  # Open MPI would handle it although it is ignored
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
     heard = [n for n in _ASKING if signal.getsignal(n) != signal.SIG_IGN]
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
