@@ -17,7 +17,7 @@ SCRIPT = str(BENCHMARKS / "compare.py")
 def test_ways_of_averaging(tmp_path):
     file, place = tmp_path / "compare.json", tmp_path / "tmp"
     place.mkdir()
-    words = ["--rounds", "1", "--records", "2", "--json", str(file), "--", *TINY]
+    words = ["--rounds", "1", "--records", "3", "--json", str(file), "--", *TINY]
     done = launch([SCRIPT, *words], launcher="none", cwd=tmp_path, TMPDIR=str(place))
     assert done.code == 0, done.output
     assert not list(place.rglob("run.json")), "no run is left behind"

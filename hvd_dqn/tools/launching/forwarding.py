@@ -32,10 +32,11 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         os.setpgid(0, 0)  # a terminal sends its signals to this process alone
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
-        if signal.SIGHUP not in heard:  # Open MPI would handle it although it is ignored
+        if under_nohup:  # Open MPI would handle SIGHUP although it is ignored
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
-    heard = [n for n in _ASKING if signal.getsignal(n) != signal.SIG_IGN]
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heard = [number for number in _ASKING if number != signal.SIGHUP or not under_nohup]
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     process = subprocess.Popen(command, env=environment, preexec_fn=settle)
     asked = False
