@@ -17,10 +17,11 @@ from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
 from hvd_dqn.envs.minatar import MinAtar
+from hvd_dqn.envs.minigrid import MiniGrid
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 
-FAMILIES = (Atari(), MinAtar(), Driving(), Family())
+FAMILIES = (Atari(), MinAtar(), MiniGrid(), Driving(), Family())
 """A new family is one module with a subclass of `Family`, and one entry here. The first that claims
 an id makes its environments; the last one claims all ids.
 """
