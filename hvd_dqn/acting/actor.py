@@ -84,8 +84,9 @@ class Actor:
         return self._store(action, step)
 
     def _choose(self, env_steps: int) -> np.ndarray:
-        chosen = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs))
-        action = as_actions(chosen, len(self._obs), self._envs.num_actions)
+        legal = self._envs.legal_actions(self._obs)
+        chosen = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs), legal)
+        action = as_actions(chosen, len(self._obs), self._envs.num_actions, legal)
         self._clock.lap("acting")
         return action
 

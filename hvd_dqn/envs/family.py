@@ -33,10 +33,10 @@ from hvd_dqn.envs.interface import (
     require_same_spaces,
 )
 from hvd_dqn.envs.packing import as_boxes
-from hvd_dqn.envs.records import Text
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
+from hvd_dqn.spaces.records import Text
 
 _SET_BY_US = ("id", "disable_env_checker")
 """Arguments of `gymnasium.make` that `env.kwargs` cannot set."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from hvd_dqn.envs.channels import Channels, guess_channels
-from hvd_dqn.envs.records import RecordSpace, stored_dtype
+from hvd_dqn.spaces.channels import Channels, guess_channels
+from hvd_dqn.spaces.records import RecordSpace, stored_dtype
 
 
 class FrameStack:

@@ -10,7 +10,7 @@ import numpy as np
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.family import Family
 from hvd_dqn.envs.interface import ONLY, Place
-from hvd_dqn.envs.records import Text
+from hvd_dqn.spaces.records import Text
 
 _CODES = (11, 6, 4)
 """Kinds of objects, colours, and states of a cell; the agent's direction is the fourth state."""

@@ -11,7 +11,7 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.interface import InterfaceError
 from hvd_dqn.envs.observations import CheckedObservations, find_lost_value
-from hvd_dqn.envs.records import MASK, RecordSpace, Text, mask_field, needs_record, record_space
+from hvd_dqn.spaces.records import MASK, RecordSpace, Text, mask_field, needs_record, record_space
 
 
 class PackedObservations(gym.Wrapper[Any, Any, Any, Any]):

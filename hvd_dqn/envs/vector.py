@@ -16,6 +16,7 @@ from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.interface import Place, warn
 from hvd_dqn.envs.simulators import Simulators
+from hvd_dqn.spaces.records import RecordSpace
 
 _LONG_EPISODE = 100_000
 """Steps after which an episode is reported."""
@@ -219,6 +220,13 @@ class VectorEnvironment:
     def returns(self) -> np.ndarray:
         """The returns of the current episodes so far, [N]."""
         return self._return
+
+    def legal_actions(self, obs: np.ndarray) -> np.ndarray | None:
+        """Return the masks [N, A] bool of the legal actions in observations [N, *shape]; `None` if
+        all actions always are.
+        """
+        space = self.obs_space
+        return space.legal_actions(obs) if isinstance(space, RecordSpace) else None
 
     def picture(self) -> np.ndarray:
         """Return a picture of the first copy, [H, W, 3] uint8. Raises `UserError` if it cannot be

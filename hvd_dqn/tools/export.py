@@ -20,8 +20,8 @@ from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.files import replacing
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.spaces import describe
 from hvd_dqn.policy import Policy
+from hvd_dqn.spaces.description import describe
 
 _REMEDY = "pip install 'hvd_dqn[export]'"
 _TOLERANCE = 1e-4
@@ -90,7 +90,9 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
         for _ in range(count):
             kept.append(obs[0])
             values = functools.partial(policy.values_of, obs)
-            action = epsilon_greedy(np.array([0.1]), envs.num_actions, values, rng)
+            action = epsilon_greedy(
+                np.array([0.1]), envs.num_actions, values, rng, legal=envs.legal_actions(obs)
+            )
             obs = envs.step(action).obs
     finally:
         envs.close()
