@@ -26,7 +26,7 @@ def describe(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.MultiDiscrete):
         return {"nvec": space.nvec.tolist(), "starts": space.start.tolist()}
     if isinstance(space, gym.spaces.MultiBinary):
-        return {"flags": list(space.shape)}
+        return {"flags": int(space.n) if isinstance(space.n, int) else list(space.shape)}
     if isinstance(space, gym.spaces.Dict):
         return {"dict": {str(name): describe(part) for name, part in space.spaces.items()}}
     if isinstance(space, gym.spaces.Tuple):
