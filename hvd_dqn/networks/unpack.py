@@ -16,7 +16,7 @@ from hvd_dqn.config import NetworkConfig
 from hvd_dqn.networks.scaling import make_scaling
 from hvd_dqn.networks.torsos.registry import make_torso
 from hvd_dqn.spaces.channels import guess_channels
-from hvd_dqn.spaces.records import MASK, Field, RecordSpace
+from hvd_dqn.spaces.records import MASK, Field, RecordSpace, is_grid
 
 _MOST_ONE_HOT = 4096
 """Discrete fields with more values in all get an embedding of `_EMBEDDING_SIZE` numbers."""
@@ -123,7 +123,7 @@ class OneHot(nn.Module):
     def __init__(self, choices: np.ndarray, frames: int) -> None:
         """`choices` [*shape]: the number of values of each."""
         super().__init__()
-        self._is_grid = choices.ndim == 3 and bool((choices == choices[0, 0]).all())
+        self._is_grid = is_grid(choices)
         counts = choices[0, 0] if self._is_grid else choices.reshape(-1)
         self._total = int(counts.sum()) * frames
         starts = np.cumsum(np.concatenate(([0], np.tile(counts, frames)[:-1])))

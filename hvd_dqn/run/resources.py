@@ -34,6 +34,7 @@ from hvd_dqn.run.outputs import Outputs, open_outputs
 from hvd_dqn.run.spaces import read_spaces, spaces_of
 from hvd_dqn.run.start import Start
 from hvd_dqn.run.watchdog import Watchdog
+from hvd_dqn.spaces.records import RecordSpace
 
 
 @dataclass
@@ -282,7 +283,11 @@ def _why_not_more(config: Config, threads: int) -> str:
 
 
 def _layout(config: Config, envs: VectorEnvironment) -> list[str]:
-    """Return what is taken for the channels of observations with three axes."""
+    """Return the parts of observations that are not one array, and what is taken for the channels
+    of those with three axes.
+    """
+    if isinstance(envs.raw_space, RecordSpace):
+        return [f"observations: {envs.raw_space.summary()}"]
     shape = envs.raw_space.shape
     if len(shape) != 3:
         return []

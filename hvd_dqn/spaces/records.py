@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
+from hvd_dqn.spaces.channels import guess_channels
 
 Text = Literal["drop", "tokens"]
 """What becomes of text: it is left out, or becomes hashed words."""
@@ -121,6 +122,8 @@ class RecordSpace(gym.spaces.Box):
         the other parts must be in their spaces. Return "" if nothing is.
         """
         for name, leaf, get in _leaves(self.source):
+            if name == MASK:
+                continue
             value = get(obs)
             if isinstance(leaf, gym.spaces.Box):
                 array = np.asarray(value)
@@ -132,6 +135,13 @@ class RecordSpace(gym.spaces.Box):
             if problem:
                 return f"{name}: {problem}" if name else problem
         return ""
+
+    def summary(self) -> str:
+        """Return what the network gets, and what it does not."""
+        told = [f"{field.name} ({_kind(field)})" for field in self.fields]
+        dropped = [name for name, leaf, _ in _leaves(self.source) if self._is_dropped(leaf)]
+        left_out = f"; without the text {', '.join(dropped)}: see --env.text" if dropped else ""
+        return ", ".join(told) + left_out
 
     def _is_dropped(self, leaf: gym.Space[Any]) -> bool:
         return isinstance(leaf, gym.spaces.Text) and self.text == "drop"
@@ -229,6 +239,32 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which numbers of this type are stored."""
     is_bytes = dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
     return np.dtype(np.uint8 if is_bytes else np.float32)
+
+
+def _kind(field: Field) -> str:
+    """Return what a field holds, in a few words."""
+    if field.name == MASK:
+        return f"which of {field.shape[0]} are legal"
+    if isinstance(field.space, gym.spaces.Text):
+        return f"text as {TOKENS} hashed words"
+    shape, channels = field.shape, guess_channels(field.shape)
+    size = " × ".join(map(str, shape))
+    if field.choices is not None:
+        if is_grid(field.choices):
+            counts = " · ".join(map(str, field.choices[0, 0]))
+            return f"grid {shape[0]} × {shape[1]} of {counts} codes"
+        most = int(field.choices.max())
+        return f"one of {most}" if shape == (1,) else f"{size}, each one of up to {most}"
+    if channels is not None:
+        return f"image {size}, channels {channels}"
+    return f"{size} {'flags' if isinstance(field.space, gym.spaces.MultiBinary) else 'numbers'}"
+
+
+def is_grid(choices: np.ndarray) -> bool:
+    """Whether numbers of values [*shape] are those of a grid of codes, [H, W, C]: the same in each
+    cell.
+    """
+    return choices.ndim == 3 and bool((choices == choices[0, 0]).all())
 
 
 def _smallest_type(count: int) -> np.dtype[Any]:
