@@ -23,6 +23,7 @@ from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.foreign_code import announce_network_code
 from hvd_dqn.run.spaces import read_spaces
+from hvd_dqn.spaces.actions import ActionCodes, best_actions, branches_of
 from hvd_dqn.spaces.records import MASK, RecordSpace
 
 
@@ -50,12 +51,18 @@ class Policy:
         saved: SavedNetwork,
     ) -> None:
         self.network = network
-        self.action_space = action_space
+        self._actions = action_space
         self.config = config
         self.saved = saved
         self._frames = frames
         self._device = next(network.parameters()).device
         self._obs: np.ndarray | None = None
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """The space of actions of one environment."""
+        actions = self._actions
+        return actions.source if isinstance(actions, ActionCodes) else actions
 
     @property
     def observation_space(self) -> gym.Space[Any]:
@@ -105,15 +112,18 @@ class Policy:
         values: np.ndarray = self.network(obs).cpu().numpy()
         return values
 
-    def act(
-        self, obs: Any, *, begins: np.ndarray | bool = False, action_mask: Any = None
-    ) -> np.ndarray | np.int64:
-        """Return the greedy actions, values of `action_space`: [N] int64, or one NumPy integer for
-        one environment.
+    def act(self, obs: Any, *, begins: np.ndarray | bool = False, action_mask: Any = None) -> Any:
+        """Return the greedy actions, values of `action_space`. For a Discrete space: [N] int64, or
+        one NumPy integer for one environment; for others: a list of N, or one.
         """
-        best = self.q_values(obs, begins=begins, action_mask=action_mask).argmax(axis=-1)
-        actions: np.ndarray | np.int64 = best + np.int64(self.action_space.start)
-        return actions
+        values = self.q_values(obs, begins=begins, action_mask=action_mask)
+        single = values.ndim == 1
+        best = best_actions(np.atleast_2d(values), branches_of(self._actions))
+        if isinstance(self._actions, ActionCodes):
+            coded = [self._actions.action(int(code)) for code in best]
+            return coded[0] if single else coded
+        actions = best + np.int64(self._actions.start)
+        return actions[0] if single else actions
 
     def _stacked(self, raw: np.ndarray, begins: np.ndarray | bool) -> np.ndarray:
         """Return the stacked observations, [N, K·C, …]."""
@@ -172,6 +182,7 @@ def load_policy(
         config.objective,
         obs_space=frames.obs_space,
         num_actions=int(spaces.action.n),
+        branches=branches_of(spaces.action),
         device=torch.device(device),
     )
     load_network(made, saved)

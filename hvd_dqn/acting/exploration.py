@@ -15,9 +15,25 @@ import torch
 from hvd_dqn.common.errors import ConfigError
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.config import ExplorationConfig
+from hvd_dqn.spaces.actions import best_actions
 
-Values = Callable[[], np.ndarray]
-"""Computes the action values [N, A] of the current observations, when called."""
+
+class Values:
+    """Computes the action values [N, A] of the current observations, when called; with `branches`,
+    those of the choices of each dimension, [N, Σ n].
+    """
+
+    def __init__(self, compute: Callable[[], np.ndarray], branches: tuple[int, ...] = ()) -> None:
+        self._compute = compute
+        self._branches = branches
+
+    def __call__(self) -> np.ndarray:
+        """Return the values."""
+        return self._compute()
+
+    def best(self) -> np.ndarray:
+        """Return the actions [N] with the highest values."""
+        return best_actions(self._compute(), self._branches)
 
 
 class Slots(NamedTuple):
@@ -182,7 +198,7 @@ def epsilon_greedy(
     """
     exploring = rng.random(len(epsilon)) < epsilon
     if not draws_always and not np.count_nonzero(exploring):
-        return _best(values)
+        return values.best()
     return _mixed(exploring, _random_actions(num_actions, len(epsilon), legal, rng), values)
 
 
@@ -201,15 +217,10 @@ def _mixed(exploring: np.ndarray, drawn: np.ndarray, values: Values) -> np.ndarr
     """Return the actions `drawn` [N] of environments that explore [N], and the best of others."""
     count = np.count_nonzero(exploring)
     if count == 0:
-        return _best(values)
+        return values.best()
     if count == len(exploring):
         return drawn
-    action: np.ndarray = np.where(exploring, drawn, _best(values))
-    return action
-
-
-def _best(values: Values) -> np.ndarray:
-    action: np.ndarray = values().argmax(axis=1)
+    action: np.ndarray = np.where(exploring, drawn, values.best())
     return action
 
 

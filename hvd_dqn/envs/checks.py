@@ -18,7 +18,6 @@ def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
                 f"env.id {env_id!r} must return a gymnasium.Env, and returns {type(env).__name__}"
             )
         _check_game(env_id, env)
-        _check_spaces(env_id, env)
     except UserError:
         if isinstance(env, gym.Env):
             close_env(env, env_id)
@@ -31,14 +30,4 @@ def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
         raise UserError(
             f"env.id {env_id!r} is a bare Atari game: choose an id such as ALE/Pong-v5, with "
             "env.atari_protocol and env.frame_skip"
-        )
-
-
-def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
-    actions = env.action_space
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"env.id {env_id!r} has {type(actions).__name__} actions "
-            f"{getattr(actions, 'shape', '')}: DQN requires Discrete actions; choose a discrete "
-            "version of it or wrap it"
         )

@@ -21,6 +21,7 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.adapting import adapted
 from hvd_dqn.envs.checks import check_env
 from hvd_dqn.envs.interface import (
     ONLY,
@@ -32,7 +33,6 @@ from hvd_dqn.envs.interface import (
     require_gymnasium,
     require_same_spaces,
 )
-from hvd_dqn.envs.packing import as_boxes
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
@@ -138,7 +138,7 @@ class Family:
 
     def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
         env = self.make_env(config, place, **kwargs)
-        return as_boxes(env, config, config.text or self.text)
+        return adapted(env, config, config.text or self.text)
 
     def register(self, env_id: str) -> None:
         """Import the family's module, which registers its ids, unless `env_id` is registered.

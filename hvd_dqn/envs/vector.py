@@ -16,6 +16,7 @@ from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.interface import Place, warn
 from hvd_dqn.envs.simulators import Simulators
+from hvd_dqn.spaces.actions import ActionCodes, branches_of
 from hvd_dqn.spaces.records import RecordSpace
 
 _LONG_EPISODE = 100_000
@@ -114,6 +115,7 @@ class VectorEnvironment:
         self.num_envs = simulators.num_envs
         self.action_space = simulators.action_space
         self.num_actions = int(simulators.action_space.n)
+        self.branches = branches_of(simulators.action_space)
         self.raw_space = simulators.raw_space
         self.frame_stack = frame_stack
         self.channels = self._frames.channels
@@ -236,6 +238,8 @@ class VectorEnvironment:
 
     def action_names(self) -> list[str]:
         """Return the names of the actions; their values if the environment does not name them."""
+        if isinstance(self.action_space, ActionCodes):
+            return self.action_space.names()
         first = int(self.action_space.start)
         numbers = [f"action {first + number}" for number in range(self.num_actions)]
         return self._shared.simulators.action_names() or numbers

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from hvd_dqn.config import NetworkConfig
+from hvd_dqn.networks.branches import Branches
 from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import ChangingLayer, NoisyLinear, SpectralConv2d
 from hvd_dqn.networks.scaling import make_scaling
@@ -51,6 +52,7 @@ class QNetwork(nn.Module):
         self.memory_format = torch.preserve_format
         self._changing = [m for m in self.modules() if isinstance(m, ChangingLayer)]
         self._takes_records = isinstance(parts.scaling, Unpack)
+        self.branches: Branches | None = None
         self._has_mask = isinstance(parts.scaling, Unpack) and parts.scaling.has_mask
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[None]:
@@ -98,10 +100,12 @@ def build_network(
     num_outputs: int,
     obs_space: gym.spaces.Box,
     num_actions: int,
+    branches: tuple[int, ...] = (),
     device: torch.device,
 ) -> QNetwork:
     """Return the network that `kind` makes of its parts, with a head of `num_outputs` (M) numbers
-    for each action. Initial weights come from torch's current random stream.
+    for each action; with `branches`, for each choice of each dimension. Initial weights
+    come from torch's current random stream.
 
     Raises `ConfigError` if the torso cannot take the observations.
     """
@@ -119,9 +123,10 @@ def build_network(
         if description.channels_last(config):
             memory_format = torch.channels_last
     head = (DuelingHead if config.dueling else Head)(
-        config, (features, *hidden), num_actions, num_outputs
+        config, (features, *hidden), sum(branches) or num_actions, num_outputs
     )
     network = kind(NetworkParts(scaling, torso, head, features))
+    network.branches = Branches(branches) if branches else None
     network.precision = config.precision
     network.memory_format = memory_format
     return network.to(device)

@@ -144,7 +144,7 @@ class OneHot(nn.Module):
 
     def _flags(self, places: Tensor) -> Tensor:
         flags = places.new_zeros((len(places), *self.shape), dtype=torch.float32)
-        return flags.scatter(1, places, 1.0)
+        return flags.scatter_(1, places, 1.0)
 
 
 class Embedded(OneHot):

@@ -209,6 +209,7 @@ def useful_threads(config: Config, envs: VectorEnvironment) -> int:
             config.objective,
             obs_space=envs.obs_space,
             num_actions=envs.num_actions,
+            branches=envs.branches,
             device=torch.device("cpu"),
         )
     work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from hvd_dqn.spaces.actions import ActionCodes, ActionError
 from hvd_dqn.spaces.records import RecordSpace, SpaceError
 
 
@@ -21,6 +22,8 @@ def describe(space: gym.Space[Any]) -> dict[str, Any]:
             "masked_actions": space.num_actions,
             "text": space.text,
         }
+    if isinstance(space, ActionCodes):
+        return {"coded": describe(space.source), "bins": space.bins, "joint": space.joint}
     if isinstance(space, gym.spaces.Discrete):
         return {"n": int(space.n), "start": int(space.start)}
     if isinstance(space, gym.spaces.MultiDiscrete):
@@ -43,9 +46,15 @@ def describe(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def actions_of(description: dict[str, Any]) -> gym.spaces.Discrete:
-    """Return the discrete space that `describe` described. Raises `KeyError`, `TypeError` or
-    `ValueError` for other values.
+    """Return the discrete space, or the codes of actions, that `describe` described. Raises
+    `KeyError`, `TypeError` or `ValueError` for other values.
     """
+    if "coded" in description:
+        bins, joint = description["bins"], description["joint"]
+        try:
+            return ActionCodes(_part_of(description["coded"]), bins=bins, joint=joint)
+        except ActionError as error:
+            raise ValueError(str(error)) from error
     count, start = (description[name] for name in ("n", "start"))
     if type(count) is not int or type(start) is not int or count < 1:
         raise ValueError(f"{description} is not a discrete space")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.acting.evaluation import AFTERWARDS, EvaluationResult, Evaluator
-from hvd_dqn.acting.exploration import epsilon_greedy
+from hvd_dqn.acting.exploration import Values, epsilon_greedy
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
@@ -73,6 +73,7 @@ def evaluate_run(
             config.objective,
             obs_space=evaluator.envs.obs_space,
             num_actions=evaluator.envs.num_actions,
+            branches=evaluator.envs.branches,
             device=device,
         )
         load_network(network, saved)
@@ -102,7 +103,7 @@ def _epsilon_greedy_policy(
         return epsilon_greedy(
             np.full(len(obs), epsilon),
             envs.num_actions,
-            lambda: greedy.values(obs),
+            Values(lambda: greedy.values(obs), envs.branches),
             rng,
             legal=envs.legal_actions(obs),
             draws_always=True,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hvd_dqn.acting.exploration import epsilon_greedy
+from hvd_dqn.acting.exploration import Values, epsilon_greedy
 from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.files import replacing
 from hvd_dqn.common.seeding import Stream, derived_seed
@@ -89,7 +89,7 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
         obs = envs.reset()
         for _ in range(count):
             kept.append(obs[0])
-            values = functools.partial(policy.values_of, obs)
+            values = Values(functools.partial(policy.values_of, obs), envs.branches)
             action = epsilon_greedy(
                 np.array([0.1]), envs.num_actions, values, rng, legal=envs.legal_actions(obs)
             )

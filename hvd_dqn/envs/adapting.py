@@ -1,4 +1,6 @@
-"""A wrapper that packs observations and masks of legal actions into records."""
+"""Wrappers that adapt environments: observations and masks of legal actions become records, and
+actions of all kinds integers.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.interface import InterfaceError
 from hvd_dqn.envs.observations import CheckedObservations, find_lost_value
+from hvd_dqn.spaces.actions import ActionCodes, ActionError, CodedActions, branches_of
 from hvd_dqn.spaces.records import MASK, RecordSpace, Text, mask_field, needs_record, record_space
 
 
@@ -103,12 +106,13 @@ class MaskSource:
         return np.ones(num_actions, dtype=np.bool_)
 
 
-def as_boxes(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym.Env[Any, Any]:
-    """Return the environment with arrays of numbers as observations: as they are, and checked, if
-    they are one and no action is masked, otherwise packed.
+def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym.Env[Any, Any]:
+    """Return the environment with integers as actions and arrays of numbers as observations: as
+    they are, and checked, if they are one and no action is masked, otherwise packed.
 
-    Raises `UserError` if its observations cannot be packed.
+    Raises `UserError` if its observations cannot be packed or its actions cannot be numbered.
     """
+    env = _with_integers(env, config)
     place = _place_of_mask(env, config.action_mask)
     if place is None and not needs_record(env.observation_space):
         if config.check_observations == 0:
@@ -116,10 +120,26 @@ def as_boxes(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gy
         return CheckedObservations(env, config.id, config.check_observations)
     actions = env.action_space
     assert isinstance(actions, gym.spaces.Discrete)
+    if place is not None and branches_of(actions):
+        raise UserError(
+            f"env.id {config.id!r}: masks are of whole actions, and its {actions.n:,} combinations "
+            "have no value each",
+            f"raise --env.joint-actions to {actions.n:,}, or pass --env.action-mask none",
+        )
     num_actions = None if place is None else int(actions.n)
     space = record_space(config.id, env.observation_space, num_actions, text)
     mask = MaskSource(place or "")
     return PackedObservations(env, config.id, space, mask, config.check_observations)
+
+
+def _with_integers(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
+    if isinstance(env.action_space, gym.spaces.Discrete):
+        return env
+    try:
+        codes = ActionCodes(env.action_space, bins=config.action_bins, joint=config.joint_actions)
+    except ActionError as error:
+        raise UserError(f"env.id {config.id!r}: its action space {error}") from error
+    return CodedActions(env, codes)
 
 
 def _place_of_mask(env: gym.Env[Any, Any], setting: str) -> str | None:
