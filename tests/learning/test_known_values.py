@@ -152,8 +152,9 @@ MASKED = {
     "n-step, by a method": {"replay.n_step": 3, "network.dueling": True},
     "munchausen": MUNCHAUSEN,
     "quantile, munchausen": DISTRIBUTIONS["quantile"] | MUNCHAUSEN,
-    "ladder with long explorations": {"exploration.zeta_exponent": 2.0},
+    "long explorations": {"exploration.zeta_exponent": 2.0},
     **DISTRIBUTIONS,
+    "categorical": DISTRIBUTIONS["categorical"] | {"objective.v_max": 4.0},
 }
 
 
@@ -181,3 +182,55 @@ def test_values_of_legal_actions_are_found(name, tmp_path):
     exact = config.replay.n_step == 1 and config.objective.distribution == "expected"
     tolerance = 0.05 if exact else 0.15
     assert np.abs(found - truth)[legal[:4]].max() < tolerance
+
+
+class Additive(gym.Env):
+    """Three places in turn; each of two dimensions of the action pays on its own."""
+
+    REWARDS = np.array([[0.4, -0.2, 0.1], [0.0, 0.3, 0.2], [-0.1, 0.1, 0.5]])
+    MORE = np.array([[0.0, 0.3], [0.2, -0.1], [0.1, 0.0]])
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Discrete(3)
+        self.action_space = gym.spaces.MultiDiscrete([3, 2], start=[0, 1])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(3))
+        return self.place, {}
+
+    def step(self, action):
+        reward = self.REWARDS[self.place, action[0]] + self.MORE[self.place, action[1] - 1]
+        self.place = (self.place + 1) % 3
+        return self.place, float(reward), False, False, {}
+
+
+gym.register("Additive-v0", entry_point=Additive, max_episode_steps=9)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"env.joint_actions": 1}, {"env.joint_actions": 1} | PRIORITIZED],
+    ids=["joint", "apart", "apart, prioritized"],
+)
+def test_values_of_two_dimensional_actions_are_found(changes, tmp_path):
+    rewards = Additive.REWARDS[:, :, None] + Additive.MORE[:, None, :]  # [place, first, second]
+    truth = np.zeros(3)
+    for _ in range(200):
+        truth = rewards.max(axis=(1, 2)) + GAMMA * np.roll(truth, -1)
+    changes = BUDGET | {"env.id": "tests.learning.test_known_values:Additive-v0"} | changes
+    train(Config(preset="test").changed(changes), connect("local"), RunDirectory(tmp_path / "run"))
+    policy = load_policy(tmp_path / "run")
+    for place in range(3):
+        first, second = np.unravel_index(rewards[place].argmax(), (3, 2))
+        assert policy.act(place).tolist() == [first, second + 1]
+    values = policy.q_values([0, 1, 2])
+    if "env.joint_actions" in changes:
+        assert values.shape == (3, 5)
+        values = (values[:, :3].max(axis=1) + values[:, 3:].max(axis=1)) / 2
+    else:
+        expected = rewards + GAMMA * np.roll(truth, -1)[:, None, None]
+        np.testing.assert_allclose(values, expected.reshape(3, 6), atol=0.05)
+        values = values.max(axis=1)
+    np.testing.assert_allclose(values, truth, atol=0.05)
