@@ -7,6 +7,7 @@ action = policy.act(obs)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +23,8 @@ from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.foreign_code import announce_network_code
 from hvd_dqn.run.spaces import read_spaces
+from hvd_dqn.spaces.actions import ActionCodes, best_actions, branches_of
+from hvd_dqn.spaces.records import MASK, RecordSpace
 
 
 class Policy:
@@ -30,7 +33,10 @@ class Policy:
     Actions are values of `action_space`, as the environment takes them; action values are in the
     order of these.
 
-    Observations are those of the environment: [*shape] of one environment or [N, *shape] of N. With
+    Observations are those of the environment: [*shape] of one environment or [N, *shape] of N; if
+    they are not one array, an observation as the environment returns it, or a list of N. If actions
+    are masked and the mask is not a field of the observations, `action_mask` is the mask [A] of the
+    legal actions or a list of N; without it all are. With
     a frame stack, the policy keeps the last frames, so every call must be the next step of the same
     environments. `begins`, [N] bool or one bool, marks the environments that start an episode; at
     the first call all do.
@@ -45,7 +51,7 @@ class Policy:
         saved: SavedNetwork,
     ) -> None:
         self.network = network
-        self.action_space = action_space
+        self._actions = action_space
         self.config = config
         self.saved = saved
         self._frames = frames
@@ -53,29 +59,46 @@ class Policy:
         self._obs: np.ndarray | None = None
 
     @property
-    def observation_space(self) -> gym.spaces.Box:
+    def action_space(self) -> gym.Space[Any]:
+        """The space of actions of one environment."""
+        actions = self._actions
+        return actions.source if isinstance(actions, ActionCodes) else actions
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
         """The space of observations of one environment."""
-        return self._frames.raw_space
+        space = self._frames.raw_space
+        return space.source if isinstance(space, RecordSpace) else space
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
         """The shape of an observation of one environment."""
         return self._frames.raw_space.shape
 
-    def q_values(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray:
-        """Return action values [N, A], or [A] for one environment. Raises `ValueError` if `obs` has
-        another shape, or values that the observation space or float32 cannot hold.
+    def q_values(
+        self, obs: Any, *, begins: np.ndarray | bool = False, action_mask: Any = None
+    ) -> np.ndarray:
+        """Return action values [N, A], or [A] for one environment; those of illegal actions are −∞.
+        Raises `ValueError` if `obs` has another shape, or values that the observation space or
+        float32 cannot hold.
         """
+        space = self._frames.raw_space
+        if isinstance(space, RecordSpace):
+            raw, single = _records(space, obs, action_mask)
+            return self._values(raw, single, begins)
         raw = np.asarray(obs)
         single = raw.shape == self.raw_shape
         if not single and raw.shape[1:] != self.raw_shape:
             raise ValueError(
                 f"observations have shape {raw.shape}: must be {self.raw_shape}, or a batch of that"
             )
-        problem = find_lost_value(raw, self.observation_space)
+        problem = find_lost_value(raw, space)
         if problem:
-            raise ValueError(f"the policy takes {self.observation_space}, not {problem}")
-        stacked = self._stacked(raw[None] if single else raw, begins)
+            raise ValueError(f"the policy takes {space}, not {problem}")
+        return self._values(raw[None] if single else raw, single, begins)
+
+    def _values(self, raw: np.ndarray, single: bool, begins: np.ndarray | bool) -> np.ndarray:
+        stacked = self._stacked(raw, begins)
         values = self.values_of(stacked)
         chosen: np.ndarray = values[0] if single else values
         return chosen
@@ -89,13 +112,18 @@ class Policy:
         values: np.ndarray = self.network(obs).cpu().numpy()
         return values
 
-    def act(self, obs: np.ndarray, *, begins: np.ndarray | bool = False) -> np.ndarray | np.int64:
-        """Return the greedy actions, values of `action_space`: [N] int64, or one NumPy integer for
-        one environment.
+    def act(self, obs: Any, *, begins: np.ndarray | bool = False, action_mask: Any = None) -> Any:
+        """Return the greedy actions, values of `action_space`. For a Discrete space: [N] int64, or
+        one NumPy integer for one environment; for others: a list of N, or one.
         """
-        best = self.q_values(obs, begins=begins).argmax(axis=-1)
-        actions: np.ndarray | np.int64 = best + np.int64(self.action_space.start)
-        return actions
+        values = self.q_values(obs, begins=begins, action_mask=action_mask)
+        single = values.ndim == 1
+        best = best_actions(np.atleast_2d(values), branches_of(self._actions))
+        if isinstance(self._actions, ActionCodes):
+            coded = [self._actions.action(int(code)) for code in best]
+            return coded[0] if single else coded
+        actions = best + np.int64(self._actions.start)
+        return actions[0] if single else actions
 
     def _stacked(self, raw: np.ndarray, begins: np.ndarray | bool) -> np.ndarray:
         """Return the stacked observations, [N, K·C, …]."""
@@ -109,6 +137,24 @@ class Policy:
             self._obs = self._frames.following(self._obs, raw)
             self._obs[new] = first[new]
         return self._obs
+
+
+def _records(space: RecordSpace, obs: Any, action_mask: Any) -> tuple[np.ndarray, bool]:
+    """Return records [N, bytes] of one observation or of a list of N, and whether it was one."""
+    single = not isinstance(obs, list)
+    every, masks = ([obs], [action_mask]) if single else (obs, action_mask)
+    records = []
+    for number, one in enumerate(every):
+        problem = space.find_problem(one, find_lost_value)
+        if problem:
+            raise ValueError(f"the policy takes {space.source}, not {problem}")
+        mask = None if masks is None else masks[number]
+        if mask is None and isinstance(one, dict):
+            mask = one.get(MASK)
+        if mask is None:
+            mask = np.ones(space.num_actions or 0, dtype=np.bool_)
+        records.append(space.pack(one, mask))
+    return np.stack(records), single
 
 
 def load_policy(
@@ -136,6 +182,7 @@ def load_policy(
         config.objective,
         obs_space=frames.obs_space,
         num_actions=int(spaces.action.n),
+        branches=branches_of(spaces.action),
         device=torch.device(device),
     )
     load_network(made, saved)

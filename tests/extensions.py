@@ -80,7 +80,7 @@ class Boltzmann(Exploration):
     def __init__(self, temperature: float, rng: np.random.Generator) -> None:
         self.temperature, self.rng = temperature, rng
 
-    def choose(self, env_steps: int, values: Values) -> np.ndarray:
+    def choose(self, env_steps: int, values: Values, legal: np.ndarray | None = None) -> np.ndarray:
         count("exploration")
         noise = self.rng.gumbel(size=(q := values()).shape)
         return (q / self.temperature + noise).argmax(axis=1)

@@ -16,8 +16,8 @@ from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.spaces import describe, observations_of
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.spaces.description import describe, observations_of
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
 from tests.launching import clean_environment

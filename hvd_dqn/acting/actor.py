@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hvd_dqn.acting.exploration import Exploration, as_actions
+from hvd_dqn.acting.exploration import Exploration, Values, as_actions
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.common.structs import Episode, ReplayedEpisodes
@@ -32,6 +32,7 @@ class Actor:
         self._envs = envs
         self._policy = policy
         self._replay = replay
+        self._values = Values(lambda: self._policy.values(self._obs), envs.branches)
         self._begin(envs.obs)
 
     def begin_episodes(self, number: int) -> None:
@@ -84,8 +85,9 @@ class Actor:
         return self._store(action, step)
 
     def _choose(self, env_steps: int) -> np.ndarray:
-        chosen = self.exploration.choose(env_steps, lambda: self._policy.values(self._obs))
-        action = as_actions(chosen, len(self._obs), self._envs.num_actions)
+        legal = self._envs.legal_actions(self._obs)
+        chosen = self.exploration.choose(env_steps, self._values, legal)
+        action = as_actions(chosen, len(self._obs), self._envs.num_actions, legal)
         self._clock.lap("acting")
         return action
 

@@ -15,9 +15,25 @@ import torch
 from hvd_dqn.common.errors import ConfigError
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.config import ExplorationConfig
+from hvd_dqn.spaces.actions import best_actions
 
-Values = Callable[[], np.ndarray]
-"""Computes the action values [N, A] of the current observations, when called."""
+
+class Values:
+    """Computes the action values [N, A] of the current observations, when called; with `branches`,
+    those of the choices of each dimension, [N, Σ n].
+    """
+
+    def __init__(self, compute: Callable[[], np.ndarray], branches: tuple[int, ...] = ()) -> None:
+        self._compute = compute
+        self._branches = branches
+
+    def __call__(self) -> np.ndarray:
+        """Return the values."""
+        return self._compute()
+
+    def best(self) -> np.ndarray:
+        """Return the actions [N] with the highest values."""
+        return best_actions(self._compute(), self._branches)
 
 
 class Slots(NamedTuple):
@@ -36,9 +52,10 @@ class Exploration(ABC):
     """
 
     @abstractmethod
-    def choose(self, env_steps: int, values: Values) -> np.ndarray:
+    def choose(self, env_steps: int, values: Values, legal: np.ndarray | None = None) -> np.ndarray:
         """Return actions [N], integers in 0 … num_actions − 1, after `env_steps` global env steps.
-        `values` is a function: calling it costs a forward pass.
+        `values` is a function: calling it costs a forward pass. `legal` [N, A] bool are the legal
+        actions, `None` if all are; the values of others are −∞.
         """
 
     def mean_epsilon(self, env_steps: int) -> float:
@@ -88,22 +105,26 @@ class EpsilonGreedy(Exploration):
         self._action: np.ndarray = np.zeros(slots.num_envs, dtype=np.int64)
         self._remaining: np.ndarray = np.zeros(slots.num_envs, dtype=np.int64)
 
-    def choose(self, env_steps: int, values: Values) -> np.ndarray:
+    def choose(self, env_steps: int, values: Values, legal: np.ndarray | None = None) -> np.ndarray:
         """See `Exploration`; `values` is not called if all environments explore."""
         epsilon = self._schedule(env_steps, self._slots)
         if self._zeta_exponent is None:
-            return epsilon_greedy(epsilon, self._num_actions, values, self._rng)
+            return epsilon_greedy(epsilon, self._num_actions, values, self._rng, legal=legal)
         start = self._rng.random(len(epsilon)) < epsilon
-        exploring = self._repeating(start, self._zeta_exponent)
+        exploring = self._repeating(start, self._zeta_exponent, legal)
         return _mixed(exploring, self._action, values)
 
-    def _repeating(self, start: np.ndarray, zeta_exponent: float) -> np.ndarray:
+    def _repeating(
+        self, start: np.ndarray, zeta_exponent: float, legal: np.ndarray | None
+    ) -> np.ndarray:
         """Begin random actions in the environments `start` [N] that repeat none, and return which
-        ones explore in this step, [N].
+        ones explore in this step, [N]. An action is not repeated once it is illegal.
         """
+        if legal is not None:
+            self._remaining[~legal[np.arange(len(legal)), self._action]] = 0
         start &= self._remaining == 0
         if np.count_nonzero(start):
-            drawn = self._rng.integers(self._num_actions, size=len(self._action))
+            drawn = _random_actions(self._num_actions, len(self._action), legal, self._rng)
             durations = self._rng.zipf(zeta_exponent, size=len(self._action))
             self._action = np.where(start, drawn, self._action)
             self._remaining = np.where(start, durations, self._remaining)
@@ -139,10 +160,13 @@ class EpsilonGreedy(Exploration):
         self._rng.bit_generator.state = state["rng"]
 
 
-def as_actions(chosen: Any, num_envs: int, num_actions: int) -> np.ndarray:
+def as_actions(
+    chosen: Any, num_envs: int, num_actions: int, legal: np.ndarray | None = None
+) -> np.ndarray:
     """Return what an exploration of the user's chose as actions [N] int64.
 
-    Raises `ValueError` if it is not N integers in 0 … num_actions − 1.
+    Raises `ValueError` if it is not N integers in 0 … num_actions − 1, or if one is not `legal`
+    [N, A].
     """
     action = np.asarray(chosen)
     whole = action.dtype.kind in "iu" and action.shape == (num_envs,)
@@ -152,6 +176,8 @@ def as_actions(chosen: Any, num_envs: int, num_actions: int) -> np.ndarray:
             f"{np.array2string(action.reshape(-1), threshold=8)}; it must choose {num_envs} "
             f"integers in 0 … {num_actions - 1}, one per environment"
         )
+    if legal is not None and not legal[np.arange(num_envs), action].all():
+        raise ValueError("exploration.kind: it chose an action that is illegal in this state")
     return action.astype(np.int64, copy=False)
 
 
@@ -161,32 +187,40 @@ def epsilon_greedy(
     values: Values,
     rng: np.random.Generator,
     *,
+    legal: np.ndarray | None = None,
     draws_always: bool = False,
 ) -> np.ndarray:
     """Return actions [N], each random with probability `epsilon` [N], else the best by `values`.
+    Random ones are among the `legal` [N, A], if these are given.
 
     Random actions are drawn only in steps in which some environment explores, or, with
     `draws_always`, in every step (the random stream of `hvd-dqn evaluate`).
     """
     exploring = rng.random(len(epsilon)) < epsilon
     if not draws_always and not np.count_nonzero(exploring):
-        return _best(values)
-    return _mixed(exploring, rng.integers(num_actions, size=len(epsilon)), values)
+        return values.best()
+    return _mixed(exploring, _random_actions(num_actions, len(epsilon), legal, rng), values)
+
+
+def _random_actions(
+    num_actions: int, num_envs: int, legal: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Return uniformly random actions [N]; if `legal` [N, A] is given, among the legal ones."""
+    if legal is None:
+        return rng.integers(num_actions, size=num_envs)
+    number = (rng.random(num_envs) * legal.sum(axis=1)).astype(np.int64)  # among the legal ones
+    action: np.ndarray = (legal.cumsum(axis=1) > number[:, None]).argmax(axis=1)
+    return action
 
 
 def _mixed(exploring: np.ndarray, drawn: np.ndarray, values: Values) -> np.ndarray:
     """Return the actions `drawn` [N] of environments that explore [N], and the best of others."""
     count = np.count_nonzero(exploring)
     if count == 0:
-        return _best(values)
+        return values.best()
     if count == len(exploring):
         return drawn
-    action: np.ndarray = np.where(exploring, drawn, _best(values))
-    return action
-
-
-def _best(values: Values) -> np.ndarray:
-    action: np.ndarray = values().argmax(axis=1)
+    action: np.ndarray = np.where(exploring, drawn, values.best())
     return action
 
 

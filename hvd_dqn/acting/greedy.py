@@ -12,6 +12,7 @@ from torch import cuda
 
 from hvd_dqn.common.seeding import restore_generator
 from hvd_dqn.networks import QNetwork, TensorPlaces, numpy_network
+from hvd_dqn.spaces.actions import best_actions
 
 
 class GreedyPolicy:
@@ -28,14 +29,14 @@ class GreedyPolicy:
         self._device = device
         self._generator = generator
         self._on_host = numpy_network(network) if device.type == "cpu" else None
+        self._branches = () if network.branches is None else network.branches.counts
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Return actions [N] int64 for observations [N, *shape]. On a GPU, wait for the result."""
-        action: np.ndarray = self.values(obs).argmax(axis=1)
-        return action
+        return best_actions(self.values(obs), self._branches)
 
     def values(self, obs: np.ndarray) -> np.ndarray:
-        """Return action values [N, A] for observations [N, *shape]."""
+        """Return action values [N, A] for observations [N, *shape]; see `Values`."""
         if self._on_host is not None and self._on_host.is_faster(len(obs)):
             return self._on_host(obs)
         with torch.no_grad():

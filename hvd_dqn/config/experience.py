@@ -49,6 +49,24 @@ class EnvConfig(Section):
     """Axis of an image's channels, among three: `first` or `last`; `auto`: by the shape, and an
     ambiguous one is refused.
     """
+    text: Literal["drop", "tokens"] | None = None
+    """Text in observations: `drop` leaves it out, `tokens` hashes its first 16 words. `None`: text
+    is refused, except MiniGrid's missions, which are left out.
+    """
+    action_mask: Literal["auto", "info", "none"] = "auto"
+    """Where the environment says which actions are legal: `auto`, in the field `action_mask` of its
+    observations or by its method `action_masks()`, if it has one of them; `info`, in the entry
+    `action_mask` of the info; `none` allows all actions.
+    """
+    action_bins: int = ranged(3, lambda v: v >= 2, "at least 2")
+    """Evenly spaced values of each dimension of continuous actions, bounds included; 2 gives
+    bang-bang control.
+    """
+    joint_actions: int = positive(64)
+    """Up to this many combinations of multi-dimensional actions have a value each. If there are
+    more, the values of the choices of each dimension are learned, and an action's value is their
+    mean.
+    """
     frame_stack: int = positive(1)
     """Number of stacked frames; zero-padded at the start of an episode."""
     reward_clip: float | None = positive(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.envs.interface import close_env
@@ -19,7 +18,6 @@ def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
                 f"env.id {env_id!r} must return a gymnasium.Env, and returns {type(env).__name__}"
             )
         _check_game(env_id, env)
-        _check_spaces(env_id, env)
     except UserError:
         if isinstance(env, gym.Env):
             close_env(env, env_id)
@@ -32,25 +30,4 @@ def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
         raise UserError(
             f"env.id {env_id!r} is a bare Atari game: choose an id such as ALE/Pong-v5, with "
             "env.atari_protocol and env.frame_skip"
-        )
-
-
-def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
-    actions, observations = env.action_space, env.observation_space
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"env.id {env_id!r} has {type(actions).__name__} actions "
-            f"{getattr(actions, 'shape', '')}: DQN requires Discrete actions; choose a discrete "
-            "version of it or wrap it"
-        )
-    if not isinstance(observations, gym.spaces.Box):
-        raise UserError(
-            f"env.id {env_id!r} has {type(observations).__name__} observations: a Box is required; "
-            "register it with gymnasium.wrappers.FlattenObservation"
-        )
-    is_number = np.issubdtype(observations.dtype, np.number) or observations.dtype == np.bool_
-    if not (is_number and observations.shape):
-        raise UserError(
-            f"env.id {env_id!r} observes {observations}: a Box of numbers with at least one axis "
-            "is required"
         )

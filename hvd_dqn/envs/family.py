@@ -21,6 +21,7 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.adapting import adapted
 from hvd_dqn.envs.checks import check_env
 from hvd_dqn.envs.interface import (
     ONLY,
@@ -32,10 +33,10 @@ from hvd_dqn.envs.interface import (
     require_gymnasium,
     require_same_spaces,
 )
-from hvd_dqn.envs.observations import CheckedObservations
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
+from hvd_dqn.spaces.records import Text
 
 _SET_BY_US = ("id", "disable_env_checker")
 """Arguments of `gymnasium.make` that `env.kwargs` cannot set."""
@@ -56,7 +57,8 @@ class Family:
     ids: regular expression for the start of their ids; package: its name at PyPI; module: the
     module that registers the ids when it is imported (Gymnasium 1.x loads no plugins by itself);
     extra: the extra of hvd_dqn that installs it; channels: the axis of the channels of its images,
-    "auto" if it is not known.
+    "auto" if it is not known; text: what becomes of text in their observations, `None` if they are
+    refused.
     """
 
     ids = ""
@@ -64,6 +66,7 @@ class Family:
     module = ""
     extra = ""
     channels: Literal["auto", "first", "last"] = "auto"
+    text: Text | None = None
 
     def claims(self, config: EnvConfig) -> bool:
         """Whether this family makes the environments of `env.id`."""
@@ -98,7 +101,7 @@ class Family:
         return Made(simulators, lambda steps: None if limits_itself else steps)
 
     def make_env(self, config: EnvConfig, place: Place = ONLY, **kwargs: Any) -> gym.Env[Any, Any]:
-        """Return one environment with discrete actions and Box observations. `place` fills the
+        """Return one environment with discrete actions. `place` fills the
         placeholders in `env.kwargs`; `kwargs` take precedence over these.
 
         Raises `UserError` for an unknown id, a missing package, rejected keyword arguments and
@@ -135,9 +138,7 @@ class Family:
 
     def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
         env = self.make_env(config, place, **kwargs)
-        if config.check_observations == 0:
-            return env
-        return CheckedObservations(env, config.id, config.check_observations)
+        return adapted(env, config, config.text or self.text)
 
     def register(self, env_id: str) -> None:
         """Import the family's module, which registers its ids, unless `env_id` is registered.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 
-from hvd_dqn.envs.channels import Channels, guess_channels
+from hvd_dqn.spaces.channels import Channels, guess_channels
+from hvd_dqn.spaces.records import RecordSpace, stored_dtype
 
 
 class FrameStack:
@@ -40,6 +39,10 @@ class FrameStack:
             for bound in (raw_space.low, raw_space.high)
         )
         self.frame_shape: tuple[int, ...] = low.shape
+        self.obs_space: gym.spaces.Box
+        if isinstance(raw_space, RecordSpace):
+            self.obs_space = raw_space.stacked(length)
+            return
         # Older frames may be padding, and the raw space need not contain 0.
         older_low, older_high = np.minimum(low, 0), np.maximum(high, 0)
         self.obs_space = gym.spaces.Box(
@@ -66,12 +69,6 @@ class FrameStack:
 
     def _stored(self, raw: np.ndarray) -> np.ndarray:
         return raw[:, None] if self._axes is None else raw.transpose(self._axes)
-
-
-def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type in which observations of this type are stored."""
-    is_bytes = dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
-    return np.dtype(np.uint8 if is_bytes else np.float32)
 
 
 def _channels(shape: tuple[int, ...], channels: str) -> Channels | None:

@@ -26,15 +26,6 @@ RAISED = (Exception, SystemExit)
 _OLD_INTERFACE = "this is the interface of gym before 0.26"
 
 
-_NUMBERS = (
-    gym.spaces.Box,
-    gym.spaces.Discrete,
-    gym.spaces.MultiBinary,
-    gym.spaces.MultiDiscrete,
-)
-"""Spaces that FlattenObservation makes a Box of."""
-
-
 class EnvironmentFailedError(Exception):
     """An environment raised, or returned what it must not; the message names the copy."""
 
@@ -143,9 +134,7 @@ def require_same_spaces(
 
 
 def require_gymnasium(env_id: str, env: Any) -> None:
-    """Raise `UserError` if the environment, or a space of it, is of the old package gym, or if it
-    observes what cannot be flattened into a Box.
-    """
+    """Raise `UserError` if the environment, or a space of it, is of the old package gym."""
     if not isinstance(env, gym.Env) and any(_is_of_gym(kind) for kind in type(env).__mro__):
         raise UserError(
             f"env.id {env_id!r} is an environment of the old package gym",
@@ -157,14 +146,6 @@ def require_gymnasium(env_id: str, env: Any) -> None:
             raise UserError(
                 f"env.id {env_id!r}: its {name} is a {type(space).__name__} of the old package gym",
                 "make it from gymnasium.spaces",
-            )
-    for key, part in _parts(getattr(env, "observation_space", None)):
-        if not isinstance(part, _NUMBERS):
-            raise UserError(
-                f"env.id {env_id!r}: its observations have the part {key!r}, a "
-                f"{type(part).__name__}, which is not numbers of a fixed shape",
-                "register it with a wrapper that leaves this part out, such as "
-                "gymnasium.wrappers.FilterObservation, then FlattenObservation",
             )
 
 
@@ -241,17 +222,6 @@ def _described(value: Any) -> str:
     shape = getattr(value, "shape", None)
     article = "an" if type(value).__name__[0].lower() in "aeiou" else "a"
     return f"{article} {type(value).__name__}" + ("" if shape is None else f" of shape {shape}")
-
-
-def _parts(space: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the parts of a Dict or Tuple space with their names, those of nested spaces too."""
-    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
-        parts: Any = space.spaces
-        for key, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
-            if isinstance(part, gym.spaces.Dict | gym.spaces.Tuple):
-                yield from _parts(part)
-            else:
-                yield key, part
 
 
 def _is_of_gym(kind: type) -> bool:

@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.envs.frame_stack import stored_dtype
 from hvd_dqn.envs.interface import warn
+from hvd_dqn.spaces.records import stored_dtype
 
 _REMEDY = (
     "correct the environment's observation_space or its observations; --env.check-observations 0 "

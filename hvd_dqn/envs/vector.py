@@ -16,6 +16,8 @@ from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.interface import Place, warn
 from hvd_dqn.envs.simulators import Simulators
+from hvd_dqn.spaces.actions import ActionCodes, branches_of
+from hvd_dqn.spaces.records import RecordSpace
 
 _LONG_EPISODE = 100_000
 """Steps after which an episode is reported."""
@@ -113,6 +115,7 @@ class VectorEnvironment:
         self.num_envs = simulators.num_envs
         self.action_space = simulators.action_space
         self.num_actions = int(simulators.action_space.n)
+        self.branches = branches_of(simulators.action_space)
         self.raw_space = simulators.raw_space
         self.frame_stack = frame_stack
         self.channels = self._frames.channels
@@ -220,6 +223,13 @@ class VectorEnvironment:
         """The returns of the current episodes so far, [N]."""
         return self._return
 
+    def legal_actions(self, obs: np.ndarray) -> np.ndarray | None:
+        """Return the masks [N, A] bool of the legal actions in observations [N, *shape]; `None` if
+        all actions always are.
+        """
+        space = self.obs_space
+        return space.legal_actions(obs) if isinstance(space, RecordSpace) else None
+
     def picture(self) -> np.ndarray:
         """Return a picture of the first copy, [H, W, 3] uint8. Raises `UserError` if it cannot be
         rendered.
@@ -228,6 +238,8 @@ class VectorEnvironment:
 
     def action_names(self) -> list[str]:
         """Return the names of the actions; their values if the environment does not name them."""
+        if isinstance(self.action_space, ActionCodes):
+            return self.action_space.names()
         first = int(self.action_space.start)
         numbers = [f"action {first + number}" for number in range(self.num_actions)]
         return self._shared.simulators.action_names() or numbers

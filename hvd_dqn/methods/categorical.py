@@ -45,7 +45,7 @@ class CategoricalQNetwork(QNetwork):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return action values, [B, A]: expectations."""
-        return self.values(self.outputs(obs))
+        return self.masked(self.values(self.outputs(obs)), obs)
 
     def values(self, logits: Tensor) -> Tensor:
         """Return the expectations [B, A] of logits [B, A, M]."""
@@ -68,7 +68,10 @@ class CategoricalObjective:
         support = target.support
         with torch.no_grad():
             next_logits = target.outputs(batch.next_obs)
-            chooser = online(batch.next_obs) if self._double else target.values(next_logits)
+            if self._double:
+                chooser = online(batch.next_obs)
+            else:
+                chooser = target.masked(target.values(next_logits), batch.next_obs)
             best = losses.taken(next_logits, chooser.argmax(dim=1)).softmax(dim=1)
             goal = losses.categorical_projection(best, support, batch.reward, batch.discount)
         logits = losses.taken(online.outputs(batch.obs), batch.action)

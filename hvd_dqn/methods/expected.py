@@ -34,7 +34,7 @@ class ExpectedObjective:
         with torch.no_grad():
             reward, next_value = self._goal(online, target, batch)
             goal = losses.td_target(reward, batch.discount, next_value)
-        chosen = losses.taken(online(batch.obs), batch.action)
+        chosen = _taken(online, online(batch.obs), batch.action)
         value = chosen.detach()
         error = (goal - value).abs()
         return LossTerms(self._loss(chosen, goal), error, value, priority=error)
@@ -42,9 +42,20 @@ class ExpectedObjective:
     def _goal(self, online: QNetwork, target: QNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return rewards [B] and the values of the next observations [B]."""
         next_q = target(batch.next_obs)
+        if target.branches is not None:
+            chooser = online(batch.next_obs) if self._double else next_q
+            best = target.branches.best(chooser)
+            return batch.reward, target.branches.value(next_q, best)
         if self._munchausen is not None:
             reward = self._munchausen.reward(batch, target(batch.obs))
             return reward, self._munchausen.value(next_q)
         if self._double:
             return batch.reward, losses.double_value(next_q, online(batch.next_obs))
         return batch.reward, losses.max_value(next_q)
+
+
+def _taken(network: QNetwork, values: Tensor, action: Tensor) -> Tensor:
+    """Return the values [B] of the actions [B] taken."""
+    if network.branches is None:
+        return losses.taken(values, action)
+    return network.branches.value(values, network.branches.choices(action))

@@ -61,7 +61,7 @@ class ImplicitQuantileQNetwork(QNetwork):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return action values, [B, A]."""
-        return self.values(self.features(obs))
+        return self.masked(self.values(self.features(obs)), obs)
 
 
 class ImplicitQuantileObjective:
@@ -80,7 +80,7 @@ class ImplicitQuantileObjective:
         with torch.no_grad():
             features = target.features(batch.next_obs)
             next_quantiles = target.quantiles(features, self._draw(batch, self._num_target_taus))
-            next_q = target.values(features)
+            next_q = target.masked(target.values(features), batch.next_obs)
             goal = self._targets(online, target, batch, next_quantiles, next_q)
         taus = self._draw(batch, self._num_taus)
         values = online.quantiles(online.features(batch.obs), taus)

@@ -37,6 +37,7 @@ class Munchausen:
     def quantiles(self, next_quantiles: Tensor, next_q_target: Tensor) -> Tensor:
         """Return Σ π·(z − τ·log π), [B, M], for quantiles z [B, A, M] and their means [B, A]."""
         log_policy = losses.log_policy(next_q_target, self._temperature)
-        entropy_bonus = -self._temperature * log_policy
+        # An illegal action has probability 0 and log-probability −∞, of which nothing must be left.
+        entropy_bonus = -self._temperature * log_policy.masked_fill(log_policy.isneginf(), 0.0)
         mixed = log_policy.exp().unsqueeze(2) * (next_quantiles + entropy_bonus.unsqueeze(2))
         return mixed.sum(dim=1)

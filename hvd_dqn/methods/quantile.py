@@ -29,7 +29,7 @@ class QuantileQNetwork(QNetwork):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return action values, [B, A]: means over quantiles."""
-        return self.outputs(obs).mean(dim=2)
+        return self.masked(self.outputs(obs).mean(dim=2), obs)
 
 
 class QuantileObjective:
@@ -45,7 +45,7 @@ class QuantileObjective:
         """See `Objective`."""
         with torch.no_grad():
             next_quantiles = target.outputs(batch.next_obs)
-            next_q = next_quantiles.mean(dim=2)
+            next_q = target.masked(next_quantiles.mean(dim=2), batch.next_obs)
             goal = self._targets(online, target, batch, next_quantiles, next_q)
         quantiles = losses.taken(online.outputs(batch.obs), batch.action)
         return quantile_terms(quantiles, self._taus, goal)

@@ -62,23 +62,50 @@ def make_network(
     *,
     obs_space: gym.spaces.Box,
     num_actions: int,
+    branches: tuple[int, ...] = (),
     device: torch.device,
 ) -> QNetwork:
-    """Return the network of these settings. Initial weights come from torch's current random
-    stream.
+    """Return the network of these settings. With `branches`, it values the choices of each
+    dimension of the actions. Initial weights come from torch's current random stream.
 
     Raises `ConfigError` if there is no such method or torso, or if the torso cannot take the
-    observations.
+    observations, or the method these actions.
     """
     method = method_of(objective)
+    if branches:
+        _require_branches(config, objective)
     return build_network(
         config,
         method.make_network,
         num_outputs=method.num_outputs,
         obs_space=obs_space,
         num_actions=num_actions,
+        branches=branches,
         device=device,
     )
+
+
+def _require_branches(config: NetworkConfig, objective: ObjectiveConfig) -> None:
+    """Raise `ConfigError` for what is not defined if each dimension has its own values."""
+    joint = "give every combination its own value with a larger --env.joint-actions"
+    if objective.distribution != "expected":
+        objective.refuse(
+            "distribution",
+            objective.distribution,
+            "the mean of several dimensions' distributions is not the distribution of the return; "
+            f"use 'expected', or {joint}",
+        )
+    if objective.munchausen:
+        objective.refuse(
+            "munchausen", True, f"its policy is one over all combinations; leave it out, or {joint}"
+        )
+    if config.dueling:
+        config.refuse(
+            "dueling",
+            True,
+            "a mean over dimensions leaves the parts of the value and of the advantages open; "
+            f"leave it out, or {joint}",
+        )
 
 
 def make_objective(config: ObjectiveConfig, generator: Generator) -> Objective:

@@ -15,10 +15,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from hvd_dqn.config import NetworkConfig
+from hvd_dqn.networks.branches import Branches
 from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import ChangingLayer, NoisyLinear, SpectralConv2d
 from hvd_dqn.networks.scaling import make_scaling
 from hvd_dqn.networks.torsos.registry import make_torso, torso_of
+from hvd_dqn.networks.unpack import Unpack, make_joined
+from hvd_dqn.spaces.records import RecordSpace
 
 _LAYERS_OF_WORK = (nn.Linear, nn.Conv2d, NoisyLinear, SpectralConv2d)
 
@@ -27,7 +30,8 @@ class NetworkParts(NamedTuple):
     """What every Q-network consists of.
 
     scaling: [B, *shape] to the same; torso: [B, *shape] to [B, F]; head: [B, F] to [B, A, M];
-    num_features: F.
+    num_features: F. If observations are records, scaling is an `Unpack`, and the torso takes the
+    list of its tensors.
     """
 
     scaling: nn.Module
@@ -47,6 +51,9 @@ class QNetwork(nn.Module):
         self.precision = "float32"
         self.memory_format = torch.preserve_format
         self._changing = [m for m in self.modules() if isinstance(m, ChangingLayer)]
+        self._takes_records = isinstance(parts.scaling, Unpack)
+        self.branches: Branches | None = None
+        self._has_mask = isinstance(parts.scaling, Unpack) and parts.scaling.has_mask
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[None]:
         """Return a context in which layers compute in `precision`."""
@@ -58,8 +65,9 @@ class QNetwork(nn.Module):
     def features(self, obs: Tensor) -> Tensor:
         """Return the torso's features, [B, F]."""
         with self.arithmetic(obs.device):
-            values = obs.to(torch.float32, memory_format=self.memory_format)
-            features: Tensor = self.torso(self.scaling(values))
+            if not self._takes_records:
+                obs = obs.to(torch.float32, memory_format=self.memory_format)
+            features: Tensor = self.torso(self.scaling(obs))
         return features
 
     def outputs(self, obs: Tensor) -> Tensor:
@@ -70,8 +78,14 @@ class QNetwork(nn.Module):
         return outputs.float()
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Return action values, [B, A]."""
-        return self.outputs(obs).squeeze(2)
+        """Return action values, [B, A]; those of illegal actions are −∞."""
+        return self.masked(self.outputs(obs).squeeze(2), obs)
+
+    def masked(self, values: Tensor, obs: Tensor) -> Tensor:
+        """Return action values [B, A] with −∞ for the actions that are illegal in `obs`."""
+        if not self._has_mask:
+            return values
+        return values.masked_fill(~self.scaling.legal(obs), -torch.inf)  # type: ignore[operator]
 
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
         """Draw new noise before an update or a step; remove it if there is no generator."""
@@ -86,23 +100,35 @@ def build_network(
     num_outputs: int,
     obs_space: gym.spaces.Box,
     num_actions: int,
+    branches: tuple[int, ...] = (),
     device: torch.device,
 ) -> QNetwork:
     """Return the network that `kind` makes of its parts, with a head of `num_outputs` (M) numbers
-    for each action. Initial weights come from torch's current random stream.
+    for each action; with `branches`, for each choice of each dimension. Initial weights
+    come from torch's current random stream.
 
     Raises `ConfigError` if the torso cannot take the observations.
     """
-    description = torso_of(config, obs_space.shape)
-    torso, features = make_torso(config, obs_space.shape)
-    hidden = () if description.has_hidden_layers else config.hidden_sizes
+    memory_format, hidden = torch.preserve_format, config.hidden_sizes
+    scaling: nn.Module
+    torso: nn.Module
+    if isinstance(obs_space, RecordSpace):
+        scaling = unpack = Unpack(config, obs_space)
+        torso, features = make_joined(config, unpack)
+    else:
+        description = torso_of(config, obs_space.shape)
+        torso, features = make_torso(config, obs_space.shape)
+        scaling = make_scaling(config, obs_space)
+        hidden = () if description.has_hidden_layers else hidden
+        if description.channels_last(config):
+            memory_format = torch.channels_last
     head = (DuelingHead if config.dueling else Head)(
-        config, (features, *hidden), num_actions, num_outputs
+        config, (features, *hidden), sum(branches) or num_actions, num_outputs
     )
-    network = kind(NetworkParts(make_scaling(config, obs_space), torso, head, features))
+    network = kind(NetworkParts(scaling, torso, head, features))
+    network.branches = Branches(branches) if branches else None
     network.precision = config.precision
-    if description.channels_last(config):
-        network.memory_format = torch.channels_last
+    network.memory_format = memory_format
     return network.to(device)
 
 
@@ -117,7 +143,8 @@ def multiply_adds(network: QNetwork, obs_shape: tuple[int, ...], batch_size: int
     layers = [m for m in network.modules() if isinstance(m, _LAYERS_OF_WORK)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.no_grad():
-        network(torch.zeros(1, *obs_shape, device=next(network.parameters()).device))
+        device = next(network.parameters()).device
+        network(torch.zeros(1, *obs_shape, dtype=torch.uint8, device=device))
     for hook in hooks:
         hook.remove()
     return batch_size * sum(counts)

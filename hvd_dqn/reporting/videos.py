@@ -11,10 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from hvd_dqn.acting.exploration import epsilon_greedy
+from hvd_dqn.acting.exploration import Values, epsilon_greedy
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.config import Config
 from hvd_dqn.envs import VectorEnvironment, make_vector_env
+from hvd_dqn.spaces.actions import places_of
 
 _PANEL_WIDTH = 320
 _SHORT_SIDE, _LONG_SIDE = 320, 1280
@@ -28,13 +29,13 @@ _SHORTEST_GIF_FRAME = 0.02
 
 
 class PlayedStep(NamedTuple):
-    """One step of an episode: image [H, W, 3] uint8, Q-values [A], the action taken, the return
-    before it, and the numbers of the step and of the episode.
+    """One step of an episode: image [H, W, 3] uint8, Q-values [A], the places of those of
+    the action taken, the return before it, and the numbers of the step and of the episode.
     """
 
     image: np.ndarray
     q_values: np.ndarray
-    action: int
+    chosen: list[int]
     episode_return: float
     step: int
     episode: int
@@ -112,13 +113,17 @@ def _draw_panel(
     if line_height < 8:
         return  # too many actions for the panel
     small = ImageFont.load_default(size=min(13, line_height - 2))
-    low, high = float(played.q_values.min()), float(played.q_values.max())
+    legal = played.q_values[np.isfinite(played.q_values)]
+    low, high = float(legal.min()), float(legal.max())
     longest = _PANEL_WIDTH - 2 * margin - 150
     for action, value in enumerate(played.q_values):
         y = top + line_height * action
-        share = (float(value) - low) / (high - low) if high > low else 1.0
-        colour = _CHOSEN if action == played.action else _BAR
         draw.text((left + margin, y), action_names[action][:12], fill=_TEXT, font=small)
+        if not np.isfinite(value):
+            draw.text((left + margin + 90, y), "illegal", fill=_TEXT, font=small)
+            continue
+        share = (float(value) - low) / (high - low) if high > low else 1.0
+        colour = _CHOSEN if action in played.chosen else _BAR
         start = left + margin + 90
         draw.rectangle(
             (start, y + 1, start + 2 + longest * share, y + line_height - 5), fill=colour
@@ -179,12 +184,13 @@ class EpisodeRecorder:
             returns.append(episode_return)
             for step in range(max_steps):
                 values = q_values_of(obs)
-                action = _choose(values, epsilon, rng)
+                action = _choose(envs, obs, values, epsilon, rng)
                 if step % frame_skip == 0:
                     image = envs.picture()
                     size = size or (image.shape[0], image.shape[1])
                     image = _fitted(image, size)
-                    played = PlayedStep(image, values[0], action, episode_return, step, episode)
+                    chosen = places_of(action, envs.branches)
+                    played = PlayedStep(image, values[0], chosen, episode_return, step, episode)
                     if not writer.write(draw_frame(played, names)) or self._should_stop():
                         return returns
                 result = envs.step(np.array([action]))
@@ -227,6 +233,19 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(fitted)
 
 
-def _choose(values: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
-    """Return an ε-greedy action for action values [1, A]."""
-    return int(epsilon_greedy(np.array([epsilon]), values.shape[1], lambda: values, rng)[0])
+def _choose(
+    envs: VectorEnvironment,
+    obs: np.ndarray,
+    values: np.ndarray,
+    epsilon: float,
+    rng: np.random.Generator,
+) -> int:
+    """Return an ε-greedy action for observations [1, *shape] and their action values [1, A]."""
+    action = epsilon_greedy(
+        np.array([epsilon]),
+        envs.num_actions,
+        Values(lambda: values, envs.branches),
+        rng,
+        legal=envs.legal_actions(obs),
+    )
+    return int(action[0])

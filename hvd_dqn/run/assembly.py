@@ -122,6 +122,7 @@ def assemble_learner(
             config.objective,
             obs_space=resources.envs.obs_space,
             num_actions=resources.envs.num_actions,
+            branches=resources.envs.branches,
             device=resources.device,
         )
 

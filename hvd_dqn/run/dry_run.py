@@ -15,6 +15,7 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.watched import WatchedCommunicator
+from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.methods import schedules
 from hvd_dqn.run.assembly import Components, assemble, blank_batch
 from hvd_dqn.run.directory import RunDirectory
@@ -22,6 +23,7 @@ from hvd_dqn.run.requirements import counted, replay_bytes
 from hvd_dqn.run.resources import Resources, acquire
 from hvd_dqn.run.start import Start, plan
 from hvd_dqn.run.watchdog import Watchdog
+from hvd_dqn.spaces.records import RecordSpace
 
 Facts = list[tuple[str, str]]
 
@@ -85,7 +87,7 @@ def _sizes(
     size = config.replay.batch_size
     return [
         ("environments", f"{config.env.num_envs} of {config.env.id} per rank"),
-        ("observation", f"{envs.obs_dtype} {list(envs.obs_space.shape)}"),
+        ("observation", _observation(envs)),
         ("actions", str(envs.num_actions)),
         ("parameters", f"{parameters:,} ({_bytes(4 * parameters)})"),
         (
@@ -94,6 +96,12 @@ def _sizes(
         ),
         ("batch", f"{size} per rank, {size * comm.world_size} in all; learning rate {rate:.3g}"),
     ]
+
+
+def _observation(envs: VectorEnvironment) -> str:
+    stored = f"{envs.obs_dtype} {list(envs.obs_space.shape)}"
+    space = envs.raw_space
+    return f"{space.summary()}: {stored}" if isinstance(space, RecordSpace) else stored
 
 
 def _plans(config: Config, comm: Communicator, run_dir: RunDirectory, start: Start) -> Facts:

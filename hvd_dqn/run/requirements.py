@@ -29,11 +29,11 @@ from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.distributed.devices import gpu_name
 from hvd_dqn.envs import VectorEnvironment
-from hvd_dqn.envs.channels import is_image
-from hvd_dqn.envs.spaces import describe
 from hvd_dqn.methods.registry import make_network, require_method
 from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
+from hvd_dqn.spaces.channels import is_image
+from hvd_dqn.spaces.description import describe
 
 _SECONDS_TO_APPEAR = 5.0
 _WORK_PER_THREAD = 8_000_000
@@ -209,6 +209,7 @@ def useful_threads(config: Config, envs: VectorEnvironment) -> int:
             config.objective,
             obs_space=envs.obs_space,
             num_actions=envs.num_actions,
+            branches=envs.branches,
             device=torch.device("cpu"),
         )
     work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)

@@ -34,6 +34,8 @@ from hvd_dqn.run.outputs import Outputs, open_outputs
 from hvd_dqn.run.spaces import read_spaces, spaces_of
 from hvd_dqn.run.start import Start
 from hvd_dqn.run.watchdog import Watchdog
+from hvd_dqn.spaces.actions import ActionCodes
+from hvd_dqn.spaces.records import RecordSpace
 
 
 @dataclass
@@ -282,7 +284,18 @@ def _why_not_more(config: Config, threads: int) -> str:
 
 
 def _layout(config: Config, envs: VectorEnvironment) -> list[str]:
-    """Return what is taken for the channels of observations with three axes."""
+    """Return the parts of observations that are not one array, and what is taken for the channels
+    of those with three axes.
+    """
+    told = []
+    if isinstance(envs.action_space, ActionCodes):
+        told.append(f"actions: {envs.action_space.summary()}")
+    if isinstance(envs.raw_space, RecordSpace):
+        return [f"observations: {envs.raw_space.summary()}", *told]
+    return [*_images(config, envs), *told]
+
+
+def _images(config: Config, envs: VectorEnvironment) -> list[str]:
     shape = envs.raw_space.shape
     if len(shape) != 3:
         return []

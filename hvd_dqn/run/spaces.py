@@ -13,8 +13,8 @@ from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.common.files import read_bounded
 from hvd_dqn.config import Config
 from hvd_dqn.envs import VectorEnvironment
-from hvd_dqn.envs.spaces import actions_of, describe, observations_of
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.spaces.description import actions_of, describe, observations_of
 
 _LIMIT = 16 << 20
 

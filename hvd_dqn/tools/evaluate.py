@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hvd_dqn.acting.evaluation import AFTERWARDS, EvaluationResult, Evaluator
-from hvd_dqn.acting.exploration import epsilon_greedy
+from hvd_dqn.acting.exploration import Values, epsilon_greedy
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common import seeding
 from hvd_dqn.common.seeding import Stream
@@ -19,6 +19,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.connect import compute_threads
 from hvd_dqn.distributed.devices import select_device
+from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.methods.registry import make_network
 from hvd_dqn.networks.saved import NetworkDirectory, SavedNetwork, load_network
 from hvd_dqn.run.directory import RunDirectory
@@ -72,6 +73,7 @@ def evaluate_run(
             config.objective,
             obs_space=evaluator.envs.obs_space,
             num_actions=evaluator.envs.num_actions,
+            branches=evaluator.envs.branches,
             device=device,
         )
         load_network(network, saved)
@@ -82,7 +84,7 @@ def evaluate_run(
     try:
         for seed in play.seeds:
             rng = seeding.generator(seed, communicator.rank, Stream.EXPLORATION)
-            noisy = _epsilon_greedy_policy(greedy, play.epsilon, evaluator.envs.num_actions, rng)
+            noisy = _epsilon_greedy_policy(greedy, play.epsilon, evaluator.envs, rng)
             evaluator.seed = seed
             result = evaluator.evaluate(
                 noisy if play.epsilon else greedy, episodes=play.episodes, purpose=AFTERWARDS
@@ -95,12 +97,16 @@ def evaluate_run(
 
 
 def _epsilon_greedy_policy(
-    greedy: GreedyPolicy, epsilon: float, num_actions: int, rng: np.random.Generator
+    greedy: GreedyPolicy, epsilon: float, envs: VectorEnvironment, rng: np.random.Generator
 ) -> Callable[[np.ndarray], np.ndarray]:
     def act(obs: np.ndarray) -> np.ndarray:
-        shares = np.full(len(obs), epsilon)
         return epsilon_greedy(
-            shares, num_actions, lambda: greedy.values(obs), rng, draws_always=True
+            np.full(len(obs), epsilon),
+            envs.num_actions,
+            Values(lambda: greedy.values(obs), envs.branches),
+            rng,
+            legal=envs.legal_actions(obs),
+            draws_always=True,
         )
 
     return act

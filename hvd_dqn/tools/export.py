@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hvd_dqn.acting.exploration import epsilon_greedy
+from hvd_dqn.acting.exploration import Values, epsilon_greedy
 from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.files import replacing
 from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.spaces import describe
 from hvd_dqn.policy import Policy
+from hvd_dqn.spaces.description import describe
 
 _REMEDY = "pip install 'hvd_dqn[export]'"
 _TOLERANCE = 1e-4
@@ -89,8 +89,10 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
         obs = envs.reset()
         for _ in range(count):
             kept.append(obs[0])
-            values = functools.partial(policy.values_of, obs)
-            action = epsilon_greedy(np.array([0.1]), envs.num_actions, values, rng)
+            values = Values(functools.partial(policy.values_of, obs), envs.branches)
+            action = epsilon_greedy(
+                np.array([0.1]), envs.num_actions, values, rng, legal=envs.legal_actions(obs)
+            )
             obs = envs.step(action).obs
     finally:
         envs.close()

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from hvd_dqn.acting.actor import Actor
-from hvd_dqn.acting.exploration import Slots, as_actions, epsilon_greedy, make_exploration
+from hvd_dqn.acting.exploration import (
+    Slots,
+    Values,
+    as_actions,
+    epsilon_greedy,
+    make_exploration,
+)
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.config import ConfigError, ExplorationConfig, NetworkConfig, ObjectiveConfig
@@ -28,7 +34,7 @@ def make(epsilon=1.0, num_envs=1000, zeta_exponent=None):
 
 def values_of(num_envs):
     """Of four actions, the last of which is the best; explorations draw only from the others."""
-    return lambda: np.tile([0.0, 0.0, 0.0, 1.0], (num_envs, 1))
+    return Values(lambda: np.tile([0.0, 0.0, 0.0, 1.0], (num_envs, 1)))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
@@ -45,7 +51,7 @@ def test_the_network_is_not_asked_where_all_explore():
     def never():
         raise AssertionError("asked")
 
-    assert make(1.0).choose(0, never).shape == (1000,)
+    assert make(1.0).choose(0, Values(never)).shape == (1000,)
 
 
 @pytest.mark.parametrize("draws_always", [False, True])
@@ -57,7 +63,7 @@ def test_the_order_of_random_numbers(draws_always):
     values = np.random.default_rng(2).normal(size=(3, 4))
     for share in (0.2, 0.0, 0.9, 1.0) * 20:
         epsilon = np.array([0.0, 0.5, 1.0]) * share
-        action = epsilon_greedy(epsilon, 4, lambda: values, ours, draws_always=draws_always)
+        action = epsilon_greedy(epsilon, 4, Values(lambda: values), ours, draws_always=draws_always)
         exploring = theirs.random(3) < epsilon
         expected = values.argmax(axis=1)
         if exploring.any() or draws_always:

@@ -229,9 +229,85 @@ class Ring(gym.Env):
         return np.eye(5, dtype=np.float32)[self.state]
 
 
+class MaskedRing(Ring):
+    """A ring with a third action, which is legal in two places and pays most there. An illegal
+    action raises. `where` the mask is: in the observation, in the info, or in a method's result.
+    """
+
+    NEXT = np.array([[1, 3, 4], [2, 4, 0], [3, 0, 1], [4, 1, 0], [0, 2, 0]])
+    REWARD = np.array(
+        [[0.0, 0.1, 1.5], [-0.1, 0.3, 9.0], [0.2, 0.0, 1.0], [0.3, -0.2, 9.0], [0.1, 0.0, 9.0]]
+    )
+    TERMINAL = NEXT == 4
+    LEGAL = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=np.int8)
+
+    def __init__(self, where="observation"):
+        super().__init__()
+        self.where = where
+        self.action_space = gym.spaces.Discrete(3)
+        if where == "observation":
+            mask = gym.spaces.Box(0, 1, (3,), np.int8)
+            parts = {"action_mask": mask, "place": gym.spaces.Discrete(5)}
+            self.observation_space = gym.spaces.Dict(parts)
+        elif where == "method":
+            self.action_masks = lambda: self.LEGAL[self.state]
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], self._info()
+
+    def step(self, action):
+        assert self.LEGAL[self.state, action], "an illegal action"
+        return *super().step(action)[:4], self._info()
+
+    def _obs(self):
+        if self.where == "observation":
+            return {"action_mask": self.LEGAL[self.state], "place": self.state}
+        return super()._obs()
+
+    def _info(self):
+        return {"action_mask": self.LEGAL[self.state]} if self.where == "info" else {}
+
+
+class Composite(gym.Env):
+    """Observes parts of every kind, of which one names the action that pays 1."""
+
+    def __init__(self, length=20):
+        self.length = length
+        self.observation_space = gym.spaces.Dict(
+            {
+                "answer": gym.spaces.Discrete(3, start=5),
+                "more": gym.spaces.Tuple(
+                    (
+                        gym.spaces.MultiDiscrete([2, 300]),
+                        gym.spaces.MultiBinary(2),
+                        gym.spaces.Box(-1, 1, (), np.float64),
+                    )
+                ),
+                "picture": gym.spaces.Box(0, 255, (6, 6, 1), np.uint8),
+                "grid": gym.spaces.MultiDiscrete(np.broadcast_to([4, 2], (5, 5, 2))),
+                "words": gym.spaces.Text(50),
+            }
+        )
+        self.action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.steps = 0
+        self.obs = self.observation_space.sample()
+        return self.obs, {}
+
+    def step(self, action):
+        reward = float(action == self.obs["answer"] - 5)
+        self.steps += 1
+        self.obs = self.observation_space.sample()
+        return self.obs, reward, False, self.steps >= self.length, {}
+
+
 for _cls in (
     *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Lying, Planes, Growing),
-    *(Misshapen, Beyond, Unmakeable),
+    *(Misshapen, Beyond, Unmakeable, Composite),
 ):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)
+gym.register("ToyMaskedRing-v0", entry_point=MaskedRing, max_episode_steps=7)

@@ -65,6 +65,17 @@ CASES = {
         "total_env_steps": 800,
     },
     "Box2D": {"env.id": "LunarLander-v3"},
+    "masked records": {
+        "env.id": "tests.envs.toy:ToyMaskedRing-v0",
+        "env.frame_stack": 2,
+        "exploration.zeta_exponent": 2.0,
+    },
+    "images, grids and words": {
+        "env.id": "tests.envs.toy:ToyComposite-v0",
+        "env.text": "tokens",
+        "network.scale_observations": False,
+    },
+    "actions of several dimensions": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
     "Atari": {
         "env.id": "ALE/Pong-v5",
         "env.num_envs": 2,

@@ -70,12 +70,12 @@ def test_the_chosen_action_is_marked():
     black = np.zeros((400, 400, 3), np.uint8)
     colours = []
     for action in (0, 1):
-        step = PlayedStep(black, np.array([1.0, 2.0]), action, 7.0, 3, 0)
+        step = PlayedStep(black, np.array([1.0, 2.0]), [action], 7.0, 3, 0)
         picture = draw_frame(step, ["left", "right"])
         rows = np.flatnonzero((picture == (0xF2, 0xA3, 0x3A)).all(axis=2).any(axis=1))
         colours.append(rows)
     assert colours[0].max() < colours[1].min(), "the second bar is below the first"
-    many = PlayedStep(black, np.linspace(0, 1, 18), 17, 0.0, 0, 0)
+    many = PlayedStep(black, np.linspace(0, 1, 18), [17], 0.0, 0, 0)
     assert draw_frame(many, [str(n) for n in range(18)]).shape == (400, 720, 3)
     assert draw_frame(many._replace(q_values=np.zeros(200)), ["x"] * 200).shape == (400, 720, 3)
 

@@ -8,7 +8,7 @@ from hvd_dqn.commands import cli
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
-from hvd_dqn.envs.channels import guess_channels, is_image
+from hvd_dqn.spaces.channels import guess_channels, is_image
 from tests.short_runs import run_of
 
 
