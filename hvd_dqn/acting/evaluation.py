@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.seeding import Stream, derived_seed
-from hvd_dqn.common.structs import Episode
+from hvd_dqn.common.structs import Episode, mean_infos
 from hvd_dqn.config import EnvConfig, EvaluationConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
@@ -21,10 +23,13 @@ that were not used to select the network.
 
 
 class EvaluationResult(NamedTuple):
-    """The episodes of an evaluation, over all ranks; the same on every rank."""
+    """The episodes of an evaluation, over all ranks; the same on every rank. `infos` has the means
+    of the numbers in the episodes' infos, by key.
+    """
 
     returns: list[float]
     lengths: list[int]
+    infos: Mapping[str, float] = MappingProxyType({})
 
     @property
     def mean(self) -> float:
@@ -55,6 +60,7 @@ class Evaluator:
         communicator: Communicator,
         training: VectorEnvironment | None = None,
         threads: int = 1,
+        info_keys: Sequence[str] = (),
         on_step: Callable[[], None] = lambda: None,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,6 +69,7 @@ class Evaluator:
         Raises `UserError` if the environments cannot be made.
         """
         self._wants_stop = wants_stop
+        self._info_keys = info_keys
         self._comm = communicator
         self._max_steps = config.max_episode_steps
         self.seed = seed
@@ -80,12 +87,13 @@ class Evaluator:
                 first_copy=env.num_envs,
                 max_episode_steps=config.max_episode_steps,
                 threads=threads,
+                info_keys=info_keys,
                 on_step=on_step,
             )
         except UserError as error:
             if training is None:
                 raise
-            if config.envs == "own":
+            if config.envs == "own" or json.loads(config.env_kwargs):
                 raise UserError(
                     f"{error} (for evaluations, beside those that train)",
                     "with --evaluation.envs training, both use the same environments",
@@ -120,7 +128,10 @@ class Evaluator:
         if any(stop for _, stop in everyone):
             return None
         played = [Episode(*values) for episodes, _ in everyone for values in episodes]
-        return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
+        infos = mean_infos(played, self._info_keys)
+        return EvaluationResult(
+            [e.episode_return for e in played], [e.length for e in played], infos
+        )
 
     def truncated(self, result: EvaluationResult) -> str:
         """Return a line on episodes that `evaluation.max-episode-steps` ended; empty if none."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
+from hvd_dqn.config import keywords
+from hvd_dqn.config.keywords import Keywords
 from hvd_dqn.config.section import Section, fraction, non_negative, positive, ranged
 
 
@@ -34,12 +35,21 @@ class EnvConfig(Section):
     """
     restarts: int = non_negative(0)
     """How often a rank may recreate its environments after one of them raised an exception."""
-    kwargs: str = "{}"
-    """Keyword arguments of the environment, as a JSON object. A list of integers, such as a shape,
-    is passed as a tuple. In strings, `{rank}` is this rank, `{copy}` the number of the environment
-    on it (`num-envs` that train, as many that evaluate, one for videos) and `{index}` one number
-    for both; a string that is only a placeholder becomes an integer. `render_mode` applies except
-    to videos; `max_episode_steps` limits the episodes of a registered id.
+    kwargs: Keywords = "{}"
+    """Keyword arguments of the environment, as a JSON object; `--env.kwargs.NAME VALUE` sets one of
+    them, to JSON or text. A list of integers, such as a shape, is passed as a tuple. In strings,
+    `{rank}` is this rank, `{copy}` the number of the environment on it (`num-envs` that train, as
+    many that evaluate, one for videos) and `{index}` one number for both; a string that is only a
+    placeholder becomes an integer. `render_mode` applies except to videos; `max_episode_steps`
+    limits the episodes of a registered id.
+    """
+    wrappers: tuple[str, ...] = ranged(
+        (),
+        lambda names: all(all(name.partition("=")[0].partition(":")[::2]) for name in names),
+        'module:Wrapper, or module:Wrapper={"argument": value}',
+    )
+    """Gymnasium wrappers of each environment, the innermost first: `module:Wrapper`, or, with
+    keyword arguments as JSON, `'module:Wrapper={"size": 4}'`.
     """
     check_observations: int = non_negative(100)
     """How many observations of each copy are checked, of resets and steps: values that the
@@ -51,6 +61,10 @@ class EnvConfig(Section):
     """
     frame_stack: int = positive(1)
     """Number of stacked frames; zero-padded at the start of an episode."""
+    reward_scale: float = positive(1.0)
+    """Multiply the rewards of the learner by this, before they are clipped; reported returns are
+    not scaled.
+    """
     reward_clip: float | None = positive(None)
     """Clip the rewards of the learner to ± this; reported returns are not clipped. `None` does not
     clip.
@@ -77,6 +91,13 @@ class EnvConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        problem = keywords.problem_of(self.kwargs)
+        if problem:
+            self.refuse("kwargs", self.kwargs, problem)
+        for wrapper in self.wrappers:
+            _, given, arguments = wrapper.partition("=")
+            if given and (problem := keywords.problem_of(arguments)):
+                self.refuse("wrappers", wrapper, f"{arguments!r} {problem}")
         if self.overlap_acting and not self.overlap_updates:
             self.refuse(
                 "overlap_acting", True, "requires env.overlap_updates; set it to True as well"
@@ -89,13 +110,6 @@ class EnvConfig(Section):
             self.refuse(
                 "vectorization", "async", "ALE steps Atari games in its own threads; leave it sync"
             )
-        try:
-            if not isinstance(json.loads(self.kwargs), dict):
-                self.refuse(
-                    "kwargs", self.kwargs, 'must be a JSON object such as {"continuous": false}'
-                )
-        except json.JSONDecodeError as error:
-            self.refuse("kwargs", self.kwargs, f"is not JSON ({error.msg} at column {error.colno})")
 
 
 @dataclass(frozen=True, kw_only=True)

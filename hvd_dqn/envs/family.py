@@ -22,6 +22,7 @@ from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.checks import check_env
+from hvd_dqn.envs.infos import InfoNumbers
 from hvd_dqn.envs.interface import (
     ONLY,
     RAISED,
@@ -36,6 +37,7 @@ from hvd_dqn.envs.observations import CheckedObservations
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
+from hvd_dqn.envs.wrappers import shapes_as_tuples, wrap
 
 _SET_BY_US = ("id", "disable_env_checker")
 """Arguments of `gymnasium.make` that `env.kwargs` cannot set."""
@@ -70,15 +72,23 @@ class Family:
         return re.match(self.ids, config.id.rpartition(":")[2]) is not None
 
     def make_simulators(
-        self, config: EnvConfig, places: Sequence[Place], *, threads: int, pictures: bool
+        self,
+        config: EnvConfig,
+        places: Sequence[Place],
+        *,
+        threads: int,
+        pictures: bool,
+        info_keys: Sequence[str] = (),
     ) -> Made:
         """Return one copy for each of `places`. `threads` is the number for simulators that step
-        copies in threads. `pictures`: the copies can be rendered.
+        copies in threads. `pictures`: the copies can be rendered. `info_keys` names the numbers in
+        infos that steps return.
 
         At no time does this process hold more environments than copies. Raises `UserError` if they
         cannot be made.
         """
-        probe = self._make_copy(config, places[0])  # reports a bad id in this process, in one line
+        make = partial(self._make_copy, config, info_keys)
+        probe = make(places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
         extra: dict[str, Any] = {}
         if pictures:
@@ -86,7 +96,7 @@ class Family:
             if "rgb_array" not in probe.metadata.get("render_modes", []):
                 close_env(probe, str(places[0]))
                 raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
-        makers = [partial(self._make_copy, config, place, **extra) for place in places]
+        makers = [partial(make, place, **extra) for place in places]
         simulators: Simulators
         if config.vectorization == "async":
             close_env(probe, str(places[0]))
@@ -105,11 +115,12 @@ class Family:
         spaces that DQN cannot use.
         """
         self.register(config.id)
-        own = {name: _shapes_as_tuples(value) for name, value in json.loads(config.kwargs).items()}
+        own = shapes_as_tuples(json.loads(config.kwargs))
         given = place.fill(own) | kwargs
         try:
             with settings_kept():
-                env = self._construct(config.id, given)
+                env: gym.Env[Any, Any] = self._construct(config.id, given)
+                env = wrap(env, config.wrappers, place)
         except UserError:
             raise
         except ModuleNotFoundError as error:
@@ -133,11 +144,13 @@ class Family:
         check_env(config.id, env)
         return env
 
-    def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
+    def _make_copy(
+        self, config: EnvConfig, info_keys: Sequence[str], place: Place, **kwargs: Any
+    ) -> gym.Env[Any, Any]:
         env = self.make_env(config, place, **kwargs)
-        if config.check_observations == 0:
-            return env
-        return CheckedObservations(env, config.id, config.check_observations)
+        if config.check_observations > 0:
+            env = CheckedObservations(env, config.id, config.check_observations)
+        return InfoNumbers(env, info_keys) if info_keys else env
 
     def register(self, env_id: str) -> None:
         """Import the family's module, which registers its ids, unless `env_id` is registered.
@@ -228,14 +241,6 @@ def _is_registered(env_id: str) -> bool:
         return False
     latest = find_highest_version(namespace, name)
     return env_id in gym.registry or (version is None and latest is not None)
-
-
-def _shapes_as_tuples(value: Any) -> Any:
-    """JSON has no tuples, and code that takes a shape may require one (highway-env's images do)."""
-    if isinstance(value, dict):
-        return {name: _shapes_as_tuples(inner) for name, inner in value.items()}
-    is_shape = isinstance(value, list) and all(type(number) is int for number in value)
-    return tuple(value) if is_shape else value
 
 
 def _no_module(env_id: str, error: ModuleNotFoundError) -> str:

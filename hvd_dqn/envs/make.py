@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +46,7 @@ def make_vector_env(
     max_episode_steps: int | None = None,
     threads: int = 1,
     pictures: bool = False,
+    info_keys: Sequence[str] = (),
     on_step: Callable[[], None] = lambda: None,
 ) -> VectorEnvironment:
     """Return `num_envs` copies that step together; episode k of copy i starts from
@@ -54,8 +55,9 @@ def make_vector_env(
     `rank` and `first_copy` number the copies, for messages and the placeholders in `env.kwargs`.
     `max_episode_steps` truncates the episodes of an environment without its own limit, and Atari
     games if it is below theirs. `threads` is the number for simulators that step their copies in
-    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). `on_step`
-    is called after every step. Raises `UserError` if the environments cannot be made.
+    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`).
+    `info_keys` names the numbers in infos that episodes keep. `on_step` is called after every step.
+    Raises `UserError` if the environments cannot be made.
     """
     family = family_of(config)
     places = [
@@ -64,7 +66,9 @@ def make_vector_env(
     ]
 
     def make() -> Made:
-        return family.make_simulators(config, places, threads=threads, pictures=pictures)
+        return family.make_simulators(
+            config, places, threads=threads, pictures=pictures, info_keys=info_keys
+        )
 
     left = config.restarts
 
@@ -93,7 +97,9 @@ def make_vector_env(
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,
         channels=family.channels if config.channels == "auto" else config.channels,
+        reward_scale=config.reward_scale,
         reward_clip=config.reward_clip,
+        info_keys=info_keys,
         max_episode_steps=max_episode_steps,
         limit_of=limit_of,
         places=places,

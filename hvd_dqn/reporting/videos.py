@@ -144,7 +144,7 @@ class EpisodeRecorder:
         """
         self._should_stop = should_stop
         self._envs: VectorEnvironment = make_vector_env(
-            dataclasses.replace(config.env, vectorization="sync"),
+            dataclasses.replace(config.evaluation_env, vectorization="sync"),
             num_envs=1,
             first_copy=2 * config.env.num_envs,
             episode_seed=lambda copy, number: derived_seed(seed, Stream.EVALUATION, number),

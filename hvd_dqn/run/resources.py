@@ -238,17 +238,19 @@ def _make_envs(
         episode_seed=episode_seed,
         rank=rank,
         threads=threads,
+        info_keys=config.logging.info_keys,
         on_step=on_step,
     )
     on_close.callback(envs.close)
     evaluator = Evaluator(
-        config.env,
+        config.evaluation_env,
         config.evaluation,
         seed=config.seed,
         communicator=comm,
         training=envs,
         threads=threads,
         wants_stop=stop,
+        info_keys=config.logging.info_keys,
         on_step=on_step,
     )
     on_close.callback(evaluator.close)

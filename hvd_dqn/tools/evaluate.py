@@ -60,11 +60,12 @@ def evaluate_run(
             announce_environment_code(config, path)
             announce_network_code(config, path)
         evaluator = Evaluator(
-            config.env,
+            config.evaluation_env,
             config.evaluation,
             seed=play.seeds[0],
             communicator=communicator,
             threads=env_threads,
+            info_keys=config.logging.info_keys,
         )
         spaces.require(evaluator.envs)
         network = make_network(
