@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from hvd_dqn.config import EnvConfig, EvaluationConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
 
+_SECONDS_BETWEEN_LINES = 15.0
 PERIODIC, CLOSING, AFTERWARDS = range(3)
 """Purposes of an evaluation. Each has its own episodes, so the final score comes from episodes
 that were not used to select the network.
@@ -69,6 +71,8 @@ class Evaluator:
         Raises `UserError` if the environments cannot be made.
         """
         self._wants_stop = wants_stop
+        self.say: Callable[[str], None] | None = None
+        """Gets a line now and then while an evaluation of this rank takes long."""
         self._info_keys = info_keys
         self._comm = communicator
         self._max_steps = config.max_episode_steps
@@ -160,7 +164,7 @@ class Evaluator:
         """
         played = np.zeros_like(quota)
         kept: list[Episode] = []
-        obs = self.envs.reset()
+        obs, steps, said = self.envs.reset(), 0, time.monotonic()
         while (played < quota).any() and not self._wants_stop():
             step = self.envs.step(policy(obs))
             ended = np.flatnonzero(step.ended)
@@ -170,5 +174,11 @@ class Evaluator:
                 if played[slot] < quota[slot]
             ]
             played[ended] += 1
-            obs = step.obs
+            obs, steps = step.obs, steps + 1
+            if self.say is not None and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                self.say(
+                    f"evaluating: {len(kept)} of {quota.sum()} episodes of this rank, after "
+                    f"{steps:,} steps of each environment"
+                )
         return kept

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Literal
 
 from hvd_dqn.config import keywords
 from hvd_dqn.config.keywords import Keywords
 from hvd_dqn.config.section import Section, fraction, non_negative, positive, ranged
+
+_ONLY_SINGLE = frozenset({"difficulty", "frameskip", "mode", "obs_type"})
+"""Arguments of ale-py's single environments that its vector environment lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +27,11 @@ class EnvConfig(Section):
     """
     num_envs: int = positive(8)
     """Environments per rank, stepped together."""
-    vectorization: Literal["sync", "async"] = "sync"
-    """`sync` steps the environments in this process, `async` each in its own (spawned) process."""
+    vectorization: Literal["sync", "async", "vector"] = "sync"
+    """`sync` steps the environments in this process, `async` each in its own (spawned) process;
+    `vector` uses the id's own vector environment (Gymnasium's `vector_entry_point`), or calls
+    `module:function` with `num_envs` for one.
+    """
     overlap_updates: bool = False
     """Take the last step of an iteration while its updates are computed, which then sample from the
     replay without that step. Atari and `async` environments step in a thread, others while the
@@ -79,8 +87,22 @@ class EnvConfig(Section):
 
     @property
     def is_atari(self) -> bool:
-        """Whether this id is played by ALE's vector environment."""
+        """Whether ALE's vector environment plays this id. It takes no wrappers, and lacks some
+        options of ale-py's single environment.
+        """
+        is_single = bool(self.wrappers) or not _ONLY_SINGLE.isdisjoint(json.loads(self.kwargs))
+        return self.has_atari_id and not is_single
+
+    @property
+    def has_atari_id(self) -> bool:
+        """Whether the id is one of ALE's."""
         return self.id.removeprefix("ale_py:").startswith("ALE/")
+
+    @property
+    def in_this_process(self) -> EnvConfig:
+        """The same environments without processes of their own."""
+        is_async = self.vectorization == "async"
+        return dataclasses.replace(self, vectorization="sync") if is_async else self
 
     @property
     def frames_per_env_step(self) -> int:
@@ -104,12 +126,24 @@ class EnvConfig(Section):
             )
         for name in ("atari_protocol", "frame_skip"):
             value = getattr(self, name)
+            if value is not None and self.has_atari_id and not self.is_atari:
+                self.refuse(
+                    name,
+                    value,
+                    "is for ALE's vector environment, which takes no env.wrappers and no "
+                    f"{', '.join(sorted(_ONLY_SINGLE))} in env.kwargs; set it to none",
+                )
             if value is not None and not self.is_atari:
                 self.refuse(name, value, f"{self.id!r} is not an Atari game (ALE/…); leave it None")
-        if self.is_atari and self.vectorization == "async":
+        if self.is_atari and self.vectorization != "sync":
             self.refuse(
-                "vectorization", "async", "ALE steps Atari games in its own threads; leave it sync"
+                "vectorization",
+                self.vectorization,
+                "ALE steps Atari games in its own threads; leave it sync",
             )
+        if self.vectorization == "vector" and self.wrappers:
+            reason = "are for single environments; leave env.vectorization sync"
+            self.refuse("wrappers", self.wrappers, reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,7 @@ _ADJUSTABLE = (
     "img_width",
     "max_num_frames_per_episode",
     "maxpool",
+    "repeat_action_probability",
     "use_fire_reset",
 )
 
@@ -95,10 +96,13 @@ class AtariSimulators:
             frameskip=frame_skip,
             stack_num=1,
             noop_max=protocol.noop_max,
-            repeat_action_probability=protocol.repeat_action_probability,
             max_num_frames_per_episode=_OUT_OF_REACH,
             reward_clipping=False,
-            **{"use_fire_reset": False, **kwargs},
+            **{
+                "repeat_action_probability": protocol.repeat_action_probability,
+                "use_fire_reset": False,
+                **kwargs,
+            },
         )
         self._envs = cast(Any, envs)
         self._game = game
@@ -154,6 +158,20 @@ class AtariSimulators:
         """See `Simulators`."""
         self._envs.close()
         self._envs = None  # its threads end with it
+
+
+class SingleAtari(Family):
+    """Games with the user's own wrappers, or with options that ALE's vector environment lacks:
+    Gymnasium's environments of ale-py.
+    """
+
+    package = "ale-py"
+    module = "ale_py"
+    extra = "atari"
+
+    def claims(self, config: EnvConfig) -> bool:
+        """See `Family`."""
+        return config.has_atari_id
 
 
 class Atari(Family):

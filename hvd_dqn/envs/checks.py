@@ -27,11 +27,14 @@ def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
 
 
 def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
-    """ALE also registers ids without preprocessing, for which the Atari options have no effect."""
-    if type(env.unwrapped).__module__ == "ale_py.env":
+    """A game of ALE that nothing preprocesses observes whole pictures, one frame at a time."""
+    shape: tuple[int, ...] = getattr(env.observation_space, "shape", None) or ()
+    if type(env.unwrapped).__module__ == "ale_py.env" and len(shape) == 3 and shape[1] == 160:
         raise UserError(
-            f"env.id {env_id!r} is a bare Atari game: choose an id such as ALE/Pong-v5, with "
-            "env.atari_protocol and env.frame_skip"
+            f"env.id {env_id!r} is a bare Atari game, which observes pictures of {shape}",
+            "choose an id such as ALE/Pong-v5, with env.atari-protocol and env.frame-skip; or "
+            "preprocess it, such as with --env.kwargs.frameskip 1 --env.wrappers "
+            "gymnasium.wrappers:AtariPreprocessing; or pass --env.kwargs.obs_type ram or grayscale",
         )
 
 
@@ -47,6 +50,11 @@ def _check_spaces(env_id: str, env: gym.Env[Any, Any]) -> None:
         raise UserError(
             f"env.id {env_id!r} has {type(observations).__name__} observations: a Box is required; "
             "register it with gymnasium.wrappers.FlattenObservation"
+        )
+    if 0 in observations.shape:
+        raise UserError(
+            f"env.id {env_id!r} observes {observations}, which has no values",
+            "correct its observation_space",
         )
     is_number = np.issubdtype(observations.dtype, np.number) or observations.dtype == np.bool_
     if not (is_number and observations.shape):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -21,7 +22,9 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.batched import Declared, VectorSimulators, make_vector, require_vector
 from hvd_dqn.envs.checks import check_env
+from hvd_dqn.envs.hints import hint, package_of
 from hvd_dqn.envs.infos import InfoNumbers
 from hvd_dqn.envs.interface import (
     ONLY,
@@ -87,6 +90,8 @@ class Family:
         At no time does this process hold more environments than copies. Raises `UserError` if they
         cannot be made.
         """
+        if config.vectorization == "vector":
+            return self._make_vector(config, places, pictures=pictures, info_keys=info_keys)
         make = partial(self._make_copy, config, info_keys)
         probe = make(places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
@@ -115,27 +120,10 @@ class Family:
         spaces that DQN cannot use.
         """
         self.register(config.id)
-        own = shapes_as_tuples(json.loads(config.kwargs))
-        given = place.fill(own) | kwargs
-        try:
-            with settings_kept():
-                env: gym.Env[Any, Any] = self._construct(config.id, given)
-                env = wrap(env, config.wrappers, place)
-        except UserError:
-            raise
-        except ModuleNotFoundError as error:
-            raise UserError(_no_module(config.id, error)) from error
-        except gym.error.DependencyNotInstalled as error:
-            raise UserError(
-                f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
-            ) from error
-        except gym.error.Error as error:
-            raise UserError(_unknown_id(config.id, error)) from error
-        except RAISED as error:  # an environment's constructor may raise anything
-            with_kwargs = f" with env.kwargs {config.kwargs}" if own else ""
-            raise UserError(
-                f"env.id {config.id!r} cannot be made{with_kwargs}: {typed_line(error)}"
-            ) from error
+        given = place.fill(shapes_as_tuples(json.loads(config.kwargs))) | kwargs
+        with settings_kept(), _told_in_one_line(config):
+            env: gym.Env[Any, Any] = self._construct(config.id, given)
+            env = wrap(env, config.wrappers, place)
         try:
             require_gymnasium(config.id, env)
         except UserError:
@@ -143,6 +131,37 @@ class Family:
             raise
         check_env(config.id, env)
         return env
+
+    def _make_vector(
+        self,
+        config: EnvConfig,
+        places: Sequence[Place],
+        *,
+        pictures: bool,
+        info_keys: Sequence[str],
+    ) -> Made:
+        """Return the copies of one vector environment. If it resets them by itself, it alone limits
+        their episodes.
+        """
+        self.register(config.id)
+        kwargs = places[0].fill(shapes_as_tuples(json.loads(config.kwargs)))
+        if pictures:
+            kwargs["render_mode"] = "rgb_array"
+        with settings_kept(), _told_in_one_line(config):
+            function = self._function_of(config.id)
+            if function is None:
+                envs = make_vector(config.id, len(places), kwargs)
+            else:
+                envs = function(num_envs=len(places), **kwargs)
+        require_vector(config.id, envs)
+        check_env(config.id, Declared(envs.single_observation_space, envs.single_action_space))
+        simulators = VectorSimulators(envs, info_keys)
+        if simulators.num_envs != len(places):
+            simulators.close()
+            raise UserError(
+                f"env.id {config.id!r} returned {simulators.num_envs} copies, not {len(places)}"
+            )
+        return Made(simulators, lambda steps: steps if simulators.seeds_episodes else None)
 
     def _make_copy(
         self, config: EnvConfig, info_keys: Sequence[str], place: Place, **kwargs: Any
@@ -171,19 +190,48 @@ class Family:
     def _register_ids(self, module: ModuleType) -> None:
         """Register the ids if the import of `module` does not."""
 
-    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    def _function_of(self, env_id: str) -> Callable[..., Any] | None:
+        """Import the module that an id names. Return its function, `None` if it is an id."""
         module, _, name = env_id.rpartition(":")
-        if module:
-            function = getattr(import_of_user(f"env.id {env_id!r}", module), name, None)
-            if callable(function) and not _is_registered(name):
-                made: gym.Env[Any, Any] = function(**kwargs)
-                return made
+        if not module:
+            return None
+        function = getattr(import_of_user(f"env.id {env_id!r}", module), name, None)
+        return function if callable(function) and not _is_registered(name) else None
+
+    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        function = self._function_of(env_id)
+        if function is not None:
+            made: gym.Env[Any, Any] = function(**kwargs)
+            return made
+        _require_of_module(env_id)
         for argument in _SET_BY_US:
             if argument in kwargs:
                 raise UserError(
                     f"env.kwargs has {argument!r}, which hvd_dqn sets itself", "leave it out"
                 )
         return gym.make(env_id, disable_env_checker=True, **kwargs)
+
+
+@contextmanager
+def _told_in_one_line(config: EnvConfig) -> Iterator[None]:
+    """Raise `UserError` for whatever the making of an environment raises."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(_no_module(config.id, error)) from error
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(
+            f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
+        ) from error
+    except gym.error.Error as error:
+        raise UserError(_unknown_id(config.id, error)) from error
+    except RAISED as error:  # an environment's constructor may raise anything
+        with_kwargs = f" with env.kwargs {config.kwargs}" if config.kwargs != "{}" else ""
+        raise UserError(
+            f"env.id {config.id!r} cannot be made{with_kwargs}: {typed_line(error)}"
+        ) from error
 
 
 def _make_serial(
@@ -233,6 +281,20 @@ def _make_processes(
         ) from error
 
 
+def _require_of_module(env_id: str) -> None:
+    """Raise `UserError` if an id with a module is Gymnasium's own: the module would be imported,
+    and the environment would be another than the module's.
+    """
+    module, _, name = env_id.rpartition(":")
+    spec = gym.registry.get(name)
+    own = spec is not None and str(spec.entry_point).startswith("gymnasium.")
+    if module and own and module.partition(".")[0] != "gymnasium":
+        raise UserError(
+            f"env.id {env_id!r}: {module!r} does not register {name!r}, which is Gymnasium's own",
+            f"--env.id {name} trains that one; --env.id module:function calls a function",
+        )
+
+
 def _is_registered(env_id: str) -> bool:
     """Whether Gymnasium knows this id, with or without a version."""
     try:
@@ -259,7 +321,7 @@ def _unknown_id(env_id: str, error: gym.error.Error) -> str:
     module, _, name = env_id.rpartition(":")
     loaded = sys.modules.get(module)
     if loaded is None:
-        return f"env.id {env_id!r}: {one_line(error)}"
+        return f"env.id {env_id!r}: {hint(env_id) or one_line(error)}"
     file = getattr(loaded, "__file__", None) or "built into Python"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return (
@@ -282,4 +344,5 @@ def _how_to_install(module: str) -> str:
     """Return the command that installs `module`, or the advice to find one."""
     if module.partition(".")[0].lower() == "box2d":  # of Gymnasium's own environments
         return "pip install 'hvd_dqn[box2d]'"
-    return f"install the package that contains {module!r}"
+    package = package_of(module)
+    return f"pip install {package}" if package else f"install the package that contains {module!r}"

@@ -221,7 +221,13 @@ def _reward(value: Any) -> float:
     """Return a reward of NumPy, torch or Python as a float; an array must have one element."""
     array = None if isinstance(value, str) else np.asarray(value)
     if array is None or array.size != 1 or array.dtype.kind not in "biuf":
-        raise InterfaceError(f"the reward is {_described(value)}; it must be one number")
+        several = (
+            "; combine several objectives into one, for example in a gymnasium.RewardWrapper that "
+            "--env.wrappers names"
+            if array is not None and array.size > 1
+            else ""
+        )
+        raise InterfaceError(f"the reward is {_described(value)}; it must be one number{several}")
     return float(array.reshape(()))
 
 

@@ -11,16 +11,18 @@ import gymnasium as gym
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
-from hvd_dqn.envs.atari import Atari
+from hvd_dqn.envs.atari import Atari, SingleAtari
 from hvd_dqn.envs.channels import require_channels
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
+from hvd_dqn.envs.jax import Gymnax, Jumanji
 from hvd_dqn.envs.minatar import MinAtar
+from hvd_dqn.envs.pools import EnvPool
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 
-FAMILIES = (Atari(), MinAtar(), Driving(), Family())
+FAMILIES = (EnvPool(), Gymnax(), Jumanji(), Atari(), SingleAtari(), MinAtar(), Driving(), Family())
 """A new family is one module with a subclass of `Family`, and one entry here. The first that claims
 an id makes its environments; the last one claims all ids.
 """

@@ -218,7 +218,7 @@ class VectorEnvironment:
             next_obs[step.skipped] = self._frames.first(step.frames)[step.skipped]
         episodes = []
         if np.count_nonzero(ended):
-            episodes = [self._episode(i) for i in np.flatnonzero(ended)]
+            episodes = [self._episode(int(i)) for i in np.flatnonzero(ended)]
             obs = next_obs.copy()
             obs[ended] = self._frames.first(self._start_next(ended)[ended])
         self._obs = obs
@@ -235,6 +235,11 @@ class VectorEnvironment:
     def obs(self) -> np.ndarray:
         """The current observations, [N, *shape]."""
         return self._obs
+
+    @property
+    def seeds_episodes(self) -> bool:
+        """Whether every episode starts from its own seed, so that it can be replayed."""
+        return self._shared.simulators.seeds_episodes
 
     @property
     def returns(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, util
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -81,7 +81,13 @@ class _WorkerTracebackError(Exception):
     """The traceback of another process, as the cause of the exception raised here."""
 
 
-class Workers(AsyncVectorEnv[Any, Any]):
+if TYPE_CHECKING:
+    _AsyncVectorEnv = AsyncVectorEnv[Any, Any]
+else:
+    _AsyncVectorEnv = AsyncVectorEnv  # not generic before Gymnasium 1.4
+
+
+class Workers(_AsyncVectorEnv):
     """One process for each copy. Processes may start processes of their own; they end when this one
     does, however it ends.
     """

@@ -13,6 +13,14 @@ from hvd_dqn.common.extensions import import_attribute
 from hvd_dqn.envs.interface import RAISED, Place, close_env
 
 
+class IntegerActions(gym.ActionWrapper[Any, Any, Any]):
+    """Passes actions as Python integers, for environments that refuse those of NumPy."""
+
+    def action(self, action: Any) -> int:
+        """Return the action as a Python integer."""
+        return int(action)
+
+
 def wrap(env: Any, wrappers: Sequence[str], place: Place) -> Any:
     """Return `env` in `wrappers`, `module:Wrapper` or `module:Wrapper={"argument": value}`, the
     first innermost. `place` fills the placeholders in their arguments. What is no `gymnasium.Env`

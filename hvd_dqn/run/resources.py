@@ -165,6 +165,17 @@ def open_directory(
             )
             if resources.evaluator.note:
                 resources.outputs.display.say(resources.evaluator.note)
+            resources.evaluator.say = resources.outputs.display.say
+            if resources.evaluator.envs.max_episode_steps and not config.env.is_atari:
+                resources.outputs.display.say(
+                    "the environment declares no time limit: episodes of evaluations are cut after "
+                    f"{config.evaluation.max_episode_steps:,} steps (evaluation.max-episode-steps)"
+                )
+            if not resources.envs.seeds_episodes:
+                resources.outputs.display.say(
+                    "these environments take seeds only when all are reset: a resumed run starts "
+                    "new episodes, and episodes of evaluations depend on those before"
+                )
     watchdog.enter_directory()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -67,6 +68,8 @@ def evaluate_run(
             threads=env_threads,
             info_keys=config.logging.info_keys,
         )
+        if communicator.is_root:
+            evaluator.say = _print_progress
         spaces.require(evaluator.envs)
         network = make_network(
             config.network,
@@ -93,6 +96,11 @@ def evaluate_run(
         return saved._replace(path=run_dir.as_given(saved.path)), results
     finally:
         evaluator.close()
+
+
+def _print_progress(line: str) -> None:
+    """Print a line of a long evaluation, apart from its result."""
+    print(f"hvd-dqn: {line}", file=sys.stderr, flush=True)
 
 
 def _epsilon_greedy_policy(

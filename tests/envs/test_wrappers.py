@@ -84,3 +84,17 @@ def test_policies_and_evaluations_of_a_run_use_its_wrappers_and_say_so(tmp_path,
     said = capfd.readouterr()
     assert json.loads(said.out)["lengths"] == [7] * 3, "the evaluations' own arguments"
     assert f"{OURS} (env.wrappers = {APPENDED!r})" in said.err
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_actions_can_be_python_integers(vectorization):
+    wrappers = ("hvd_dqn.envs:IntegerActions",)
+    config = EnvConfig(
+        id="tests.envs.awkward:Pythonic", wrappers=wrappers, vectorization=vectorization
+    )
+    envs = make_vector_env(config, num_envs=2, episode_seed=lambda copy, number: 0)
+    try:
+        envs.reset()
+        assert envs.step(np.ones(2, np.int64)).reward.tolist() == [1, 1]
+    finally:
+        envs.close()
