@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.config import EnvConfig
+from hvd_dqn.config import ConfigError, EnvConfig
 from hvd_dqn.envs import make_vector_env
 
 
