@@ -10,6 +10,9 @@ from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import EnvironmentFailedError, InterfaceError
+from hvd_dqn.tools.report.curves import group_runs
+from hvd_dqn.tools.report.figures import make_figures
+from hvd_dqn.tools.runs import find_runs
 from tests.short_runs import run_of
 
 INFORMATIVE = "tests.envs.wrapped:make"
@@ -86,3 +89,12 @@ def test_records_and_evaluations_have_the_means(tmp_path):
     closing = next(r for r in records if "closing/episodes" in r)
     assert closing["closing/info/success"] == 1
     assert not [name for r in records for name in r if "missing" in name]
+    runs = find_runs([run])
+    figures = {figure.name: figure for figure in make_figures(runs, group_runs(runs))}
+    assert {name for name in figures if name.startswith("info-")} == {
+        "info-distance",
+        "info-success",
+        "info-inner.twice",
+    }
+    trained_line, evaluated_line = figures["info-distance"].lines
+    assert set(trained_line.curve.values) == set(evaluated_line.curve.values) == {3.0}
