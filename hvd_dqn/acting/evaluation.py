@@ -97,11 +97,13 @@ class Evaluator:
         except UserError as error:
             if training is None:
                 raise
-            if config.envs == "own" or json.loads(config.env_kwargs):
-                raise UserError(
-                    f"{error} (for evaluations, beside those that train)",
-                    "with --evaluation.envs training, both use the same environments",
-                ) from error
+            found = f"{error} (for evaluations, beside those that train)"
+            if json.loads(config.env_kwargs):
+                remedy = "without evaluation.env-kwargs, both can use the same environments"
+                raise UserError(found, remedy) from error
+            if config.envs == "own":
+                remedy = "with --evaluation.envs training, both use the same environments"
+                raise UserError(found, remedy) from error
             self.envs = self._borrow(training)
             self.note = (
                 "evaluations use the training environments, because others cannot be made beside "
