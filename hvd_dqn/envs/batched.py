@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from hvd_dqn.common.errors import UserError, one_line
+from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import EnvironmentFailedError, close_env
@@ -139,17 +139,14 @@ class VectorSimulators(BatchedSimulators):
 def make_vector(env_id: str, count: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
     """Return the vector environment that a registered id has besides its environment.
 
-    Raises `UserError` if it has none, or none that says how it resets its copies.
+    Raises `UserError` if it has none, and what Gymnasium raises for an unknown id.
     """
-    try:
-        return gym.make_vec(
-            env_id, num_envs=count, vectorization_mode="vector_entry_point", **kwargs
-        )
-    except gym.error.Error as error:
+    if gym.spec(env_id).vector_entry_point is None:
         raise UserError(
-            f"env.id {env_id!r}: {one_line(error)}",
+            f"env.id {env_id!r} has no vector environment of its own",
             "--env.vectorization vector needs an id with a vector_entry_point; leave it sync",
-        ) from error
+        )
+    return gym.make_vec(env_id, num_envs=count, vectorization_mode="vector_entry_point", **kwargs)
 
 
 def require_vector(env_id: str, envs: Any) -> None:

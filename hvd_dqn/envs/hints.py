@@ -32,6 +32,7 @@ _HINTS = (
     Hint(r"FlappyBird-", "flappy-bird-gymnasium", "flappy_bird_gymnasium"),
     Hint(r"Crafter", "crafter", "crafter"),
     Hint(r"nasim", "nasim", "nasim"),
+    Hint(r"retro$", "stable-retro", "retro"),
     Hint(r"(stocks|forex)-v", "gym-anytrading", "gym_anytrading"),
     Hint(r"PyFlyt/", "PyFlyt", "PyFlyt.gym_envs"),
 )

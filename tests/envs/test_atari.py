@@ -328,8 +328,8 @@ SINGLE = {
     "mode": ({"obs_type": "grayscale", "mode": 1, "difficulty": 1}, (), (1, 210, 160)),
     "own wrappers": (
         {"frameskip": 1},
-        ('gymnasium.wrappers:AtariPreprocessing={"screen_size": 42}',),
-        (1, 42, 42),
+        ('gymnasium.wrappers:GrayscaleObservation={"keep_dim": false}',),
+        (1, 210, 160),
     ),
 }
 
