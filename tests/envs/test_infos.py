@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from hvd_dqn.commands import cli
 from hvd_dqn.common.structs import Episode, mean_infos
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
@@ -79,7 +80,7 @@ def test_infos_of_vector_environments_have_masks():
         array_of({"a": np.zeros((2, 3))}, ("a",), 2)
 
 
-def test_records_and_evaluations_have_the_means(tmp_path):
+def test_records_and_evaluations_have_the_means(tmp_path, capsys):
     changes = {"env.id": INFORMATIVE, "logging.info_keys": KEYS, "logging.period_env_steps": 24}
     run = run_of(tmp_path / "run", changes)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -89,6 +90,8 @@ def test_records_and_evaluations_have_the_means(tmp_path):
     closing = next(r for r in records if "closing/episodes" in r)
     assert closing["closing/info/success"] == 1
     assert not [name for r in records for name in r if "missing" in name]
+    assert cli.run(["evaluate", str(run), "--episodes", "2"]) == 0
+    assert "distance 3.00, success 1.00, inner.twice 6.00" in capsys.readouterr().out
     runs = find_runs([run])
     figures = {figure.name: figure for figure in make_figures(runs, group_runs(runs))}
     assert {name for name in figures if name.startswith("info-")} == {

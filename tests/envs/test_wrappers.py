@@ -98,3 +98,18 @@ def test_actions_can_be_python_integers(vectorization):
         assert envs.step(np.ones(2, np.int64)).reward.tolist() == [1, 1]
     finally:
         envs.close()
+
+
+def test_a_functions_environment_trains_is_evaluated_and_played(tmp_path, capfd):
+    changes = {
+        "env.id": f"{OURS}:painted",
+        "env.kwargs": {"length": 4},
+        "evaluation.env_kwargs": {"length": 6},
+    }
+    own = run_of(tmp_path / "own", changes)
+    capfd.readouterr()
+    assert run(["evaluate", str(own), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["lengths"] == [6, 6]
+    video = tmp_path / "episode.gif"
+    assert run(["play", str(own), "--video", str(video)]) == 0
+    assert video.stat().st_size > 0

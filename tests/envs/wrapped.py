@@ -51,3 +51,12 @@ class Informative(gym.Env):
 
 def make(length=3):
     return Informative(length)
+
+
+def painted(length=3, render_mode=None):
+    """A function that can be asked for pictures."""
+    from tests.envs.toy import Painted
+
+    env = Painted(render_mode, seconds=0.0)
+    env.length = length
+    return env
