@@ -32,9 +32,9 @@ def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
     if type(env.unwrapped).__module__ == "ale_py.env" and len(shape) == 3 and shape[1] == 160:
         raise UserError(
             f"env.id {env_id!r} is a bare Atari game, which observes pictures of {shape}",
-            "choose an id such as ALE/Pong-v5, with env.atari-protocol and env.frame-skip; or "
-            "preprocess it, such as with --env.kwargs.frameskip 1 --env.wrappers "
-            "gymnasium.wrappers:AtariPreprocessing; or pass --env.kwargs.obs_type ram or grayscale",
+            "choose an id such as ALE/Pong-v5 without such options; or preprocess it, as with "
+            "--env.kwargs.frameskip 1 --env.wrappers gymnasium.wrappers:AtariPreprocessing; or "
+            "pass --env.kwargs.obs_type ram or grayscale",
         )
 
 

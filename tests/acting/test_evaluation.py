@@ -123,7 +123,7 @@ def test_a_long_evaluation_says_how_far_it_is(monkeypatch):
     evaluator.evaluate(lambda obs: np.zeros(2, dtype=np.int64), episodes=3, purpose=PERIODIC)
     evaluator.close()
     assert lines[0] == "evaluating: 0 of 3 episodes of this rank, after 1 steps of each environment"
-    assert "evaluating: 1 of 3" in "".join(lines)
+    assert "evaluating: 2 of 3" in "".join(lines)
 
 
 @pytest.mark.parametrize(("env_id", "has_limit"), [("Counting", False), ("Ring", True)])

@@ -286,7 +286,7 @@ def test_no_more_threads_than_given_and_none_left_over(threads, num_envs, starte
         ("ALE/NoSuchGame-v5", {}, ["NoSuchGame"]),
         ("ALE/Pong-v9", {}, ["Pong", "v5"]),
         ("ALE/Pong-v5", {"stack_num": 4}, ["stack_num", "env.frame_stack", "full_action_space"]),
-        ("ALE/Pong-v5", {"mode": 1}, ["mode", "cannot be set"]),
+        ("ALE/Pong-v5", {"mode": 1}, ["bare Atari game", "obs_type ram"]),
         ("ALE/Pong-v5", {"img_height": "tall"}, ["img_height", "TypeError"]),
         ("ALE/Pong-v5", {"max_num_frames_per_episode": 0}, ["max_num_frames", "greater than 0"]),
     ],
