@@ -100,6 +100,8 @@ class VectorSimulators(BatchedSimulators):
             reward[skipped], terminated[skipped], truncated[skipped] = 0.0, False, False
         self._ended = ended = terminated | truncated
         numbers = array_of(infos, self._info_keys, self.num_envs)
+        if numbers is not None:
+            numbers[skipped] = np.nan  # of no step
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
             frames = self._with_final(frames, infos, ended)
             final = array_of(infos.get("final_info", {}), self._info_keys, self.num_envs)

@@ -82,10 +82,9 @@ class VectorEnvironment:
     observation consists of the newest `frame_stack` frames of its episode, zero-padded at the
     start; the newest frame is `obs[:, -frame_shape[0]:]`. `FrameStack` explains `channels`. An
     episode is truncated after `limit_of(max_episode_steps)`. `info_keys` names the numbers that the
-    simulators return with a step. Simulators that raise are replaced by
-    those that `remake` returns, unless it raises; it gets the error and a function that closes the
-    old ones. `places` names the copies in messages. `on_step` is called after each step and reset
-    of the simulators.
+    simulators return with a step. Simulators that raise are replaced by those that `remake`
+    returns, unless it raises; it gets the error and a function that closes the old ones. `places`
+    names the copies in messages. `on_step` is called after each step and reset of the simulators.
     """
 
     def __init__(
@@ -316,8 +315,8 @@ class VectorEnvironment:
         Return the copies [N] bool that ended early or reach another observation, because their
         environment uses randomness that does not come from its seed, or keeps state from one
         episode to the next; all of them if the simulators have no seeds of episodes. These have
-        started their next episode. `other_returns` then has the
-        copies that differ in the return alone.
+        started their next episode. `other_returns` then has the copies that differ in the return
+        alone.
         """
         self._episode_number[:] = state["episode_number"].numpy()
         self.other_returns = []
