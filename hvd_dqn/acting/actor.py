@@ -101,6 +101,7 @@ class Actor:
             ended=step.ended,
             next_obs=step.next_obs,
             obs=step.obs,
+            skipped=step.skipped,
         )
         if step.episodes:
             self.exploration.end_episodes(step.ended)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.seeding import Stream, derived_seed
-from hvd_dqn.common.structs import Episode
+from hvd_dqn.common.structs import Episode, mean_infos
 from hvd_dqn.config import EnvConfig, EvaluationConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.envs import EpisodesLostError, VectorEnvironment, make_vector_env
 
+_SECONDS_BETWEEN_LINES = 15.0
 PERIODIC, CLOSING, AFTERWARDS = range(3)
 """Purposes of an evaluation. Each has its own episodes, so the final score comes from episodes
 that were not used to select the network.
@@ -21,10 +25,13 @@ that were not used to select the network.
 
 
 class EvaluationResult(NamedTuple):
-    """The episodes of an evaluation, over all ranks; the same on every rank."""
+    """The episodes of an evaluation, over all ranks; the same on every rank. `infos` has the means
+    of the numbers in the episodes' infos, by key.
+    """
 
     returns: list[float]
     lengths: list[int]
+    infos: Mapping[str, float] = MappingProxyType({})
 
     @property
     def mean(self) -> float:
@@ -55,6 +62,7 @@ class Evaluator:
         communicator: Communicator,
         training: VectorEnvironment | None = None,
         threads: int = 1,
+        info_keys: Sequence[str] = (),
         on_step: Callable[[], None] = lambda: None,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,6 +71,9 @@ class Evaluator:
         Raises `UserError` if the environments cannot be made.
         """
         self._wants_stop = wants_stop
+        self.say: Callable[[str], None] | None = None
+        """Gets a line now and then while an evaluation of this rank takes long."""
+        self._info_keys = info_keys
         self._comm = communicator
         self._max_steps = config.max_episode_steps
         self.seed = seed
@@ -80,16 +91,19 @@ class Evaluator:
                 first_copy=env.num_envs,
                 max_episode_steps=config.max_episode_steps,
                 threads=threads,
+                info_keys=info_keys,
                 on_step=on_step,
             )
         except UserError as error:
             if training is None:
                 raise
+            found = f"{error} (for evaluations, beside those that train)"
+            if json.loads(config.env_kwargs):
+                remedy = "without evaluation.env-kwargs, both can use the same environments"
+                raise UserError(found, remedy) from error
             if config.envs == "own":
-                raise UserError(
-                    f"{error} (for evaluations, beside those that train)",
-                    "with --evaluation.envs training, both use the same environments",
-                ) from error
+                remedy = "with --evaluation.envs training, both use the same environments"
+                raise UserError(found, remedy) from error
             self.envs = self._borrow(training)
             self.note = (
                 "evaluations use the training environments, because others cannot be made beside "
@@ -120,7 +134,10 @@ class Evaluator:
         if any(stop for _, stop in everyone):
             return None
         played = [Episode(*values) for episodes, _ in everyone for values in episodes]
-        return EvaluationResult([e.episode_return for e in played], [e.length for e in played])
+        infos = mean_infos(played, self._info_keys)
+        return EvaluationResult(
+            [e.episode_return for e in played], [e.length for e in played], infos
+        )
 
     def truncated(self, result: EvaluationResult) -> str:
         """Return a line on episodes that `evaluation.max-episode-steps` ended; empty if none."""
@@ -149,7 +166,7 @@ class Evaluator:
         """
         played = np.zeros_like(quota)
         kept: list[Episode] = []
-        obs = self.envs.reset()
+        obs, steps, said = self.envs.reset(), 0, time.monotonic()
         while (played < quota).any() and not self._wants_stop():
             step = self.envs.step(policy(obs))
             ended = np.flatnonzero(step.ended)
@@ -159,5 +176,11 @@ class Evaluator:
                 if played[slot] < quota[slot]
             ]
             played[ended] += 1
-            obs = step.obs
+            obs, steps = step.obs, steps + 1
+            if self.say is not None and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                self.say(
+                    f"evaluating: {len(kept)} of {quota.sum()} episodes of this rank, after "
+                    f"{steps:,} steps of each environment"
+                )
         return kept

@@ -11,7 +11,7 @@ from hvd_dqn.checkpoint.manifest import Manifest, list_complete, load_manifest
 from hvd_dqn.checkpoint.store import DamageError, FileRecord, Store, read, verify
 from hvd_dqn.common.errors import UserError, typed_line
 from hvd_dqn.common.state import State, unpack
-from hvd_dqn.config import Config
+from hvd_dqn.config import Config, keywords
 from hvd_dqn.config.loading import without_removed
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
@@ -116,7 +116,7 @@ def require_config(
     differing = {
         name: [saved.get(name), now.get(name)]
         for name in sorted(saved.keys() | now.keys())
-        if saved.get(name) != now.get(name) and not name.startswith(free)
+        if _differ(name, saved.get(name), now.get(name)) and not name.startswith(free)
     }
     refused = [name for name in differing if name not in allowed]
     if refused:
@@ -130,6 +130,13 @@ def require_config(
             f"{'s' if more else ''}, or --resume never with a new --run-dir",
         )
     return differing
+
+
+def _differ(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting differs; JSON objects may be written in several ways."""
+    if before == now or not (name.endswith("kwargs") and isinstance(before, str)):
+        return bool(before != now)
+    return bool(keywords.problem_of(before)) or json.loads(before) != json.loads(now)
 
 
 def _require_existing(unknown: Set[str], saved: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ several values, `true` or `none` in any case, and switches without a value.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -15,6 +16,7 @@ import tyro
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.names import closest_names
+from hvd_dqn.config import keywords
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
@@ -50,6 +52,15 @@ class Option(NamedTuple):
         """Whether it takes several values."""
         return typing.get_origin(self.kind) is tuple
 
+    @property
+    def is_keywords(self) -> bool:
+        """Whether its value is a JSON object, whose keys have options of their own."""
+        return any(isinstance(mark, keywords.KeywordsMark) for mark in self.marks)
+
+    def value_in(self, instance: Any) -> Any:
+        """Return the option's value in an instance of its dataclass."""
+        return functools.reduce(getattr, self.path, instance)
+
 
 def options_of(kind: type, section: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
     """Yield the options of a dataclass, in its order; those of its sections follow."""
@@ -71,14 +82,21 @@ def options_of(kind: type, section: str = "", path: tuple[str, ...] = ()) -> Ite
 
 
 def translate(
-    kind: type, words: Sequence[str], *, booleans_take_values: bool, program: str
+    kind: type,
+    words: Sequence[str],
+    *,
+    booleans_take_values: bool,
+    program: str,
+    default: Any = None,
 ) -> list[str]:
-    """Return `words` as tyro accepts them for the dataclass `kind`.
+    """Return `words` as tyro accepts them for the dataclass `kind`. Keys of JSON objects are set
+    over those of `default`, an instance of it.
 
     Raises `UserError` for an unknown option.
     """
     options = {option.name: option for option in options_of(kind) if not option.is_positional}
     has_positional = any(option.is_positional for option in options_of(kind))
+    words, of_objects = _without_keys(words, options, default)
     rest, translated = list(words), list[str]()
     while rest:
         word = rest.pop(0)
@@ -108,7 +126,51 @@ def translate(
             single = [_single(option, value) for value in values]
             is_negative = bool(single) and single[0].startswith("-")
             translated += [f"{option.name}={single[0]}"] if is_negative else [option.name, *single]
-    return translated
+    return [*translated, *of_objects]
+
+
+def _without_keys(
+    words: Sequence[str], options: dict[str, Option], default: Any
+) -> tuple[list[str], list[str]]:
+    """Return the words without options of keys of JSON objects, such as `--env.kwargs.size 4`, and
+    without the objects that these change; and these objects, changed.
+    """
+    objects = [option for option in options.values() if option.is_keywords]
+    rest, others, changes = list(words), list[str](), dict[str, dict[str, Any]]()
+    while rest:
+        word = rest.pop(0)
+        typed, has_value, value = word.partition("=")
+        name = typed.replace("_", "-")
+        option = next((o for o in objects if name.startswith(f"{o.name}.")), None)
+        if option is None:
+            others.append(word)
+            continue
+        if not has_value:
+            if not rest or _is_option(rest[0]):
+                raise UserError(f"{typed}: needs a value, JSON or text")
+            value = rest.pop(0)
+        first, *inner = typed[len(option.name) + 1 :].split(".")
+        change = keywords.nested([first.replace("-", "_"), *inner], keywords.value_of(value))
+        changes[option.name] = keywords.merged(changes.get(option.name, {}), change)
+    of_objects: list[str] = []
+    for name, change in changes.items():
+        others, text = _taken(others, name, str(options[name].value_in(default)))
+        is_object = not keywords.problem_of(text)
+        of_objects += [name, keywords.merged_text(text, change) if is_object else text]
+    return others, of_objects
+
+
+def _taken(words: list[str], name: str, otherwise: str) -> tuple[list[str], str]:
+    """Return the words without the option `name`, and its value there, or `otherwise`."""
+    rest, kept, found = list(words), list[str](), otherwise
+    while rest:
+        word = rest.pop(0)
+        typed, has_value, value = word.partition("=")
+        if typed.replace("_", "-") != name:
+            kept.append(word)
+        elif has_value or rest:
+            found = value if has_value else rest.pop(0)
+    return kept, found
 
 
 def _is_option(word: str) -> bool:
@@ -134,12 +196,18 @@ def _boolean(option: Option, values: list[str], takes_value: bool) -> list[str]:
 
 
 def _several(option: Option, values: list[str]) -> list[str]:
-    """Return the values of a tuple: `1,2`, `(1, 2)` and `[1,2]` are 1 and 2; `none` is no value."""
-    parts = [part for value in values for part in re.split(r"[\s,]+", value.strip("[]() "))]
+    """Return the values of a tuple: `1,2`, `(1, 2)` and `[1,2]` are 1 and 2; `none` is no value.
+    A value with an object, `name={"a": 1, "b": 2}`, is one.
+    """
+    parts = [part for value in values for part in _parts(value)]
     if len(parts) == 1 and parts[0].lower() in _NONE:
         return []
     element = option._replace(kind=typing.get_args(option.kind)[0])
     return [_single(element, part) for part in parts if part]
+
+
+def _parts(value: str) -> list[str]:
+    return [value] if "={" in value else re.split(r"[\s,]+", value.strip("[]() "))
 
 
 def _single(option: Option, value: str) -> str:

@@ -12,6 +12,7 @@ from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import replacing, require_writable
+from hvd_dqn.common.numbers import number
 from hvd_dqn.common.output import print_data
 from hvd_dqn.config.section import Section, fraction, positive, ranged
 from hvd_dqn.distributed.agreement import agreement
@@ -112,6 +113,7 @@ def _report(
         **total._asdict(),
         "returns": returns,
         "lengths": [value for result in results for value in result.lengths],
+        "infos": [dict(result.infos) for result in results],
     }
     if output is not None:
         with replacing(output) as file:
@@ -123,6 +125,10 @@ def _report(
     print(f"return {total} · {len(returns)} {how} episodes · {saved.path}")
     if len(options.seeds) > 1:
         means = ", ".join(
-            f"{seed}: {r.mean:.1f}" for seed, r in zip(options.seeds, results, strict=True)
+            f"{seed}: {number(r.mean)}" for seed, r in zip(options.seeds, results, strict=True)
         )
         print(f"means by seed · {means}")
+    for seed, result in zip(options.seeds, results, strict=True):
+        if result.infos:
+            infos = ", ".join(f"{key} {number(mean)}" for key, mean in result.infos.items())
+            print(f"means of infos, seed {seed} · {infos}")

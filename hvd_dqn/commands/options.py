@@ -95,7 +95,9 @@ def parse(
         about = Help(program, examples, first)
         print(render(kind, about, default, section="".join(named), switches=not values))
         raise SystemExit(EXIT_OK)
-    words = translate(kind, arguments, booleans_take_values=values, program=program)
+    words = translate(
+        kind, arguments, booleans_take_values=values, program=program, default=default
+    )
     said = io.StringIO()
     try:
         with (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import TrainOptions, parse_train
 from hvd_dqn.common.errors import EXIT_FAILED, EXIT_OK, StoppedError, UserError, typed_line
+from hvd_dqn.common.numbers import mean_and_std
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
@@ -120,7 +121,7 @@ def _report(preset: str, run_dir: Path, shown: Path, summary: Summary) -> None:
 def _result(summary: Summary) -> str:
     progress, score = summary.progress, summary.score
     return (
-        f"return {score.mean:.1f} ± {score.std:.1f} over {len(score.returns)} greedy episodes · "
+        f"return {mean_and_std(score.mean, score.std)} over {len(score.returns)} greedy episodes · "
         f"{progress.env_steps:,} env steps · {progress.updates:,} updates · "
         f"{summary.seconds:.1f} s"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,5 +83,9 @@ def one_line(error: BaseException | str) -> str:
 
 
 def typed_line(error: BaseException) -> str:
-    """Return `Type: message` on one line."""
-    return one_line(f"{type(error).__name__}: {error}")
+    """Return `Type: message` on one line; without a message, where it was raised."""
+    name, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)
+    if str(error).strip() or not frames:
+        return one_line(f"{name}: {error}")
+    last = frames[-1]
+    return one_line(f"{name} at {last.filename}:{last.lineno} ({last.line})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,12 +77,24 @@ class Batch(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode of one environment: its undiscounted, unclipped return and its length in
-    steps.
+    """A finished episode of one environment: its undiscounted, unclipped return, its length in
+    steps, and the last values of the numbers in its infos that the run names; NaN if there were
+    none.
     """
 
     episode_return: float
     length: int
+    infos: Sequence[float] = ()
+
+
+def mean_infos(episodes: Sequence[Episode], keys: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each number in `Episode.infos`, over the episodes that have it, by key.
+    Keys that none has are left out.
+    """
+    complete = [episode.infos for episode in episodes if len(episode.infos) == len(keys)]
+    table = np.array(complete, dtype=np.float64).reshape(len(complete), len(keys))
+    present = {key: column[~np.isnan(column)] for key, column in zip(keys, table.T, strict=True)}
+    return {key: float(values.mean()) for key, values in present.items() if len(values)}
 
 
 @dataclass

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Literal
 
+from hvd_dqn.config import keywords
+from hvd_dqn.config.keywords import Keywords
 from hvd_dqn.config.section import Section, fraction, non_negative, positive, ranged
+
+_ONLY_SINGLE = frozenset({"difficulty", "frameskip", "mode", "obs_type"})
+"""Arguments of ale-py's single environments that its vector environment lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +27,11 @@ class EnvConfig(Section):
     """
     num_envs: int = positive(8)
     """Environments per rank, stepped together."""
-    vectorization: Literal["sync", "async"] = "sync"
-    """`sync` steps the environments in this process, `async` each in its own (spawned) process."""
+    vectorization: Literal["sync", "async", "vector"] = "sync"
+    """`sync` steps the environments in this process, `async` each in its own (spawned) process;
+    `vector` uses the id's own vector environment (Gymnasium's `vector_entry_point`), or calls
+    `module:function` with `num_envs` for one.
+    """
     overlap_updates: bool = False
     """Take the last step of an iteration while its updates are computed, which then sample from the
     replay without that step. Atari and `async` environments step in a thread, others while the
@@ -34,12 +43,21 @@ class EnvConfig(Section):
     """
     restarts: int = non_negative(0)
     """How often a rank may recreate its environments after one of them raised an exception."""
-    kwargs: str = "{}"
-    """Keyword arguments of the environment, as a JSON object. A list of integers, such as a shape,
-    is passed as a tuple. In strings, `{rank}` is this rank, `{copy}` the number of the environment
-    on it (`num-envs` that train, as many that evaluate, one for videos) and `{index}` one number
-    for both; a string that is only a placeholder becomes an integer. `render_mode` applies except
-    to videos; `max_episode_steps` limits the episodes of a registered id.
+    kwargs: Keywords = "{}"
+    """Keyword arguments of the environment, as a JSON object; `--env.kwargs.NAME VALUE` sets one of
+    them, to JSON or text. A list of integers, such as a shape, is passed as a tuple. In strings,
+    `{rank}` is this rank, `{copy}` the number of the environment on it (`num-envs` that train, as
+    many that evaluate, one for videos) and `{index}` one number for both; a string that is only a
+    placeholder becomes an integer. `render_mode` applies except to videos; `max_episode_steps`
+    limits the episodes of a registered id.
+    """
+    wrappers: tuple[str, ...] = ranged(
+        (),
+        lambda names: all(all(name.partition("=")[0].partition(":")[::2]) for name in names),
+        'module:Wrapper, or module:Wrapper={"argument": value}',
+    )
+    """Gymnasium wrappers of each environment, the innermost first: `module:Wrapper`, or, with
+    keyword arguments as JSON, `'module:Wrapper={"size": 4}'`.
     """
     check_observations: int = non_negative(100)
     """How many observations of each copy are checked, of resets and steps: values that the
@@ -69,6 +87,10 @@ class EnvConfig(Section):
     """
     frame_stack: int = positive(1)
     """Number of stacked frames; zero-padded at the start of an episode."""
+    reward_scale: float = positive(1.0)
+    """Multiply the rewards of the learner by this, before they are clipped; reported returns are
+    not scaled.
+    """
     reward_clip: float | None = positive(None)
     """Clip the rewards of the learner to ± this; reported returns are not clipped. `None` does not
     clip.
@@ -83,8 +105,22 @@ class EnvConfig(Section):
 
     @property
     def is_atari(self) -> bool:
-        """Whether this id is played by ALE's vector environment."""
+        """Whether ALE's vector environment plays this id. It takes no wrappers, and lacks some
+        options of ale-py's single environment.
+        """
+        is_single = bool(self.wrappers) or not _ONLY_SINGLE.isdisjoint(json.loads(self.kwargs))
+        return self.has_atari_id and not is_single
+
+    @property
+    def has_atari_id(self) -> bool:
+        """Whether the id is one of ALE's."""
         return self.id.removeprefix("ale_py:").startswith("ALE/")
+
+    @property
+    def in_this_process(self) -> EnvConfig:
+        """The same environments without processes of their own."""
+        is_async = self.vectorization == "async"
+        return dataclasses.replace(self, vectorization="sync") if is_async else self
 
     @property
     def frames_per_env_step(self) -> int:
@@ -95,25 +131,37 @@ class EnvConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        problem = keywords.problem_of(self.kwargs)
+        if problem:
+            self.refuse("kwargs", self.kwargs, problem)
+        for wrapper in self.wrappers:
+            _, given, arguments = wrapper.partition("=")
+            if given and (problem := keywords.problem_of(arguments)):
+                self.refuse("wrappers", wrapper, f"{arguments!r} {problem}")
         if self.overlap_acting and not self.overlap_updates:
             self.refuse(
                 "overlap_acting", True, "requires env.overlap_updates; set it to True as well"
             )
         for name in ("atari_protocol", "frame_skip"):
             value = getattr(self, name)
+            if value is not None and self.has_atari_id and not self.is_atari:
+                self.refuse(
+                    name,
+                    value,
+                    "is for ALE's vector environment, which takes no env.wrappers and no "
+                    f"{', '.join(sorted(_ONLY_SINGLE))} in env.kwargs; set it to none",
+                )
             if value is not None and not self.is_atari:
                 self.refuse(name, value, f"{self.id!r} is not an Atari game (ALE/…); leave it None")
-        if self.is_atari and self.vectorization == "async":
+        if self.is_atari and self.vectorization != "sync":
             self.refuse(
-                "vectorization", "async", "ALE steps Atari games in its own threads; leave it sync"
+                "vectorization",
+                self.vectorization,
+                "ALE steps Atari games in its own threads; leave it sync",
             )
-        try:
-            if not isinstance(json.loads(self.kwargs), dict):
-                self.refuse(
-                    "kwargs", self.kwargs, 'must be a JSON object such as {"continuous": false}'
-                )
-        except json.JSONDecodeError as error:
-            self.refuse("kwargs", self.kwargs, f"is not JSON ({error.msg} at column {error.colno})")
+        if self.vectorization == "vector" and self.wrappers:
+            reason = "are for single environments; leave env.vectorization sync"
+            self.refuse("wrappers", self.wrappers, reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,8 +47,8 @@ _PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the settings in a file, nested by section, with the fields' names.
 
-    Names may be written with hyphens, and as `section.field`. `env.kwargs` may be a mapping instead
-    of a JSON object as text.
+    Names may be written with hyphens, and as `section.field`. `env.kwargs` and
+    `evaluation.env_kwargs` may be mappings instead of JSON objects as text.
 
     Raises `UserError` if the file cannot be read or is not of the format of its extension.
     """
@@ -89,9 +89,10 @@ def _nested(settings: Mapping[Any, Any]) -> dict[str, Any]:
         if not isinstance(own, dict):
             raise ValueError(f"{section or field} is both a setting and a section")
         own |= {_field(key): inner for key, inner in fields.items()}
-    kwargs = nested["env"].get("kwargs") if isinstance(nested.get("env"), dict) else None
-    if isinstance(kwargs, Mapping):
-        nested["env"]["kwargs"] = json.dumps(kwargs)
+    for section, field in (("env", "kwargs"), ("evaluation", "env_kwargs")):
+        own = nested.get(section)
+        if isinstance(own, dict) and isinstance(own.get(field), Mapping):
+            own[field] = json.dumps(own[field])
     return nested
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
+from hvd_dqn.config.keywords import merged_text
 from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.config.running import (
     CheckpointConfig,
@@ -126,13 +127,22 @@ class Config(Section):
         period = self.checkpoint.period_env_steps
         return -(-self.total_env_steps // 20) if period is None else period
 
+    @property
+    def evaluation_env(self) -> EnvConfig:
+        """The environments of evaluations and videos."""
+        own = json.loads(self.evaluation.env_kwargs)
+        return dataclasses.replace(self.env, kwargs=merged_text(self.env.kwargs, own))
+
     def changed(self, fields: Mapping[str, Any]) -> Config:
-        """Return a copy with these values; `fields` is keyed by `section.field`."""
+        """Return a copy with these values; `fields` is keyed by `section.field`. A mapping is
+        written as JSON.
+        """
         sections: dict[str, dict[str, Any]] = {}
         own: dict[str, Any] = {}
         for name, value in fields.items():
             section, _, field_name = name.rpartition(".")
-            (sections.setdefault(section, {}) if section else own)[field_name] = value
+            text = json.dumps(value) if isinstance(value, Mapping) else value
+            (sections.setdefault(section, {}) if section else own)[field_name] = text
         for section, values in sections.items():
             own[section] = dataclasses.replace(getattr(self, section), **values)
         return dataclasses.replace(self, **own)

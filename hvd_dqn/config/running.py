@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
+from hvd_dqn.config import keywords
+from hvd_dqn.config.keywords import Keywords
 from hvd_dqn.config.section import Section, positive, ranged
 
 LOGGERS = {
@@ -69,8 +72,25 @@ class EvaluationConfig(Section):
     simulators that run once per process; the training's episodes are replayed afterwards from their
     seeds and actions, and cut if that leads elsewhere. `auto`: own ones if they can be made.
     """
+    env_kwargs: Keywords = "{}"
+    """Keyword arguments that only the environments of evaluations and videos get, over those of
+    `env.kwargs`: a JSON object, or one with `--evaluation.env-kwargs.NAME VALUE`. Objects in both
+    are merged.
+    """
     keep_networks: int = positive(2)
     """Number of newest networks to keep, besides the best one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        problem = keywords.problem_of(self.env_kwargs)
+        if problem:
+            self.refuse("env_kwargs", self.env_kwargs, problem)
+        if self.envs == "training" and json.loads(self.env_kwargs):
+            self.refuse(
+                "env_kwargs",
+                self.env_kwargs,
+                "needs environments of its own, and evaluation.envs = 'training' has none",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +127,15 @@ class LoggingConfig(Section):
     )
     """Loggers that receive the records, besides `metrics.jsonl`: any of tensorboard, wandb, mlflow
     and your own classes, as module:Class.
+    """
+    info_keys: tuple[str, ...] = ranged(
+        (),
+        lambda keys: len(set(keys)) == len(keys),
+        "different keys",
+    )
+    """Numbers in the environment's `info` to record, by key; `a.b` is `info["a"]["b"]`. Of each
+    episode the last value counts; `info/KEY` is the mean over the episodes that ended in a period,
+    on all ranks, and `evaluation/info/KEY` that over an evaluation.
     """
     histograms: bool = False
     """Log histograms of parameters and gradients at every evaluation."""

@@ -2,5 +2,13 @@
 
 from hvd_dqn.envs.make import make_env, make_vector_env
 from hvd_dqn.envs.vector import EnvStep, EpisodesLostError, VectorEnvironment
+from hvd_dqn.envs.wrappers import IntegerActions
 
-__all__ = ["EnvStep", "EpisodesLostError", "VectorEnvironment", "make_env", "make_vector_env"]
+__all__ = [
+    "EnvStep",
+    "EpisodesLostError",
+    "IntegerActions",
+    "VectorEnvironment",
+    "make_env",
+    "make_vector_env",
+]

@@ -11,6 +11,7 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.checks import require_numbers
 from hvd_dqn.envs.interface import InterfaceError
 from hvd_dqn.envs.observations import CheckedObservations, find_lost_value
 from hvd_dqn.spaces.actions import ActionCodes, ActionError, CodedActions, branches_of
@@ -115,6 +116,7 @@ def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym
     env = _with_integers(env, config)
     place = _place_of_mask(env, config.action_mask)
     if place is None and not needs_record(env.observation_space):
+        require_numbers(config.id, env.observation_space)
         if config.check_observations == 0:
             return env
         return CheckedObservations(env, config.id, config.check_observations)

@@ -27,6 +27,7 @@ import numpy as np
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.family import Family, Made
+from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import Place
 from hvd_dqn.envs.simulators import SimulatorStep
 
@@ -64,6 +65,7 @@ _ADJUSTABLE = (
     "img_width",
     "max_num_frames_per_episode",
     "maxpool",
+    "repeat_action_probability",
     "use_fire_reset",
 )
 
@@ -72,6 +74,7 @@ class AtariSimulators:
     """Copies of one game that ALE steps in its own threads."""
 
     lets_others_run = True
+    seeds_episodes = True
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class AtariSimulators:
         frame_skip: int,
         protocol: AtariProtocol,
         threads: int,
+        info_keys: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         from ale_py.vector_env import AtariVectorEnv
@@ -92,13 +96,17 @@ class AtariSimulators:
             frameskip=frame_skip,
             stack_num=1,
             noop_max=protocol.noop_max,
-            repeat_action_probability=protocol.repeat_action_probability,
             max_num_frames_per_episode=_OUT_OF_REACH,
             reward_clipping=False,
-            **{"use_fire_reset": False, **kwargs},
+            **{
+                "repeat_action_probability": protocol.repeat_action_probability,
+                "use_fire_reset": False,
+                **kwargs,
+            },
         )
         self._envs = cast(Any, envs)
         self._game = game
+        self._info_keys = info_keys
         self._life_loss_terminates = protocol.life_loss_terminates
         self._lives = np.zeros(num_envs, dtype=np.int32)
         self.num_envs = num_envs
@@ -125,7 +133,8 @@ class AtariSimulators:
         self._lives = info["lives"]
         self._frame = frames[0, 0]
         terminated = over | life_lost if self._life_loss_terminates else over.copy()
-        return SimulatorStep(frames[:, 0], reward, terminated, np.zeros_like(over), over)
+        infos = array_of(info, self._info_keys, self.num_envs)
+        return SimulatorStep(frames[:, 0], reward, terminated, np.zeros_like(over), over, infos)
 
     def picture(self) -> np.ndarray:
         """See `Simulators`. Returns the frame that the policy observes, in grey or in colour."""
@@ -151,6 +160,20 @@ class AtariSimulators:
         self._envs = None  # its threads end with it
 
 
+class SingleAtari(Family):
+    """Games with the user's own wrappers, or with options that ALE's vector environment lacks:
+    Gymnasium's environments of ale-py.
+    """
+
+    package = "ale-py"
+    module = "ale_py"
+    extra = "atari"
+
+    def claims(self, config: EnvConfig) -> bool:
+        """See `Family`."""
+        return config.has_atari_id
+
+
 class Atari(Family):
     """ALE's ids, `ALE/Name-v5`, which its own vector environment plays."""
 
@@ -164,7 +187,13 @@ class Atari(Family):
         return config.is_atari
 
     def make_simulators(
-        self, config: EnvConfig, places: Sequence[Place], *, threads: int, pictures: bool
+        self,
+        config: EnvConfig,
+        places: Sequence[Place],
+        *,
+        threads: int,
+        pictures: bool,
+        info_keys: Sequence[str] = (),
     ) -> Made:
         """See `Family`. The limit is 108,000 frames or that of the caller, whichever is lower."""
         self.register(config.id)
@@ -182,6 +211,7 @@ class Atari(Family):
                 frame_skip=config.frames_per_env_step,
                 protocol=PROTOCOLS[config.atari_protocol or "machado2018"],
                 threads=threads,
+                info_keys=info_keys,
                 **kwargs,
             )
         except Exception as error:  # of nanobind's message the first line is enough

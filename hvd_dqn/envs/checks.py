@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.envs.interface import close_env
@@ -25,9 +26,47 @@ def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
 
 
 def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
-    """ALE also registers ids without preprocessing, for which the Atari options have no effect."""
-    if type(env.unwrapped).__module__ == "ale_py.env":
+    """A game of ALE that nothing preprocesses observes whole pictures, one frame at a time."""
+    shape: tuple[int, ...] = getattr(env.observation_space, "shape", None) or ()
+    if type(env.unwrapped).__module__ == "ale_py.env" and len(shape) == 3 and shape[1] == 160:
         raise UserError(
-            f"env.id {env_id!r} is a bare Atari game: choose an id such as ALE/Pong-v5, with "
-            "env.atari_protocol and env.frame_skip"
+            f"env.id {env_id!r} is a bare Atari game, which observes pictures of {shape}",
+            "choose an id such as ALE/Pong-v5 without such options; or preprocess it, as with "
+            "--env.kwargs.frameskip 1 --env.wrappers gymnasium.wrappers:AtariPreprocessing; or "
+            "pass --env.kwargs.obs_type ram or grayscale",
+        )
+
+
+def check_arrays(env_id: str, env: gym.Env[Any, Any]) -> None:
+    """Raise `UserError` if actions are not discrete or observations not one array of numbers, which
+    nothing adapts in vector environments.
+    """
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise UserError(
+            f"env.id {env_id!r} has {type(actions).__name__} actions "
+            f"{getattr(actions, 'shape', '')} in a vector environment, where they must be Discrete",
+            "pass --env.vectorization sync or async if it can be made alone, or wrap it",
+        )
+    if not isinstance(observations, gym.spaces.Box) or not observations.shape:
+        raise UserError(
+            f"env.id {env_id!r} has {type(observations).__name__} observations in a vector "
+            "environment, where they must be one array",
+            "pass --env.vectorization sync or async if it can be made alone, or wrap it",
+        )
+    require_numbers(env_id, observations)
+
+
+def require_numbers(env_id: str, observations: gym.Space[Any]) -> None:
+    """Raise `UserError` if a Box is not one of numbers, or if it has none."""
+    assert isinstance(observations, gym.spaces.Box)
+    if 0 in observations.shape:
+        raise UserError(
+            f"env.id {env_id!r} observes {observations}, which has no values",
+            "correct its observation_space",
+        )
+    is_number = np.issubdtype(observations.dtype, np.number) or observations.dtype == np.bool_
+    if not is_number or observations.dtype.kind == "c":
+        raise UserError(
+            f"env.id {env_id!r} observes {observations}: a Box of real numbers is required"
         )

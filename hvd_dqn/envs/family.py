@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -22,7 +23,10 @@ from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.adapting import adapted
-from hvd_dqn.envs.checks import check_env
+from hvd_dqn.envs.batched import Declared, VectorSimulators, make_vector, require_vector
+from hvd_dqn.envs.checks import check_arrays, check_env
+from hvd_dqn.envs.hints import hint, package_of
+from hvd_dqn.envs.infos import InfoNumbers
 from hvd_dqn.envs.interface import (
     ONLY,
     RAISED,
@@ -36,6 +40,7 @@ from hvd_dqn.envs.interface import (
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.simulators import ProcessSimulators, SerialSimulators, Simulators
 from hvd_dqn.envs.workers import Copy, ProcessEndedError
+from hvd_dqn.envs.wrappers import shapes_as_tuples, wrap
 from hvd_dqn.spaces.records import Text
 
 _SET_BY_US = ("id", "disable_env_checker")
@@ -73,15 +78,25 @@ class Family:
         return re.match(self.ids, config.id.rpartition(":")[2]) is not None
 
     def make_simulators(
-        self, config: EnvConfig, places: Sequence[Place], *, threads: int, pictures: bool
+        self,
+        config: EnvConfig,
+        places: Sequence[Place],
+        *,
+        threads: int,
+        pictures: bool,
+        info_keys: Sequence[str] = (),
     ) -> Made:
         """Return one copy for each of `places`. `threads` is the number for simulators that step
-        copies in threads. `pictures`: the copies can be rendered.
+        copies in threads. `pictures`: the copies can be rendered. `info_keys` names the numbers in
+        infos that steps return.
 
         At no time does this process hold more environments than copies. Raises `UserError` if they
         cannot be made.
         """
-        probe = self._make_copy(config, places[0])  # reports a bad id in this process, in one line
+        if config.vectorization == "vector":
+            return self._make_vector(config, places, pictures=pictures, info_keys=info_keys)
+        make = partial(self._make_copy, config, info_keys)
+        probe = make(places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
         extra: dict[str, Any] = {}
         if pictures:
@@ -89,7 +104,7 @@ class Family:
             if "rgb_array" not in probe.metadata.get("render_modes", []):
                 close_env(probe, str(places[0]))
                 raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
-        makers = [partial(self._make_copy, config, place, **extra) for place in places]
+        makers = [partial(make, place, **extra) for place in places]
         simulators: Simulators
         if config.vectorization == "async":
             close_env(probe, str(places[0]))
@@ -108,26 +123,10 @@ class Family:
         spaces that DQN cannot use.
         """
         self.register(config.id)
-        own = {name: _shapes_as_tuples(value) for name, value in json.loads(config.kwargs).items()}
-        given = place.fill(own) | kwargs
-        try:
-            with settings_kept():
-                env = self._construct(config.id, given)
-        except UserError:
-            raise
-        except ModuleNotFoundError as error:
-            raise UserError(_no_module(config.id, error)) from error
-        except gym.error.DependencyNotInstalled as error:
-            raise UserError(
-                f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
-            ) from error
-        except gym.error.Error as error:
-            raise UserError(_unknown_id(config.id, error)) from error
-        except RAISED as error:  # an environment's constructor may raise anything
-            with_kwargs = f" with env.kwargs {config.kwargs}" if own else ""
-            raise UserError(
-                f"env.id {config.id!r} cannot be made{with_kwargs}: {typed_line(error)}"
-            ) from error
+        given = place.fill(shapes_as_tuples(json.loads(config.kwargs))) | kwargs
+        with settings_kept(), _told_in_one_line(config):
+            env: gym.Env[Any, Any] = self._construct(config.id, given)
+            env = wrap(env, config.wrappers, place)
         try:
             require_gymnasium(config.id, env)
         except UserError:
@@ -136,9 +135,45 @@ class Family:
         check_env(config.id, env)
         return env
 
-    def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
+    def _make_vector(
+        self,
+        config: EnvConfig,
+        places: Sequence[Place],
+        *,
+        pictures: bool,
+        info_keys: Sequence[str],
+    ) -> Made:
+        """Return the copies of one vector environment. If it resets them by itself, it alone limits
+        their episodes.
+        """
+        self.register(config.id)
+        kwargs = places[0].fill(shapes_as_tuples(json.loads(config.kwargs)))
+        if pictures:
+            kwargs["render_mode"] = "rgb_array"
+        with settings_kept(), _told_in_one_line(config):
+            function = self._function_of(config.id)
+            if function is None:
+                envs = make_vector(config.id, len(places), kwargs)
+            else:
+                envs = function(num_envs=len(places), **kwargs)
+        require_vector(config.id, envs)
+        declared = Declared(envs.single_observation_space, envs.single_action_space)
+        check_env(config.id, declared)
+        check_arrays(config.id, declared)
+        simulators = VectorSimulators(envs, info_keys)
+        if simulators.num_envs != len(places):
+            simulators.close()
+            raise UserError(
+                f"env.id {config.id!r} returned {simulators.num_envs} copies, not {len(places)}"
+            )
+        return Made(simulators, lambda steps: steps if simulators.seeds_episodes else None)
+
+    def _make_copy(
+        self, config: EnvConfig, info_keys: Sequence[str], place: Place, **kwargs: Any
+    ) -> gym.Env[Any, Any]:
         env = self.make_env(config, place, **kwargs)
-        return adapted(env, config, config.text or self.text)
+        adapted_env = adapted(env, config, config.text or self.text)
+        return InfoNumbers(adapted_env, info_keys) if info_keys else adapted_env
 
     def register(self, env_id: str) -> None:
         """Import the family's module, which registers its ids, unless `env_id` is registered.
@@ -159,19 +194,48 @@ class Family:
     def _register_ids(self, module: ModuleType) -> None:
         """Register the ids if the import of `module` does not."""
 
-    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    def _function_of(self, env_id: str) -> Callable[..., Any] | None:
+        """Import the module that an id names. Return its function, `None` if it is an id."""
         module, _, name = env_id.rpartition(":")
-        if module:
-            function = getattr(import_of_user(f"env.id {env_id!r}", module), name, None)
-            if callable(function) and not _is_registered(name):
-                made: gym.Env[Any, Any] = function(**kwargs)
-                return made
+        if not module:
+            return None
+        function = getattr(import_of_user(f"env.id {env_id!r}", module), name, None)
+        return function if callable(function) and not _is_registered(name) else None
+
+    def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        function = self._function_of(env_id)
+        if function is not None:
+            made: gym.Env[Any, Any] = function(**kwargs)
+            return made
+        _require_of_module(env_id)
         for argument in _SET_BY_US:
             if argument in kwargs:
                 raise UserError(
                     f"env.kwargs has {argument!r}, which hvd_dqn sets itself", "leave it out"
                 )
         return gym.make(env_id, disable_env_checker=True, **kwargs)
+
+
+@contextmanager
+def _told_in_one_line(config: EnvConfig) -> Iterator[None]:
+    """Raise `UserError` for whatever the making of an environment raises."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(_no_module(config.id, error)) from error
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(
+            f"env.id {config.id!r} needs a package that is not installed: {_advice(error)}"
+        ) from error
+    except gym.error.Error as error:
+        raise UserError(_unknown_id(config.id, error)) from error
+    except RAISED as error:  # an environment's constructor may raise anything
+        with_kwargs = f" with env.kwargs {config.kwargs}" if config.kwargs != "{}" else ""
+        raise UserError(
+            f"env.id {config.id!r} cannot be made{with_kwargs}: {typed_line(error)}"
+        ) from error
 
 
 def _make_serial(
@@ -221,6 +285,20 @@ def _make_processes(
         ) from error
 
 
+def _require_of_module(env_id: str) -> None:
+    """Raise `UserError` if an id with a module is Gymnasium's own: the module would be imported,
+    and the environment would be another than the module's.
+    """
+    module, _, name = env_id.rpartition(":")
+    spec = gym.registry.get(name)
+    own = spec is not None and str(spec.entry_point).startswith("gymnasium.")
+    if module and own and module.partition(".")[0] != "gymnasium":
+        raise UserError(
+            f"env.id {env_id!r}: {module!r} does not register {name!r}, which is Gymnasium's own",
+            f"--env.id {name} trains that one; --env.id module:function calls a function",
+        )
+
+
 def _is_registered(env_id: str) -> bool:
     """Whether Gymnasium knows this id, with or without a version."""
     try:
@@ -229,14 +307,6 @@ def _is_registered(env_id: str) -> bool:
         return False
     latest = find_highest_version(namespace, name)
     return env_id in gym.registry or (version is None and latest is not None)
-
-
-def _shapes_as_tuples(value: Any) -> Any:
-    """JSON has no tuples, and code that takes a shape may require one (highway-env's images do)."""
-    if isinstance(value, dict):
-        return {name: _shapes_as_tuples(inner) for name, inner in value.items()}
-    is_shape = isinstance(value, list) and all(type(number) is int for number in value)
-    return tuple(value) if is_shape else value
 
 
 def _no_module(env_id: str, error: ModuleNotFoundError) -> str:
@@ -255,7 +325,7 @@ def _unknown_id(env_id: str, error: gym.error.Error) -> str:
     module, _, name = env_id.rpartition(":")
     loaded = sys.modules.get(module)
     if loaded is None:
-        return f"env.id {env_id!r}: {one_line(error)}"
+        return f"env.id {env_id!r}: {hint(env_id) or one_line(error)}"
     file = getattr(loaded, "__file__", None) or "built into Python"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return (
@@ -278,4 +348,5 @@ def _how_to_install(module: str) -> str:
     """Return the command that installs `module`, or the advice to find one."""
     if module.partition(".")[0].lower() == "box2d":  # of Gymnasium's own environments
         return "pip install 'hvd_dqn[box2d]'"
-    return f"install the package that contains {module!r}"
+    package = package_of(module)
+    return f"pip install {package}" if package else f"install the package that contains {module!r}"

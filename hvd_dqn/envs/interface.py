@@ -93,19 +93,19 @@ def reset_env(env: gym.Env[Any, Any], seed: int) -> Any:
     return result[0]
 
 
-def step_env(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, bool]:
-    """Take one step and return observation, reward, terminated and truncated."""
+def step_env(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, bool, Any]:
+    """Take one step and return observation, reward, terminated, truncated and info."""
     result: Any = env.step(action)
     if type(result) is not tuple or len(result) != 5:
         _require_five(result)
-    obs, reward, terminated, truncated, _ = result
+    obs, reward, terminated, truncated, info = result
     if not isinstance(reward, float):
         reward = _reward(reward)
     if type(terminated) is not bool:
         terminated = _flag("terminated", terminated)
     if type(truncated) is not bool:
         truncated = _flag("truncated", truncated)
-    return obs, reward, terminated, truncated
+    return obs, reward, terminated, truncated, info
 
 
 def require_shape(obs: Any, space: gym.spaces.Box) -> None:
@@ -202,7 +202,13 @@ def _reward(value: Any) -> float:
     """Return a reward of NumPy, torch or Python as a float; an array must have one element."""
     array = None if isinstance(value, str) else np.asarray(value)
     if array is None or array.size != 1 or array.dtype.kind not in "biuf":
-        raise InterfaceError(f"the reward is {_described(value)}; it must be one number")
+        several = (
+            "; combine several objectives into one, for example in a gymnasium.RewardWrapper that "
+            "--env.wrappers names"
+            if array is not None and array.size > 1
+            else ""
+        )
+        raise InterfaceError(f"the reward is {_described(value)}; it must be one number{several}")
     return float(array.reshape(()))
 
 

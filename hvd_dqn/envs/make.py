@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -11,17 +11,22 @@ import gymnasium as gym
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
-from hvd_dqn.envs.atari import Atari
+from hvd_dqn.envs.atari import Atari, SingleAtari
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
+from hvd_dqn.envs.jax import Gymnax, Jumanji
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.minigrid import MiniGrid
+from hvd_dqn.envs.pools import EnvPool
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.spaces.channels import require_channels
 
-FAMILIES = (Atari(), MinAtar(), MiniGrid(), Driving(), Family())
+FAMILIES = (
+    *(EnvPool(), Gymnax(), Jumanji()),
+    *(Atari(), SingleAtari(), MinAtar(), MiniGrid(), Driving(), Family()),
+)
 """A new family is one module with a subclass of `Family`, and one entry here. The first that claims
 an id makes its environments; the last one claims all ids.
 """
@@ -47,6 +52,7 @@ def make_vector_env(
     max_episode_steps: int | None = None,
     threads: int = 1,
     pictures: bool = False,
+    info_keys: Sequence[str] = (),
     on_step: Callable[[], None] = lambda: None,
 ) -> VectorEnvironment:
     """Return `num_envs` copies that step together; episode k of copy i starts from
@@ -55,8 +61,9 @@ def make_vector_env(
     `rank` and `first_copy` number the copies, for messages and the placeholders in `env.kwargs`.
     `max_episode_steps` truncates the episodes of an environment without its own limit, and Atari
     games if it is below theirs. `threads` is the number for simulators that step their copies in
-    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). `on_step`
-    is called after every step. Raises `UserError` if the environments cannot be made.
+    threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`).
+    `info_keys` names the numbers in infos that episodes keep. `on_step` is called after every step.
+    Raises `UserError` if the environments cannot be made.
     """
     family = family_of(config)
     places = [
@@ -65,7 +72,9 @@ def make_vector_env(
     ]
 
     def make() -> Made:
-        return family.make_simulators(config, places, threads=threads, pictures=pictures)
+        return family.make_simulators(
+            config, places, threads=threads, pictures=pictures, info_keys=info_keys
+        )
 
     left = config.restarts
 
@@ -94,7 +103,9 @@ def make_vector_env(
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,
         channels=family.channels if config.channels == "auto" else config.channels,
+        reward_scale=config.reward_scale,
         reward_clip=config.reward_clip,
+        info_keys=info_keys,
         max_episode_steps=max_episode_steps,
         limit_of=limit_of,
         places=places,

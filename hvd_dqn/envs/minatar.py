@@ -8,9 +8,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.family import Family
-from hvd_dqn.envs.interface import ONLY, Place
 
 
 class MinAtar(Family):
@@ -22,15 +20,11 @@ class MinAtar(Family):
     extra = "minatar"
     channels = "last"
 
-    def make_env(self, config: EnvConfig, place: Place = ONLY, **kwargs: Any) -> gym.Env[Any, Any]:
-        """See `Family`."""
-        return FreshEpisodes(super().make_env(config, place, **kwargs))
-
     def _construct(self, env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         with warnings.catch_warnings():
             # Gymnasium calls `-v0` older than `-v1`; they differ in their actions.
             warnings.filterwarnings("ignore", ".*is out of date")
-            return super()._construct(env_id, kwargs)
+            return FreshEpisodes(super()._construct(env_id, kwargs))
 
     def _register_ids(self, module: ModuleType) -> None:
         if "MinAtar/Breakout-v1" not in gym.registry:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from hvd_dqn.common.errors import UserError, typed_line
+from hvd_dqn.envs.infos import NUMBERS, InfoNumbers
 from hvd_dqn.envs.interface import (
     RAISED,
     SECONDS_TO_CLOSE,
@@ -34,7 +35,9 @@ class SimulatorStep(NamedTuple):
     """One step of N copies; the arrays belong to the caller.
 
     frames [N, …] as the simulator returns them; reward [N]; terminated [N], the learner's signal;
-    truncated [N]; ended [N], the copies that must be reset before their next step.
+    truncated [N]; ended [N], the copies that must be reset before their next step; infos [N, K],
+    the numbers that the run names, or `None`; skipped [N] bool: the copies that ignored their
+    action, because they started their episode, or `None`.
     """
 
     frames: np.ndarray
@@ -42,6 +45,8 @@ class SimulatorStep(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     ended: np.ndarray
+    infos: np.ndarray | None = None
+    skipped: np.ndarray | None = None
 
 
 class Simulators(Protocol):
@@ -52,6 +57,8 @@ class Simulators(Protocol):
     raw_space: gym.spaces.Box
     lets_others_run: bool
     """Whether other threads of this process can run during a step."""
+    seeds_episodes: bool
+    """Whether an episode depends only on its seed and its actions, so that these replay it."""
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         """Start an episode in each of the copies `chosen` [N] bool, with one of `seeds` each.
@@ -82,6 +89,7 @@ class GymnasiumSimulators(ABC):
     """Copies of a Gymnasium environment."""
 
     lets_others_run: bool
+    seeds_episodes = True
 
     def __init__(
         self, num_envs: int, actions: gym.Space[Any], observations: gym.Space[Any]
@@ -135,6 +143,7 @@ class SerialSimulators(GymnasiumSimulators):
         self._envs = envs
         self._places = places or [Place(copy=copy) for copy in range(len(envs))]
         self._obs: list[Any] = [None] * len(envs)
+        self._has_numbers = isinstance(envs[0], InfoNumbers)
         self._watched_calls = _WATCHED_CALLS
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
@@ -159,17 +168,29 @@ class SerialSimulators(GymnasiumSimulators):
     def _step(self, action: np.ndarray) -> SimulatorStep:
         reward = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
+        infos: list[Any] = [None] * self.num_envs
         copy = 0
         try:
             for copy, chosen in enumerate(action + self._first_action):
-                self._obs[copy], reward[copy], terminated[copy], truncated[copy] = step_env(
-                    self._envs[copy], chosen
-                )
+                (
+                    self._obs[copy],
+                    reward[copy],
+                    terminated[copy],
+                    truncated[copy],
+                    infos[copy],
+                ) = step_env(self._envs[copy], chosen)
         except UserError:
             raise
         except RAISED as error:
             raise EnvironmentFailedError(f"{self._places[copy]}: {told(error)}") from error
-        return SimulatorStep(self._frames(), reward, terminated, truncated, terminated | truncated)
+        return SimulatorStep(
+            self._frames(),
+            reward,
+            terminated,
+            truncated,
+            terminated | truncated,
+            np.stack([info[NUMBERS] for info in infos]) if self._has_numbers else None,
+        )
 
     def _frames(self) -> np.ndarray:
         """Return the frames of all copies, [N, …], in new memory.
@@ -240,7 +261,7 @@ class ProcessSimulators(GymnasiumSimulators):
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
         with self._envs.ended_named():
-            obs, reward, terminated, truncated, _ = self._envs.step(action + self._first_action)
+            obs, reward, terminated, truncated, infos = self._envs.step(action + self._first_action)
         # Gymnasium returns its own arrays of flags and rewards, which change at the next step.
         return SimulatorStep(
             np.asarray(obs),
@@ -248,6 +269,7 @@ class ProcessSimulators(GymnasiumSimulators):
             terminated.copy(),
             truncated.copy(),
             terminated | truncated,
+            infos.get(NUMBERS),
         )
 
     def _draw(self) -> Any:

@@ -31,7 +31,8 @@ class EnvStep(NamedTuple):
     otherwise next_obs. reward [N] float32, clipped if `env.reward_clip` is set. terminated [N]
     bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
     bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
-    environments.
+    environments. skipped [N] bool: these ignored their action and started their episode, at
+    next_obs; `None` if there are none.
     """
 
     next_obs: np.ndarray
@@ -41,6 +42,7 @@ class EnvStep(NamedTuple):
     truncated: np.ndarray
     ended: np.ndarray
     episodes: list[Episode]
+    skipped: np.ndarray | None = None
 
 
 class EpisodesLostError(Exception):
@@ -81,10 +83,10 @@ class VectorEnvironment:
     Episode k of copy i starts from `episode_seed(i, k)`, so each episode can be replayed alone. An
     observation consists of the newest `frame_stack` frames of its episode, zero-padded at the
     start; the newest frame is `obs[:, -frame_shape[0]:]`. `FrameStack` explains `channels`. An
-    episode is truncated after `limit_of(max_episode_steps)`. Simulators that raise are replaced by
-    those that `remake` returns, unless it raises; it gets the error and a function that closes the
-    old ones. `places` names the copies in messages. `on_step` is called after each step and reset
-    of the simulators.
+    episode is truncated after `limit_of(max_episode_steps)`. `info_keys` names the numbers that the
+    simulators return with a step. Simulators that raise are replaced by those that `remake`
+    returns, unless it raises; it gets the error and a function that closes the old ones. `places`
+    names the copies in messages. `on_step` is called after each step and reset of the simulators.
     """
 
     def __init__(
@@ -94,7 +96,9 @@ class VectorEnvironment:
         episode_seed: Callable[[int, int], int],
         frame_stack: int = 1,
         channels: str = "auto",
+        reward_scale: float = 1.0,
         reward_clip: float | None = None,
+        info_keys: Sequence[str] = (),
         max_episode_steps: int | None = None,
         limit_of: Callable[[int | None], int | None] = lambda steps: steps,
         places: Sequence[Place] = (),
@@ -110,7 +114,10 @@ class VectorEnvironment:
         self._episode_seed = episode_seed
         self._channels = channels
         self._frames = FrameStack(simulators.raw_space, frame_stack, channels)
+        self._scale = reward_scale
         self._clip = reward_clip
+        self._info_keys = info_keys
+        self._infos = np.full((simulators.num_envs, len(info_keys)), np.nan)
         self.max_episode_steps = limit_of(max_episode_steps)
         self.num_envs = simulators.num_envs
         self.action_space = simulators.action_space
@@ -192,10 +199,16 @@ class VectorEnvironment:
         self._remember(action)
         self._return += step.reward
         self._length += 1
+        if step.infos is not None:
+            np.copyto(self._infos, step.infos, where=~np.isnan(step.infos))
+        if step.skipped is not None:
+            self._length[step.skipped] = 0
         reward = step.reward.astype(np.float32)
         # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
         if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
             self._warn_of_rewards(reward)
+        if self._scale != 1.0:
+            reward *= np.float32(self._scale)
         if self._clip is not None:
             reward.clip(-self._clip, self._clip, out=reward)
         truncated, ended = step.truncated, step.ended
@@ -203,20 +216,32 @@ class VectorEnvironment:
             overlong = self._length >= self.max_episode_steps
             truncated, ended = truncated | overlong, ended | overlong
         next_obs = obs = self._frames.following(self._obs, step.frames)
+        if step.skipped is not None:
+            next_obs[step.skipped] = self._frames.first(step.frames)[step.skipped]
         episodes = []
         if np.count_nonzero(ended):
-            episodes = [
-                Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
-            ]
+            episodes = [self._episode(int(i)) for i in np.flatnonzero(ended)]
             obs = next_obs.copy()
             obs[ended] = self._frames.first(self._start_next(ended)[ended])
         self._obs = obs
-        return EnvStep(next_obs, obs, reward, step.terminated, truncated, ended, episodes)
+        return EnvStep(
+            next_obs, obs, reward, step.terminated, truncated, ended, episodes, step.skipped
+        )
+
+    def _episode(self, copy: int) -> Episode:
+        """Return the episode of a copy, as far as it was played."""
+        infos = tuple(self._infos[copy].tolist())
+        return Episode(float(self._return[copy]), int(self._length[copy]), infos)
 
     @property
     def obs(self) -> np.ndarray:
         """The current observations, [N, *shape]."""
         return self._obs
+
+    @property
+    def seeds_episodes(self) -> bool:
+        """Whether every episode starts from its own seed, so that it can be replayed."""
+        return self._shared.simulators.seeds_episodes
 
     @property
     def returns(self) -> np.ndarray:
@@ -257,7 +282,9 @@ class VectorEnvironment:
             episode_seed=episode_seed,
             frame_stack=self.frame_stack,
             channels=self._channels,
+            reward_scale=self._scale,
             reward_clip=self._clip,
+            info_keys=self._info_keys,
             max_episode_steps=max_episode_steps,
             limit_of=self._limit_of,
             places=self._places,
@@ -299,13 +326,19 @@ class VectorEnvironment:
 
         Return the copies [N] bool that ended early or reach another observation, because their
         environment uses randomness that does not come from its seed, or keeps state from one
-        episode to the next. These have started their next episode. `other_returns` then has the
-        copies that differ in the return alone.
+        episode to the next; all of them if the simulators have no seeds of episodes. These have
+        started their next episode. `other_returns` then has the copies that differ in the return
+        alone.
         """
         self._episode_number[:] = state["episode_number"].numpy()
         self.other_returns = []
         actions, length = state["actions"].numpy(), state["length"].numpy()
         self._obs = state["obs"].numpy().copy()
+        self._infos[:] = np.nan
+        if not self._shared.simulators.seeds_episodes:
+            everyone = np.ones(self.num_envs, dtype=np.bool_)
+            self._obs = self._frames.first(self._start_next(everyone))
+            return everyone
         try:
             reached, ended_early, returns = self._play_again(actions, length)
         except Exception as error:
@@ -391,6 +424,9 @@ class VectorEnvironment:
             self._on_step()
             obs = self._frames.following(obs, step.frames)
             returns[~waiting] += step.reward[~waiting]
+            if step.infos is not None:
+                there = ~waiting[:, None] & ~np.isnan(step.infos)
+                np.copyto(self._infos, step.infos, where=there)
             if step.ended.any():
                 ended_early |= step.ended & ~waiting
                 self._reset_again(step.ended, seeds)
@@ -406,6 +442,7 @@ class VectorEnvironment:
         """Start the next episode of the chosen copies. Return the raw frames of all copies."""
         self._return[chosen] = 0.0
         self._length[chosen] = 0
+        self._infos[chosen] = np.nan
         self._episode_number[chosen] += 1
         seeds = [
             self._episode_seed(int(copy), int(self._episode_number[copy]))

@@ -1,7 +1,7 @@
 """Environments in processes of their own: Gymnasium's `AsyncVectorEnv` with our worker.
 
-Between processes travel only numbers, arrays and text: infos are dropped, because nobody reads
-them, and an exception is sent as text with its traceback. Pickle could deliver neither in general.
+Between processes travel only numbers, arrays and text: of infos, those numbers that the run names,
+and an exception is sent as text with its traceback. Pickle could deliver neither in general.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, util
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -25,6 +25,7 @@ from gymnasium.vector.utils import write_to_shared_memory
 
 from hvd_dqn.common import signals
 from hvd_dqn.common.errors import UserError, typed_line
+from hvd_dqn.envs.infos import InfoNumbers
 from hvd_dqn.envs.interface import (
     RAISED,
     SECONDS_TO_CLOSE,
@@ -80,7 +81,13 @@ class _WorkerTracebackError(Exception):
     """The traceback of another process, as the cause of the exception raised here."""
 
 
-class Workers(AsyncVectorEnv[Any, Any]):
+if TYPE_CHECKING:
+    _AsyncVectorEnv = AsyncVectorEnv[Any, Any]
+else:
+    _AsyncVectorEnv = AsyncVectorEnv  # not generic before Gymnasium 1.4
+
+
+class Workers(_AsyncVectorEnv):
     """One process for each copy. Processes may start processes of their own; they end when this one
     does, however it ends.
     """
@@ -200,6 +207,7 @@ def _serve(env: gym.Env[Any, Any], index: int, pipe: Connection, shared_memory: 
     """Answer commands until `close`. Returns False if the other process has gone."""
     space = env.observation_space
     assert isinstance(space, gym.spaces.Box)
+    keeps_numbers = isinstance(env, InfoNumbers)
     while True:
         message = _receive(pipe)
         if message is None or message[0] == "close":
@@ -207,8 +215,8 @@ def _serve(env: gym.Env[Any, Any], index: int, pipe: Connection, shared_memory: 
         command, data = message
         answer: Any = None, {}
         if command == "step":
-            obs, *outcome = step_env(env, data)
-            answer = None, *outcome, {}
+            obs, *outcome, info = step_env(env, data)
+            answer = None, *outcome, info if keeps_numbers else {}
         elif command == "reset":
             obs = reset_env(env, data["seed"])
         elif command == "_check_spaces":

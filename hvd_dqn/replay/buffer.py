@@ -73,7 +73,7 @@ class ReplayBuffer:
         """
         self._ring.start(obs)
 
-    def add(self, **step: np.ndarray) -> None:
+    def add(self, **step: Any) -> None:
         """Add one step of N environments; see `Ring.add` for the arguments."""
         self._ring.add(**step)
         self._sampler.update_validity()

@@ -139,9 +139,10 @@ class Ring:
         ended: np.ndarray,
         next_obs: np.ndarray,
         obs: np.ndarray,
+        skipped: np.ndarray | None = None,
     ) -> None:
         """Add one step of N environments (see `EnvStep` for the arguments); it can be sampled at
-        once.
+        once, unless it was `skipped`.
         """
         kernels.take_steps(
             self._actions,
@@ -156,6 +157,10 @@ class Ring:
             truncated,
         )
         self._frames.write(self._columns, self._cursor, next_obs)
+        if skipped is not None:
+            columns = np.flatnonzero(skipped)
+            self._kinds[columns, (self._cursor[columns] - 1) % self.rows] = FINAL_OBS
+            self._kinds[columns, self._cursor[columns]] = FIRST_OBS
         if np.count_nonzero(ended):
             again = np.flatnonzero(ended)
             self._kinds[again, self._cursor[again]] = FINAL_OBS

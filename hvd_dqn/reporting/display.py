@@ -20,6 +20,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hvd_dqn.common.numbers import mean_and_std, number
 from hvd_dqn.common.output import tolerant
 from hvd_dqn.common.structs import Progress
 from hvd_dqn.distributed.launcher import detect_launch
@@ -173,10 +174,10 @@ class LiveDisplay(Display):
         """Print the result above the panel; show the last and the best one in it."""
         if "evaluation/return_mean" in metrics:
             mean, std = metrics["evaluation/return_mean"], metrics["evaluation/return_std"]
-            self._last_evaluation = _figure("last evaluation", f"{mean:.1f} ± {std:.1f}")
+            self._last_evaluation = _figure("last evaluation", mean_and_std(mean, std))
         if best is not None:
             at = f"[dim]at {best[1]:,} env steps[/dim]"
-            self._best = f"{_figure('best', f'{best[0]:.1f}')} {at}"
+            self._best = f"{_figure('best', number(best[0]))} {at}"
         self._is_evaluating = False
         self._draw()
         self.say(_evaluation_line(env_steps, metrics))
@@ -249,7 +250,7 @@ def _figures(metrics: Metrics) -> dict[str, str]:
     """Return label and value of the metrics that a person follows, as far as they are there."""
     loss = next((name for name in metrics if name.startswith("loss/")), "loss")
     shown = [
-        ("return", "episode/return_mean", "{:.1f}"),
+        ("return", "episode/return_mean", ""),
         ("loss", loss, "{:.4g}"),
         ("ε", "exploration/epsilon", "{:.2f}"),
         ("env steps/s", "speed/env_steps_per_second", "{:,.0f}"),
@@ -258,7 +259,10 @@ def _figures(metrics: Metrics) -> dict[str, str]:
     if "rank/waiting/1" in metrics:  # there is more than one rank
         shown.append(("waiting for ranks", "time/averaging", "{:.0%}"))
     known = [entry for entry in shown if not math.isnan(metrics.get(entry[1], math.nan))]
-    return {label: form.format(metrics[name]) for label, name, form in known}
+    return {
+        label: form.format(metrics[name]) if form else number(metrics[name])
+        for label, name, form in known
+    }
 
 
 def _figure(label: str, value: str) -> str:
@@ -268,9 +272,11 @@ def _figure(label: str, value: str) -> str:
 def _evaluation_line(env_steps: int, metrics: Metrics) -> str:
     final = "closing/return_mean" in metrics
     section, name = ("closing", "final evaluation") if final else ("evaluation", "evaluation")
+    mean, std, episodes = (
+        metrics[f"{section}/{value}"] for value in ("return_mean", "return_std", "episodes")
+    )
     return (
-        f"{name} at {env_steps:,} env steps: {metrics[f'{section}/return_mean']:.1f} ± "
-        f"{metrics[f'{section}/return_std']:.1f} over {metrics[f'{section}/episodes']:.0f} episodes"
+        f"{name} at {env_steps:,} env steps: {mean_and_std(mean, std)} over {episodes:.0f} episodes"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hvd_dqn.common.stages import STAGES, StageClock
-from hvd_dqn.common.structs import Episode, Progress
+from hvd_dqn.common.structs import Episode, Progress, mean_infos
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import LearnerStatistics
 
@@ -60,7 +60,16 @@ class Meter:
     which is the same on each.
     """
 
-    def __init__(self, communicator: Communicator, clock: StageClock, *, loss_name: str) -> None:
+    def __init__(
+        self,
+        communicator: Communicator,
+        clock: StageClock,
+        *,
+        loss_name: str,
+        info_keys: Sequence[str] = (),
+    ) -> None:
+        """`info_keys` names the numbers in `Episode.infos`."""
+        self._info_keys = info_keys
         self._clock = clock
         self._comm = communicator
         self._loss_name = loss_name
@@ -151,6 +160,8 @@ class Meter:
             metrics[f"time/{stage}"] = statistics.fmean(r["shares"][stage] for r in ranks)
         if episodes:
             metrics |= episode_metrics(episodes)
+            infos = mean_infos(episodes, self._info_keys)
+            metrics |= {f"info/{key}": mean for key, mean in infos.items()}
         if learner.updates:
             metrics |= {
                 "gradient/norm_mean": learner.grad_norm / learner.updates,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -149,7 +148,7 @@ class EpisodeRecorder:
         """
         self._should_stop = should_stop
         self._envs: VectorEnvironment = make_vector_env(
-            dataclasses.replace(config.env, vectorization="sync"),
+            config.evaluation_env.in_this_process,
             num_envs=1,
             first_copy=2 * config.env.num_envs,
             episode_seed=lambda copy, number: derived_seed(seed, Stream.EVALUATION, number),

@@ -21,16 +21,23 @@ def announce_network_code(config: Config, run_dir: Path) -> None:
 
 
 def announce_environment_code(config: Config, run_dir: Path) -> None:
-    """Print such a line if the run's environment comes from a module that its id names."""
-    _announce(config, run_dir, ("env.id",))
+    """Print such a line if the run's environment comes from a module that its id or its wrappers
+    name.
+    """
+    _announce(config, run_dir, ("env.id", "env.wrappers"))
 
 
 def _announce(config: Config, run_dir: Path, settings: tuple[str, ...]) -> None:
     values = config.flat()
-    named = {name: str(values[name]) for name in settings if ":" in str(values[name])}
+    named = [
+        (name, text)
+        for name in settings
+        for text in (values[name] if isinstance(values[name], tuple) else (str(values[name]),))
+        if ":" in text
+    ]
     foreign = [
         f"{text.partition(':')[0]} ({name.replace('_', '-')} = {text!r})"
-        for name, text in named.items()
+        for name, text in named
         if text.partition(":")[0].partition(".")[0] not in _KNOWN
     ]
     line = f"hvd-dqn: {run_dir} names code, which is imported now: {', '.join(foreign)}"

@@ -65,7 +65,12 @@ class Observer:
         self._replay = replay
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
-        self._meter = Meter(communicator, clock, loss_name=method_of(config.objective).loss_name)
+        self._meter = Meter(
+            communicator,
+            clock,
+            loss_name=method_of(config.objective).loss_name,
+            info_keys=config.logging.info_keys,
+        )
         self._best: EvaluatedNetwork | None = None
         self._last_mean = float("nan")
         self._evaluation_is_due = False
@@ -258,6 +263,7 @@ class Observer:
             f"{section}/return_mean": result.mean,
             f"{section}/return_std": result.std,
             f"{section}/episodes": float(len(result.returns)),
+            **{f"{section}/info/{key}": mean for key, mean in result.infos.items()},
         }
         self._tell(section, metrics)
         return metrics

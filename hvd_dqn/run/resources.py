@@ -167,6 +167,17 @@ def open_directory(
             )
             if resources.evaluator.note:
                 resources.outputs.display.say(resources.evaluator.note)
+            resources.evaluator.say = resources.outputs.display.say
+            if resources.evaluator.envs.max_episode_steps and not config.env.is_atari:
+                resources.outputs.display.say(
+                    "the environment declares no time limit: episodes of evaluations are cut after "
+                    f"{config.evaluation.max_episode_steps:,} steps (evaluation.max-episode-steps)"
+                )
+            if not resources.envs.seeds_episodes:
+                resources.outputs.display.say(
+                    "these environments take seeds only when all are reset: a resumed run starts "
+                    "new episodes, and episodes of evaluations depend on those before"
+                )
     watchdog.enter_directory()
 
 
@@ -240,17 +251,19 @@ def _make_envs(
         episode_seed=episode_seed,
         rank=rank,
         threads=threads,
+        info_keys=config.logging.info_keys,
         on_step=on_step,
     )
     on_close.callback(envs.close)
     evaluator = Evaluator(
-        config.env,
+        config.evaluation_env,
         config.evaluation,
         seed=config.seed,
         communicator=comm,
         training=envs,
         threads=threads,
         wants_stop=stop,
+        info_keys=config.logging.info_keys,
         on_step=on_step,
     )
     on_close.callback(evaluator.close)

@@ -25,6 +25,7 @@ _FREE = (
     "env.restarts",
     "env.check_observations",
     "evaluation.envs",
+    "logging.info_keys",
     "logging.loggers",
     "logging.histograms",
     "logging.video",

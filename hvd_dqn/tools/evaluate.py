@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -61,12 +62,15 @@ def evaluate_run(
             announce_environment_code(config, path)
             announce_network_code(config, path)
         evaluator = Evaluator(
-            config.env,
+            config.evaluation_env,
             config.evaluation,
             seed=play.seeds[0],
             communicator=communicator,
             threads=env_threads,
+            info_keys=config.logging.info_keys,
         )
+        if communicator.is_root:
+            evaluator.say = _print_progress
         spaces.require(evaluator.envs)
         network = make_network(
             config.network,
@@ -94,6 +98,11 @@ def evaluate_run(
         return saved._replace(path=run_dir.as_given(saved.path)), results
     finally:
         evaluator.close()
+
+
+def _print_progress(line: str) -> None:
+    """Print a line of a long evaluation, apart from its result."""
+    print(f"hvd-dqn: {line}", file=sys.stderr, flush=True)
 
 
 def _epsilon_greedy_policy(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import json
 import warnings
@@ -79,7 +78,7 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
     """
     config = policy.config
     envs = make_vector_env(
-        dataclasses.replace(config.env, vectorization="sync"),
+        config.env.in_this_process,
         num_envs=1,
         episode_seed=lambda copy, number: derived_seed(0, Stream.EVALUATION, number),
         max_episode_steps=config.evaluation.max_episode_steps,

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hvd_dqn.common.numbers import decimals
+
 _RESAMPLES = 5_000
 _MOST_AT_ONCE = 2_000_000
 """Numbers drawn at once for the bootstrap, which bounds its memory."""
@@ -26,10 +28,11 @@ class Score(NamedTuple):
     iqm_high: float
 
     def __str__(self) -> str:
-        interval = f"{self.iqm_low:.1f} … {self.iqm_high:.1f}"
+        places = decimals(self)
+        mean, std, median, iqm, low, high = (f"{value:.{places}f}" for value in self)
         return (
-            f"{self.mean:.1f} ± {self.std:.1f} · median {self.median:.1f} · interquartile mean "
-            f"{self.iqm:.1f} (95 % interval: {interval})"
+            f"{mean} ± {std} · median {median} · interquartile mean {iqm} (95 % interval: {low} … "
+            f"{high})"
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from hvd_dqn.common.numbers import mean_and_std
 from hvd_dqn.tools.runs import Run
 
 
@@ -45,6 +46,12 @@ def summarize(run: Run) -> RunSummary:
     )
 
 
+def _score(run: RunSummary) -> str:
+    if run.return_mean is None or run.return_std is None:
+        return "not finished"
+    return mean_and_std(run.return_mean, run.return_std)
+
+
 def print_summaries(runs: list[RunSummary]) -> None:
     """Print one line per run, then the mean and standard deviation over the finished runs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -53,15 +60,14 @@ def print_summaries(runs: list[RunSummary]) -> None:
     for name in ("seed", "ranks", "env steps", "updates", "seconds", "return"):
         table.add_column(name, justify="right")
     for run in runs:
-        finished = run.return_mean is not None and run.return_std is not None
         table.add_row(
             *(run.run, run.preset, run.env, str(run.seed), str(run.ranks)),
             *(f"{run.env_steps:,}", f"{run.updates:,}", f"{run.seconds:,.0f}"),
-            f"{run.return_mean:.1f} ± {run.return_std:.1f}" if finished else "not finished",
+            _score(run),
         )
     scores = [run.return_mean for run in runs if run.return_mean is not None]
     if len(scores) > 1:
-        spread = f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"
+        spread = mean_and_std(statistics.fmean(scores), statistics.stdev(scores))
         table.add_section()
         table.add_row(f"{len(scores)} runs, mean ± std", *[""] * 7, spread)
     # Rows are never wrapped or cut, and text is printed as it is.

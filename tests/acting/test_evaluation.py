@@ -8,6 +8,7 @@ import pytest
 from hvd_dqn.acting.evaluation import CLOSING, PERIODIC, Evaluator
 from hvd_dqn.config import EnvConfig, EvaluationConfig
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from tests.short_runs import run_of
 
 
 class OneOf(LocalCommunicator):
@@ -110,3 +111,23 @@ def test_whole_games_are_scored_where_lives_are_lost():
     )
     assert result.returns == [3.0] * 3
     assert result.lengths == [3] * 3
+
+
+def test_a_long_evaluation_says_how_far_it_is(monkeypatch):
+    from hvd_dqn.acting import evaluation
+
+    monkeypatch.setattr(evaluation, "_SECONDS_BETWEEN_LINES", -1.0)
+    evaluator = make(LocalCommunicator(), num_envs=2)
+    lines = []
+    evaluator.say = lines.append
+    evaluator.evaluate(lambda obs: np.zeros(2, dtype=np.int64), episodes=3, purpose=PERIODIC)
+    evaluator.close()
+    assert lines[0] == "evaluating: 0 of 3 episodes of this rank, after 1 steps of each environment"
+    assert "evaluating: 2 of 3" in "".join(lines)
+
+
+@pytest.mark.parametrize(("env_id", "has_limit"), [("Counting", False), ("Ring", True)])
+def test_a_limit_that_is_not_the_environments_is_announced(env_id, has_limit, tmp_path, capsys):
+    run_of(tmp_path / "run", {"env.id": f"tests.envs.toy:Toy{env_id}-v0"})
+    line = "declares no time limit: episodes of evaluations are cut after 20 steps"
+    assert (line in capsys.readouterr().out) is not has_limit

@@ -236,3 +236,11 @@ def test_an_option_of_a_later_version_is_not_a_change():
     assert require_config(older, now, free=(), allowed=set()) == {}
     with pytest.raises(UserError, match=r"with env\.overlap-updates = False, not True"):
         require_config(older, now | {"env.overlap_updates": True}, free=(), allowed=set())
+
+
+def test_the_same_keyword_arguments_may_be_written_in_several_ways():
+    saved = Config().flat() | {"env.kwargs": '{"b":[1], "a": 1}'}
+    now = Config().flat() | {"env.kwargs": '{"a": 1, "b": [1]}'}
+    assert require_config(saved, now, free=(), allowed=set()) == {}
+    with pytest.raises(UserError, match=r"env\.kwargs"):
+        require_config(saved, now | {"env.kwargs": '{"a": 2, "b": [1]}'}, free=(), allowed=set())

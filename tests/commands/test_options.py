@@ -253,3 +253,66 @@ def test_the_version(option, capsys):
 def test_unknown_commands_and_presets_get_the_nearest_name(words, remedy, capsys):
     assert cli.run(words.split()) == 2
     assert remedy in capsys.readouterr().err
+
+
+def test_keys_of_objects_have_options_of_their_own():
+    words = [
+        *("--env.kwargs.is_slippery", "False", "--env.kwargs.map-name=8x8"),
+        *("--env.kwargs", '{"is_slippery": true, "config": {"lanes": 2, "cars": 9}}'),
+        *("--env.kwargs.config.lanes", "-3", "--env.kwargs.shape", "[4, 4]"),
+        *("--env.kwargs.text", '"7"', "--evaluation.env_kwargs.duration", "1e2"),
+    ]
+    config = parse_train(["cartpole", *words]).config
+    assert json.loads(config.env.kwargs) == {
+        "is_slippery": False,
+        "config": {"lanes": -3, "cars": 9},
+        "map_name": "8x8",
+        "shape": [4, 4],
+        "text": "7",
+    }
+    assert json.loads(config.evaluation.env_kwargs) == {"duration": 100.0}
+    for_evaluations = json.loads(config.evaluation_env.kwargs)
+    assert for_evaluations == json.loads(config.env.kwargs) | {"duration": 100.0}
+
+
+def test_keys_are_set_over_those_of_a_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("env:\n  kwargs: {a: 1, b: {c: 2}}\nevaluation.env-kwargs: {d: x}\n")
+    config = parse_train([f"--config={file}", "--env.kwargs.b.c", "none"]).config
+    assert json.loads(config.env.kwargs) == {"a": 1, "b": {"c": None}}
+    assert json.loads(config.evaluation.env_kwargs) == {"d": "x"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--env.kwargs.a"], "--env.kwargs.a: needs a value, JSON or text"),
+        (["--env.kwargs.a", "--seed", "1"], "--env.kwargs.a: needs a value, JSON or text"),
+        (["--env.kwargs", "{", "--env.kwargs.a", "1"], "is not JSON"),
+        (["--env.kwarg.a", "1"], "unknown option --env.kwarg.a"),
+        (["--evaluation.env-kwargs", "3"], "evaluation.env-kwargs = '3': must be a JSON object"),
+        (
+            ["--evaluation.envs", "training", "--evaluation.env-kwargs.a", "1"],
+            "needs environments of its own",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_set_are_told_in_one_line(words, said):
+    with pytest.raises(UserError) as caught:
+        parse_train(["cartpole", *words])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrappers_keep_their_arguments_whole():
+    words = [
+        "--env.wrappers",
+        "a:B,c:D",
+        'e.f:G={"n": [1, 2], "m": "x y"}',
+        "h:I={}",
+        "--seed",
+        "3",
+    ]
+    config = parse_train(["cartpole", *words]).config
+    assert config.env.wrappers == ("a:B", "c:D", 'e.f:G={"n": [1, 2], "m": "x y"}', "h:I={}")
+    assert config.seed == 3

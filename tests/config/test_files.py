@@ -107,3 +107,20 @@ def test_a_bad_file_is_reported_on_one_line(name, text, words, tmp_path):
 def test_a_missing_file_is_reported():
     with pytest.raises(UserError, match="No such file"):
         load_config(Path("/nowhere/run.yaml"))
+
+
+def test_keyword_arguments_are_objects_in_files_and_in_python(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('[env.kwargs]\nsize = [4, 4]\n[evaluation.env-kwargs]\nlevel = "hard"\n')
+    config = load_config(file)
+    assert config.env.kwargs == '{"size": [4, 4]}'
+    assert config.evaluation.env_kwargs == '{"level": "hard"}'
+    same = {"env.kwargs": {"size": [4, 4]}, "evaluation.env_kwargs": {"level": "hard"}}
+    assert Config().changed(same) == config
+    assert load_config_again(config, tmp_path) == config
+
+
+def load_config_again(config, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(config.to_json())
+    return load_config(file)

@@ -144,6 +144,28 @@ class OldEnvironment:
     __module__ = "gym.core"
 
 
+class Empty(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (0, 3), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+
+class Asserts(Odd):
+    """Asserts without a word, as the wrapper of jumanji does."""
+
+    sensors = 0
+
+    def __init__(self):
+        assert self.sensors
+
+
+class Pythonic(Odd):
+    """Takes Python integers only, as nasim does."""
+
+    def step(self, action):
+        assert type(action) is int, type(action)
+        return super().step(action)
+
+
 class Texts(gym.Env):
     observation_space = gym.spaces.Dict({"image": SPACE, "mission": gym.spaces.Text(20)})
     action_space = gym.spaces.Discrete(2)

@@ -11,6 +11,7 @@ class ScriptedSimulators:
 
     action_space = gym.spaces.Discrete(3)
     lets_others_run = True
+    seeds_episodes = True
 
     def __init__(self, raw_space, ends, rewards=None, num_envs=None):
         self.raw_space, self.ends = raw_space, ends

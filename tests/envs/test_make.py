@@ -24,10 +24,32 @@ from tests.envs import toy
         ("tests.envs.awkward:Odds", "{}", ["awkward.py", "no 'Odds'", "did you mean 'Odd'?"]),
         ("queue:Thing-v0", "{}", ["'queue'", "Python's own", "queue.py", "rename yours"]),
         ("CartPole-v1", '{"wheels": 3}', ["wheels"]),
+        ("tests.envs.awkward:CartPole-v1", "{}", ["Gymnasium's own", "--env.id CartPole-v1"]),
+        ("tests.envs.awkward:Empty", "{}", ["which has no values"]),
+        (
+            "tests.envs.awkward:Asserts",
+            "{}",
+            ["AssertionError at ", "awkward.py:", "(assert self.sensors)"],
+        ),
+        (
+            "MiniGrid-Nothing-5x5-v9",
+            "{}",
+            ["pip install minigrid", "--env.id minigrid:MiniGrid-Nothing-5x5-v9"],
+        ),
+        ("VizdoomBasic-v0", "{}", ["--env.id vizdoom.gymnasium_wrapper:VizdoomBasic-v0"]),
+        ("FooNoFrameskip-v4", "{}", ["old id of Atari", "--env.id ALE/Foo-v5"]),
+        (
+            "Airstriker-Genesis",
+            "{}",
+            ["stable-retro", "--env.id retro:make", "--env.vectorization async"],
+        ),
+        ("vizdoom.gymnasium_wrapper:VizdoomBasic-v0", "{}", ["pip install vizdoom"]),
         ("tests.envs.toy:ToyUnmakeable-v0", "{}", ["OSError", "libGL.so.1"]),
-        ("Pendulum-v1", "{}", ["Box actions", "Discrete"]),
-        ("tests.envs.toy:ToyContinuous-v0", "{}", ["Box actions"]),
-        ("ale_py:PongNoFrameskip-v4", "{}", ["bare Atari game", "ALE/Pong-v5"]),
+        (
+            "ale_py:PongNoFrameskip-v4",
+            "{}",
+            ["bare Atari game", "(210, 160, 3)", "ALE/Pong-v5", "AtariPreprocessing"],
+        ),
     ],
 )
 def test_bad_ids_are_told_in_one_line(env_id, kwargs, words):

@@ -56,7 +56,7 @@ def test_an_ended_copy_restarts_at_once_with_its_next_seed(vectorization, end):
                     np.testing.assert_array_equal(
                         result.obs, np.stack([seeds + 1, [0] * 3], axis=1)
                     )
-                    assert [tuple(e) for e in result.episodes] == [(4.0, 4)] * 3
+                    assert [e[:2] for e in result.episodes] == [(4.0, 4)] * 3
                 else:
                     np.testing.assert_array_equal(result.obs, result.next_obs)
                     assert result.episodes == []
@@ -176,7 +176,7 @@ def test_clipped_rewards_leave_true_returns():
         [step.reward for step in steps], [[1.0, -0.25], [-1.0, 0.5], [1.0, 1.0]]
     )
     assert steps[0].reward.dtype == np.float32
-    assert [tuple(episode) for episode in steps[-1].episodes] == [(25.0, 3), (100.25, 3)]
+    assert [episode[:2] for episode in steps[-1].episodes] == [(25.0, 3), (100.25, 3)]
 
 
 def test_a_reward_that_is_no_number_is_not_clipped_away():
@@ -188,7 +188,7 @@ def test_a_lost_life_ends_no_episode():
     steps = scripted([["life"], [None], ["life"], ["terminated"]])
     assert [bool(step.terminated[0]) for step in steps] == [True, False, True, True]
     assert [bool(step.ended[0]) for step in steps] == [False, False, False, True]
-    assert [tuple(e) for step in steps for e in step.episodes] == [(4.0, 4)]
+    assert [e[:2] for step in steps for e in step.episodes] == [(4.0, 4)]
 
 
 def test_the_limit_counts_through_lost_lives_and_truncates():
@@ -196,3 +196,15 @@ def test_the_limit_counts_through_lost_lives_and_truncates():
     assert [bool(step.truncated[0]) for step in steps] == [False, False, True] * 2
     assert [bool(step.ended[0]) for step in steps] == [False, False, True] * 2
     assert not steps[2].terminated[0]
+
+
+def test_rewards_are_scaled_then_clipped_and_returns_are_neither():
+    rewards = np.array([[2.0, -8.0, 0.5]])
+    simulators = ScriptedSimulators(bytes_space(1), [["terminated"] * 3], rewards)
+    envs = VectorEnvironment(
+        simulators, episode_seed=lambda copy, number: 0, reward_scale=0.5, reward_clip=2.0
+    )
+    envs.reset()
+    step = envs.step(np.zeros(3, np.int64))
+    assert step.reward.tolist() == [1.0, -2.0, 0.25]
+    assert [e.episode_return for e in step.episodes] == [2.0, -8.0, 0.5]

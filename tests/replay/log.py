@@ -12,7 +12,7 @@ from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSample
 
 GAMMA = 0.9
 PRIORITY_EXPONENT = 0.7
-ENDS = st.sampled_from([None] * 5 + ["terminated", "truncated", "life lost"])
+ENDS = st.sampled_from([None] * 5 + ["terminated", "truncated", "life lost", "skipped"])
 
 
 class Transition(NamedTuple):
@@ -127,8 +127,15 @@ class World:
     def step(self, ends: list[str | None]) -> None:
         actions = self.rng.integers(0, 5, self.num_envs)
         rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
-        for log, action, reward, end in zip(self.episodes, actions, rewards, ends, strict=True):
+        skipped = np.zeros(self.num_envs, dtype=bool)
+        for env, (log, action, reward, end) in enumerate(
+            zip(self.episodes, actions, rewards, ends, strict=True)
+        ):
             episode = log[-1]
+            if end == "skipped" and not episode.actions:  # it starts only now
+                skipped[env] = episode.ended = True
+                log.append(Episode(self.fresh()))
+                continue
             episode.frames.append(self.fresh())
             episode.actions.append(int(action))
             episode.rewards.append(float(reward))
@@ -146,6 +153,7 @@ class World:
             ended=np.array([end in ("terminated", "truncated") for end in ends]),
             next_obs=next_obs,
             obs=self.stacks(),
+            skipped=skipped if skipped.any() else None,
         )
 
     def cut(self, env: int) -> None:

@@ -69,6 +69,30 @@ def test_episode_metrics_are_over_all_ranks():
     assert metrics["time/envs"] == 0
 
 
+def test_numbers_of_infos_are_averaged_over_the_episodes_of_all_ranks():
+    other = {
+        "episodes": [[10.0, 3, [1.0, 0.5]], [30.0, 5, [float("nan"), 0.0]]],
+        "shares": dict.fromkeys(STAGES, 0.0),
+        "hidden_share": 0.0,
+        "replay": [300, 30.0, 8, 2],
+        "drift": 0.0,
+    }
+    keys = ("distance", "success")
+    meter = Meter(TwoRanks(other), StageClock(), loss_name="loss/td_huber", info_keys=keys)
+    meter.add_episodes([Episode(20.0, 4, (4.0, 1.0))])
+    again = Meter(TwoRanks(other), StageClock(), loss_name="loss/td_huber", info_keys=keys)
+    again.load_state_dict(json.loads(json.dumps(meter.state_dict())))
+    for each in (meter, again):
+        metrics = each.record(
+            Progress(env_steps=100),
+            LearnerStatistics(),
+            epsilon=0.0,
+            learning_rate=0.1,
+            replay=ReplayStatistics(100, 10.0, 8, 2),
+        )
+        assert (metrics["info/distance"], metrics["info/success"]) == (2.5, 0.5)
+
+
 def test_every_second_of_a_period_is_in_one_of_its_stages(tmp_path):
     run_dir = RunDirectory(tmp_path / "run")
     config = small_config().changed({"evaluation.episodes": 50})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from hvd_dqn.tools.report.curves import Curve, Group, columns, metric_curve
@@ -11,6 +12,7 @@ LIGHT = ("#0b62a8", "#b3261e", "#1b7a3d", "#7a3e9d", "#a15c00", "#00717a", "#a33
 DARK = ("#6cb4f0", "#ff8a80", "#6fd08c", "#c99bea", "#f0b35a", "#56cfd8", "#f08fc0", "#b0b6c0")
 """Colours of lines on a light and on a dark background."""
 RETURN = "return"
+_INFO = "info/"
 _METRICS = {
     "epsilon": ("Exploration rate ε", "exploration/epsilon"),
     "loss": ("Loss", None),
@@ -47,7 +49,9 @@ class Figure(NamedTuple):
 
 
 def make_figures(runs: list[Run], groups: list[Group]) -> list[Figure]:
-    """Return the figures for which the runs have data, in the order of `FIGURES`."""
+    """Return the figures for which the runs have data, in the order of `FIGURES`, then one for each
+    number of infos.
+    """
     returns = _returns_of_run(runs[0]) if len(runs) == 1 else _returns_of_groups(groups)
     figures = [Figure(RETURN, "Episode return", returns)]
     for name, (title, metric) in _METRICS.items():
@@ -60,7 +64,27 @@ def make_figures(runs: list[Run], groups: list[Group]) -> list[Figure]:
             if curve is not None:
                 lines.append(Line(_legend(group, own), curve, index % len(LIGHT)))
         figures.append(Figure(name, title, lines))
+    figures += _figures_of_infos(runs, groups)
     return [figure for figure in figures if figure.lines]
+
+
+def _figures_of_infos(runs: list[Run], groups: list[Group]) -> list[Figure]:
+    recorded = {name for run in runs for record in run.records for name in record}
+    figures = []
+    for metric in sorted(name for name in recorded if name.startswith(_INFO)):
+        key, lines = metric.removeprefix(_INFO), []
+        for index, group in enumerate(groups):
+            sources = [(metric, _legend(group, metric), index)]
+            if len(groups) == 1:
+                sources = [(metric, "training episodes", 1)]
+                sources += [(f"evaluation/{metric}", "greedy evaluation", 0)]
+            for name, label, colour in sources:
+                curve = group.curve(name)
+                if curve is not None:
+                    lines.append(Line(label, curve, colour % len(LIGHT), marked=colour == 0))
+        slug = re.sub(r"[^A-Za-z0-9_.]+", "-", key)
+        figures.append(Figure(f"info-{slug}", f"{key}, at the end of episodes", lines))
+    return figures
 
 
 def short_number(value: float) -> str:
