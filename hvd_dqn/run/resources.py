@@ -185,6 +185,7 @@ def _acquire_local(
             require_loggers(config.logging.loggers)
         device = select_device(config.device, comm.local_rank)
         requirements.require_updates(config, comm.world_size)
+        requirements.require_one_sided_memory(config, comm)
         requirements.require_extensions(config)
         requirements.require_accelerators(config.optimizer, device, comm.rank)
         envs, evaluator = _make_envs(config, comm, env_threads, stop, on_step, on_close=on_close)
@@ -266,7 +267,7 @@ def _details(config: Config, comm: Communicator, local: _Local) -> str:
         (
             f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
             f"{local.device}, {threads} each{_why_not_more(config, local.threads)}",
-            f"global batch {config.replay.batch_size * comm.world_size}",
+            f"global batch {config.global_batch_size(comm.world_size)}",
             f"learning rate {rate:.3g}",
             *_layout(config, local.envs),
         )

@@ -125,6 +125,7 @@ def the_users_backend(meeting):
 ONE_HOST = {
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "^tcp,usnic,ofi",
+    "OMPI_MCA_osc": "^ucx",
     "UCX_TLS": "self,sm",
     "I_MPI_FABRICS": "shm",
     **dict.fromkeys(("NCCL_SOCKET_IFNAME", "FI_TCP_IFACE", "MPIR_CVAR_NETWORK_IFACE"), "lo"),
