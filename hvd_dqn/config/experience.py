@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,12 @@ class EnvConfig(Section):
     """Environments per rank, stepped together."""
     vectorization: Literal["sync", "async"] = "sync"
     """`sync` steps the environments in this process, `async` each in its own (spawned) process."""
+    ready_fraction: float = ranged(1.0, lambda v: 0 < v <= 1, "greater than 0 and at most 1")
+    """With `async`: fraction of a rank's environments whose steps complete a step of the rank: the
+    first that are ready, so that slow steps hold up only their own environments. Results depend on
+    the time that steps take, so they are not reproducible, and a resumed run is not bit for bit
+    that of one that was never stopped.
+    """
     overlap_updates: bool = False
     """Take the last step of an iteration while its updates are computed, which then sample from the
     replay without that step. Atari and `async` environments step in a thread, others while the
@@ -69,6 +76,11 @@ class EnvConfig(Section):
         return self.id.removeprefix("ale_py:").startswith("ALE/")
 
     @property
+    def ready_envs(self) -> int:
+        """Environments that complete a step of a rank, and so its env steps."""
+        return math.ceil(self.ready_fraction * self.num_envs)
+
+    @property
     def frames_per_env_step(self) -> int:
         """Frames that one env step counts for in reports."""
         if not self.is_atari:
@@ -80,6 +92,12 @@ class EnvConfig(Section):
         if self.overlap_acting and not self.overlap_updates:
             self.refuse(
                 "overlap_acting", True, "requires env.overlap_updates; set it to True as well"
+            )
+        if self.ready_fraction < 1 and self.vectorization != "async":
+            self.refuse(
+                "ready_fraction",
+                self.ready_fraction,
+                "requires environments in processes; set env.vectorization to async",
             )
         for name in ("atari_protocol", "frame_skip"):
             value = getattr(self, name)

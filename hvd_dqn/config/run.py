@@ -70,6 +70,13 @@ class Config(Section):
                 f"{self.env.num_envs} environments, but n-step windows of {self.replay.n_step} on "
                 f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
             )
+        if self.env.ready_fraction < 1 and self.exploration.zeta_exponent is not None:
+            self.exploration.refuse(
+                "zeta_exponent",
+                self.exploration.zeta_exponent,
+                "repeats an action for a number of steps of all environments, which with "
+                "env.ready-fraction below 1 step at different times; set it to None",
+            )
         average = self.distributed.average
         if average in ("parameters", "server") and self.optimizer.world_size_scaling != "none":
             raise ConfigError(
@@ -118,7 +125,7 @@ class Config(Section):
     def env_steps_per_iteration(self, world_size: int) -> int:
         """Env steps of one iteration, over the ranks that take it together."""
         vector_steps = self.vector_steps_per_iteration * self.ranks_together(world_size)
-        return self.env.num_envs * vector_steps
+        return self.env.ready_envs * vector_steps
 
     def updates_start_env_steps(self, world_size: int) -> int:
         """Env steps, over all ranks, before the first update: at least as many as every rank needs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
 from hvd_dqn.envs.minatar import MinAtar
+from hvd_dqn.envs.ready import ReadyEnvironment
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 
@@ -47,6 +49,7 @@ def make_vector_env(
     threads: int = 1,
     pictures: bool = False,
     on_step: Callable[[], None] = lambda: None,
+    ready: int | None = None,
 ) -> VectorEnvironment:
     """Return `num_envs` copies that step together; episode k of copy i starts from
     `episode_seed(i, k)`.
@@ -55,7 +58,8 @@ def make_vector_env(
     `max_episode_steps` truncates the episodes of an environment without its own limit, and Atari
     games if it is below theirs. `threads` is the number for simulators that step their copies in
     threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`). `on_step`
-    is called after every step. Raises `UserError` if the environments cannot be made.
+    is called after every step. `ready`: each step finishes those of so many copies, for
+    environments in processes. Raises `UserError` if the environments cannot be made.
     """
     family = family_of(config)
     places = [
@@ -88,7 +92,8 @@ def make_vector_env(
     except UserError:
         simulators.close()
         raise
-    return VectorEnvironment(
+    kind = VectorEnvironment if ready is None else partial(ReadyEnvironment, ready=ready)
+    return kind(
         simulators,
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,

@@ -29,7 +29,8 @@ class EnvStep(NamedTuple):
     otherwise next_obs. reward [N] float32, clipped if `env.reward_clip` is set. terminated [N]
     bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
     bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
-    environments.
+    environments. stepped [N] bool: the environments that finished a step, if not all; only their
+    values are meaningful. action [N]: the actions of those steps, which began earlier.
     """
 
     next_obs: np.ndarray
@@ -39,6 +40,8 @@ class EnvStep(NamedTuple):
     truncated: np.ndarray
     ended: np.ndarray
     episodes: list[Episode]
+    stepped: np.ndarray | None = None
+    action: np.ndarray | None = None
 
 
 class EpisodesLostError(Exception):
@@ -190,25 +193,38 @@ class VectorEnvironment:
         self._return += step.reward
         self._length += 1
         reward = step.reward.astype(np.float32)
-        # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
-        if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
-            self._warn_of_rewards(reward)
-        if self._clip is not None:
-            reward.clip(-self._clip, self._clip, out=reward)
+        self._check_and_clip(reward)
         truncated, ended = step.truncated, step.ended
         if self.max_episode_steps is not None:
             overlong = self._length >= self.max_episode_steps
             truncated, ended = truncated | overlong, ended | overlong
         next_obs = obs = self._frames.following(self._obs, step.frames)
-        episodes = []
+        episodes: list[Episode] = []
         if np.count_nonzero(ended):
-            episodes = [
-                Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
-            ]
-            obs = next_obs.copy()
-            obs[ended] = self._frames.first(self._start_next(ended)[ended])
+            obs, episodes = self._start_again(next_obs, ended)
         self._obs = obs
         return EnvStep(next_obs, obs, reward, step.terminated, truncated, ended, episodes)
+
+    def _check_and_clip(self, reward: np.ndarray) -> None:
+        """Warn once of rewards that are not finite, and clip them if configured."""
+        # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
+        if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
+            self._warn_of_rewards(reward)
+        if self._clip is not None:
+            reward.clip(-self._clip, self._clip, out=reward)
+
+    def _start_again(
+        self, next_obs: np.ndarray, ended: np.ndarray
+    ) -> tuple[np.ndarray, list[Episode]]:
+        """Start the next episodes of the copies that `ended` [N]. Return what to act on next, and
+        the episodes that ended.
+        """
+        episodes = [
+            Episode(float(self._return[i]), int(self._length[i])) for i in np.flatnonzero(ended)
+        ]
+        obs = next_obs.copy()
+        obs[ended] = self._frames.first(self._start_next(ended)[ended])
+        return obs, episodes
 
     @property
     def obs(self) -> np.ndarray:

@@ -78,9 +78,9 @@ class ReplayBuffer:
         """
         self._ring.start(obs)
 
-    def add(self, **step: np.ndarray) -> None:
+    def add(self, **step: np.ndarray | None) -> None:
         """Add one step of N environments; see `Ring.add` for the arguments."""
-        self._ring.add(**step)
+        self._ring.add(**step)  # type: ignore[arg-type]  # only `stepped` may be None
         self._sampler.update_validity()
 
     def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:

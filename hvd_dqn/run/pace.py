@@ -38,7 +38,7 @@ def make_pace(config: Config, *, world_size: int) -> Pace:
     total = config.total_env_steps
     return Pace(
         total_env_steps=total,
-        env_steps_per_vector_step=config.env.num_envs * config.ranks_together(world_size),
+        env_steps_per_vector_step=config.env.ready_envs * config.ranks_together(world_size),
         vector_steps=config.vector_steps_per_iteration,
         updates=config.updates_per_iteration,
         updates_start_env_steps=config.updates_start_env_steps(world_size),

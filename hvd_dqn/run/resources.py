@@ -240,6 +240,7 @@ def _make_envs(
         rank=rank,
         threads=threads,
         on_step=on_step,
+        ready=config.env.ready_envs if config.env.ready_fraction < 1 else None,
     )
     on_close.callback(envs.close)
     evaluator = Evaluator(

@@ -12,6 +12,8 @@ from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSample
 
 GAMMA = 0.9
 PRIORITY_EXPONENT = 0.7
+WAITS = "waits"
+"""In place of an end: the environment does not finish a step."""
 ENDS = st.sampled_from([None] * 5 + ["terminated", "truncated", "life lost"])
 
 
@@ -125,10 +127,14 @@ class World:
         return tensors.obs[:, -1].numpy()
 
     def step(self, ends: list[str | None]) -> None:
+        """Take a step, in which an environment may end, or not take part (`WAITS`)."""
+        stepped = np.array([end != WAITS for end in ends])
         actions = self.rng.integers(0, 5, self.num_envs)
         rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
         for log, action, reward, end in zip(self.episodes, actions, rewards, ends, strict=True):
             episode = log[-1]
+            if end == WAITS:
+                continue
             episode.frames.append(self.fresh())
             episode.actions.append(int(action))
             episode.rewards.append(float(reward))
@@ -146,6 +152,7 @@ class World:
             ended=np.array([end in ("terminated", "truncated") for end in ends]),
             next_obs=next_obs,
             obs=self.stacks(),
+            stepped=None if stepped.all() else stepped,
         )
 
     def cut(self, env: int) -> None:
