@@ -78,7 +78,7 @@ class EnvConfig(Section):
     @property
     def ready_envs(self) -> int:
         """Environments that complete a step of a rank, and so its env steps."""
-        return math.ceil(self.ready_fraction * self.num_envs)
+        return math.ceil(self.ready_fraction * self.num_envs - 1e-9)  # 0.07 · 100 is 7.000…01
 
     @property
     def frames_per_env_step(self) -> int:
