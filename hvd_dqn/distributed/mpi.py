@@ -98,11 +98,15 @@ class MpiCommunicator:
         self, sizes: Sequence[int], on_wait: Callable[[bool], None] = lambda waiting: None
     ) -> OneSidedMemory:
         """See `Communicator`."""
-        together = self._node.Get_size() == self.world_size
-        nodes = self.gather(together)
+        on_one_node = all(self.gather(self._node.Get_size() == self.world_size))
+        if not on_one_node and self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
+            raise UserError(
+                "one-sided operations between hosts need an MPI with MPI_THREAD_MULTIPLE",
+                "rebuild MPI with it, or choose another distributed.average",
+            )
         try:
             memory = OneSidedMemory(
-                self._comm, self._mpi, sizes, on_one_node=all(nodes), on_wait=on_wait
+                self._comm, self._mpi, sizes, on_one_node=on_one_node, on_wait=on_wait
             )
         except self._mpi.Exception as error:
             raise UserError(
