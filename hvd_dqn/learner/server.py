@@ -53,7 +53,7 @@ class ParameterServerLearner(Learner):
         self._use_gradients(self._gradients)  # its optimizer's state is where `state_dict` reads it
         on_host = values.device.type == "cpu"
         self._sent_gradients = (
-            self._gradients if on_host else torch.empty_like(values, device="cpu", pin_memory=True)
+            self._gradients if on_host else torch.zeros_like(values, device="cpu", pin_memory=True)
         )
         self._averages = [name for name, v in self._optimizer.state.items() if v.dim() == 1]
         self._scalars = [name for name, v in self._optimizer.state.items() if v.dim() == 0]
