@@ -32,28 +32,30 @@ from hvd_dqn.tools.bench.report import machine, number, print_table, say, spread
 from hvd_dqn.tools.runs import read_records
 
 ENVS = 4
+ALL = ["--vector-steps-per-iteration=1"]
+READY = ["--env.ready-fraction=0.5", "--vector-steps-per-iteration=2"]
+"""As many env steps for each update as with all environments."""
 SERVER = ["--distributed.average=server"]
-READY = ["--env.ready-fraction=0.5"]
 PROCESSES = ["--env.vectorization=async"]
 CASES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "half speed": (
         {"milliseconds": 2.0, "slow_rank": 1},
-        {"exact": [], "server": SERVER},
+        {"exact": ALL, "server": ALL + SERVER},
     ),
     "heavy tail": (
         {"milliseconds": 2.0, "tail": 1.5},
         {
-            "exact": PROCESSES,
-            "server": PROCESSES + SERVER,
-            "ready 0.5": PROCESSES + READY,
-            "ready 0.5, server": PROCESSES + READY + SERVER,
+            "exact": ALL + PROCESSES,
+            "server": ALL + PROCESSES + SERVER,
+            "ready 0.5": READY + PROCESSES,
+            "ready 0.5, server": READY + PROCESSES + SERVER,
         },
     ),
 }
 """For each case, how steps take time and the ways to train."""
 COMMON = [
     *("--distributed.backend=mpi", "--optimizer.world-size-scaling=none"),
-    *(f"--env.num-envs={ENVS}", "--vector-steps-per-iteration=1", "--updates-per-iteration=2"),
+    *(f"--env.num-envs={ENVS}", "--updates-per-iteration=2"),
     *("--evaluation.final-episodes=20", "--evaluation.episodes=10", "--logging.loggers"),
 ]
 
