@@ -5,7 +5,8 @@
     horovodrun -np 8 -H a:4,b:4 hvd-dqn train cartpole        two hosts; also mpirun and srun
 
 Every rank runs this loop with its own environments, replay and random streams. Only `Progress`,
-whose counters are equal on every rank, decides when ranks enter a collective.
+whose counters are equal on every rank, decides when ranks enter a collective. With a parameter
+server they are equal at rests, between which a rank takes iterations by itself (`run/turns.py`).
 """
 
 from __future__ import annotations
@@ -104,14 +105,18 @@ def run_to_end(components: Components, checkpoints: Checkpoints) -> Summary:
 def run_loop(components: Components, checkpoints: Checkpoints) -> None:
     """Collect and update until the budget is spent; record, evaluate and save in between."""
     progress, observer, pace = components.progress, components.observer, components.pace
+
+    def iteration() -> None:
+        checkpoints.before_iteration()
+        iterate(components)
+
     try:
         components.clock.restart()
         interrupted = not observer.evaluate_if_due()
         checkpoints.after_iteration(0, stopping=interrupted)
         while progress.env_steps < pace.total_env_steps:
-            iterate(components)
+            env_steps = components.turns.take(iteration)
             stopping = components.is_stopping()
-            env_steps = pace.env_steps_per_iteration
             interrupted = observer.after_iteration(env_steps, stopping=stopping)
             checkpoints.after_iteration(env_steps, stopping=stopping or interrupted)
             components.clock.lap("checkpoints")
@@ -148,7 +153,7 @@ def update(components: Components) -> None:
     """
     progress, pace = components.progress, components.pace
     learner, replay, clock = components.learner, components.replay, components.clock
-    if progress.env_steps < pace.updates_start_env_steps:
+    if progress.env_steps < pace.updates_start_env_steps or not components.turns.may_update(replay):
         return
     batches = replay.batches(pace.updates, pace.importance_exponent(progress.env_steps))
     batch = next(batches)

@@ -94,7 +94,7 @@ class Actor:
     def _store(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
         self._clock.lap("envs")
         self._replay.add(
-            action=action,
+            action=action if step.action is None else step.action,
             reward=step.reward,
             terminated=step.terminated,
             truncated=step.truncated,
@@ -102,6 +102,7 @@ class Actor:
             next_obs=step.next_obs,
             obs=step.obs,
             skipped=step.skipped,
+            stepped=step.stepped,
         )
         if step.episodes:
             self.exploration.end_episodes(step.ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,12 @@ class EnvConfig(Section):
     """`sync` steps the environments in this process, `async` each in its own (spawned) process;
     `vector` uses the id's own vector environment (Gymnasium's `vector_entry_point`), or calls
     `module:function` with `num_envs` for one.
+    """
+    ready_fraction: float = ranged(1.0, lambda v: 0 < v <= 1, "greater than 0 and at most 1")
+    """With `async`: fraction of a rank's environments whose steps complete a step of the rank: the
+    first that are ready, so that slow steps hold up only their own environments. Results depend on
+    the time that steps take, so they are not reproducible, and a resumed run is not bit for bit
+    that of one that was never stopped.
     """
     overlap_updates: bool = False
     """Take the last step of an iteration while its updates are computed, which then sample from the
@@ -123,6 +130,11 @@ class EnvConfig(Section):
         return dataclasses.replace(self, vectorization="sync") if is_async else self
 
     @property
+    def ready_envs(self) -> int:
+        """Environments that complete a step of a rank, and so its env steps."""
+        return math.ceil(self.ready_fraction * self.num_envs - 1e-9)  # 0.07 · 100 is 7.000…01
+
+    @property
     def frames_per_env_step(self) -> int:
         """Frames that one env step counts for in reports."""
         if not self.is_atari:
@@ -141,6 +153,12 @@ class EnvConfig(Section):
         if self.overlap_acting and not self.overlap_updates:
             self.refuse(
                 "overlap_acting", True, "requires env.overlap_updates; set it to True as well"
+            )
+        if self.ready_fraction < 1 and self.vectorization != "async":
+            self.refuse(
+                "ready_fraction",
+                self.ready_fraction,
+                "requires environments in processes; set env.vectorization to async",
             )
         for name in ("atari_protocol", "frame_skip"):
             value = getattr(self, name)

@@ -71,11 +71,24 @@ class Config(Section):
                 f"{self.env.num_envs} environments, but n-step windows of {self.replay.n_step} on "
                 f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
             )
-        if self.distributed.average == "parameters" and self.optimizer.world_size_scaling != "none":
+        if self.env.ready_fraction < 1 and self.exploration.zeta_exponent is not None:
+            self.exploration.refuse(
+                "zeta_exponent",
+                self.exploration.zeta_exponent,
+                "repeats an action for a number of steps of all environments, which with "
+                "env.ready-fraction below 1 step at different times; set it to None",
+            )
+        average = self.distributed.average
+        if average in ("parameters", "server") and self.optimizer.world_size_scaling != "none":
             raise ConfigError(
                 f"optimizer.world-size-scaling = {self.optimizer.world_size_scaling!r}: with "
-                "distributed.average = 'parameters' each rank steps on its own batch; set it to "
+                f"distributed.average = {average!r} each rank steps on its own batch; set it to "
                 "none"
+            )
+        if average == "server" and self.optimizer.cuda_graph:
+            raise ConfigError(
+                "optimizer.cuda-graph = True: with distributed.average = 'server' the steps are "
+                "taken on the host; set it to False"
             )
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
         if self.network.dropout > 0 and fixed:
@@ -85,7 +98,7 @@ class Config(Section):
                 "recorded program cannot; set it to False"
             )
         averaging = self.distributed.average_period_updates
-        if self.distributed.average == "parameters" and self.target_period_updates % averaging:
+        if average == "parameters" and self.target_period_updates % averaging:
             self.refuse(
                 "target_period_updates",
                 self.target_period_updates,
@@ -100,9 +113,20 @@ class Config(Section):
                 "raise the total",
             )
 
+    def ranks_together(self, world_size: int) -> int:
+        """Ranks that take each iteration and its updates together: all, or with a parameter server
+        one.
+        """
+        return 1 if self.distributed.average == "server" else world_size
+
+    def global_batch_size(self, world_size: int) -> int:
+        """Transitions of one update, over the ranks that make it together."""
+        return self.replay.batch_size * self.ranks_together(world_size)
+
     def env_steps_per_iteration(self, world_size: int) -> int:
-        """Env steps of one iteration, over all ranks."""
-        return self.env.num_envs * self.vector_steps_per_iteration * world_size
+        """Env steps of one iteration, over the ranks that take it together."""
+        vector_steps = self.vector_steps_per_iteration * self.ranks_together(world_size)
+        return self.env.ready_envs * vector_steps
 
     def updates_start_env_steps(self, world_size: int) -> int:
         """Env steps, over all ranks, before the first update: at least as many as every rank needs

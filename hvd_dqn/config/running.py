@@ -36,12 +36,16 @@ class DistributedConfig(Section):
     """Compute threads per rank; `None`: the rank's share of its host's cores, but no more than the
     network can use, and no more than OMP_NUM_THREADS.
     """
-    average: Literal["gradients", "delayed_gradients", "parameters"] = "gradients"
+    average: Literal["gradients", "delayed_gradients", "parameters", "server"] = "gradients"
     """What the ranks average. `gradients`: the gradients of every update, so that N ranks compute
     what one rank computes on N times the batch. `delayed_gradients`: the same, but each average is
     applied one update late and can arrive during that update (Li et al. 2018). `parameters`: each
     rank updates by itself, and all ranks average their parameters every `average-period-updates`
-    updates (local SGD, Stich 2019).
+    updates (local SGD, Stich 2019). `server`: nothing; each rank steps shared parameters by itself
+    and waits for others only at records, evaluations and checkpoints, so that a slow rank holds up
+    none (Dean et al. 2012). Needs MPI. Results are not reproducible, and a resumed run is not bit
+    for bit that of one that was never stopped. Updates, and with them `target-period-updates` and
+    the learning rate's schedule, count the steps of all ranks.
     """
     average_period_updates: int = positive(10)
     """With `average` = `parameters`: updates between averages (H)."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from hvd_dqn.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hvd_dqn.distributed.one_sided import OneSidedMemory
 
 Json = Any
 """A value that `json.dumps` accepts."""
@@ -22,6 +27,8 @@ class Communicator(Protocol):
     local_rank: int
     route: str
     """How tensors travel between the GPUs of ranks: "NCCL", or "the host"."""
+    has_one_sided_memory: bool
+    """Whether `one_sided_memory` exists. A backend of your own may leave out both."""
 
     @property
     def is_root(self) -> bool:
@@ -52,6 +59,16 @@ class Communicator(Protocol):
         """
         ...
 
+    def one_sided_memory(
+        self, sizes: Sequence[int], on_wait: Callable[[bool], None] = lambda waiting: None
+    ) -> OneSidedMemory:
+        """Return memory with a part of so many float32 numbers on each rank; `on_wait` is called
+        before and after waiting for another rank. Lives until `close`. Collective.
+
+        Raises `UserError` if this backend cannot.
+        """
+        ...
+
     def abort(self, exit_code: int) -> None:
         """End all ranks immediately. Does not return if there are other ranks."""
         ...
@@ -69,6 +86,7 @@ class LocalCommunicator:
     world_size = 1
     local_rank = 0
     route = "the host"
+    has_one_sided_memory = False
     is_root = True
 
     def start_sum(self, tensor: Tensor, name: str, *, overlap: bool = False) -> None:
@@ -83,6 +101,12 @@ class LocalCommunicator:
     def gather(self, value: Json) -> list[Json]:
         """Return the value as other backends do: converted to JSON and back."""
         return [json.loads(json.dumps(value))]
+
+    def one_sided_memory(
+        self, sizes: Sequence[int], on_wait: Callable[[bool], None] = lambda waiting: None
+    ) -> OneSidedMemory:
+        """Raise `UserError`: this is an operation of MPI."""
+        raise UserError("one-sided operations need MPI", "choose --distributed.backend mpi")
 
     def abort(self, exit_code: int) -> None:
         """Do nothing: there are no other ranks."""

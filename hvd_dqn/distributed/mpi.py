@@ -13,9 +13,12 @@ import numpy as np
 from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.distributed.communicator import Json
 from hvd_dqn.distributed.mpi_sum import WorldSum
+from hvd_dqn.distributed.one_sided import OneSidedMemory
 from hvd_dqn.distributed.shared_memory import NodeSum, make_node_sum
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
 _SECONDS_BEHIND_OTHERS = 1.0
@@ -26,6 +29,7 @@ class MpiCommunicator:
 
     backend = "mpi"
     route = "the host"
+    has_one_sided_memory = True
     spare_core = False
     """Whether a thread that computes sums has a core of its own."""
 
@@ -50,6 +54,7 @@ class MpiCommunicator:
         self._world_sum: WorldSum | None = None
         self._running: NodeSum | WorldSum | None = None
         self._summed: tuple[Tensor, Tensor] | None = None
+        self._one_sided: list[OneSidedMemory] = []
 
     @property
     def is_root(self) -> bool:
@@ -93,6 +98,28 @@ class MpiCommunicator:
         self._comm.Allgatherv(mine, (everyone, sizes))
         return [json.loads(part.tobytes()) for part in np.split(everyone, np.cumsum(sizes)[:-1])]
 
+    def one_sided_memory(
+        self, sizes: Sequence[int], on_wait: Callable[[bool], None] = lambda waiting: None
+    ) -> OneSidedMemory:
+        """See `Communicator`."""
+        on_one_node = all(self.gather(self._node.Get_size() == self.world_size))
+        if not on_one_node and self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
+            raise UserError(
+                "one-sided operations between hosts need an MPI with MPI_THREAD_MULTIPLE",
+                "rebuild MPI with it, or choose another distributed.average",
+            )
+        try:
+            memory = OneSidedMemory(
+                self._comm, self._mpi, sizes, on_one_node=on_one_node, on_wait=on_wait
+            )
+        except self._mpi.Exception as error:
+            raise UserError(
+                f"this MPI has no one-sided operations between these hosts ({one_line(error)})",
+                "use another MPI, such as Open MPI 5 or MPICH, or another distributed.average",
+            ) from error
+        self._one_sided.append(memory)
+        return memory
+
     def abort(self, exit_code: int) -> None:
         """See `Communicator`."""
         self._mpi.COMM_WORLD.Abort(exit_code)
@@ -101,6 +128,8 @@ class MpiCommunicator:
         """See `Communicator`."""
         self._finish_abandoned()
         self._comm.Barrier()
+        while self._one_sided:
+            self._one_sided.pop().close()
         self._node_sums.clear()
         if self._world_sum is not None:
             self._world_sum.close()

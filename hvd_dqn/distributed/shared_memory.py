@@ -45,7 +45,7 @@ def make_node_sum(comm: Any, size: int) -> NodeSum | None:
     """
     rank, ranks = comm.Get_rank(), comm.Get_size()
     kind = WholeSum if ranks == 2 or 4 * size * (ranks - 1) <= _READ_BY_EACH else PartedSum
-    memory = _shared_memory(comm, kind.bytes_needed(ranks, size))
+    memory = map_shared_memory(comm, kind.bytes_needed(ranks, size))
     return None if memory is None else kind(memory, rank, ranks, size)
 
 
@@ -136,7 +136,7 @@ def _flags_and_tensors(
     return flags.reshape(ranks, _LINE), tensors.reshape(shape)
 
 
-def _shared_memory(comm: Any, length: int) -> mmap.mmap | None:
+def map_shared_memory(comm: Any, length: int) -> mmap.mmap | None:
     """Make memory of zeros that all ranks of `comm` see, or return None on all ranks.
 
     The memory has no name, so nothing is left behind however the ranks end. It does not count

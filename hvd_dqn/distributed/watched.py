@@ -4,7 +4,7 @@ another rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,8 @@ from hvd_dqn.distributed.communicator import Communicator, Json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hvd_dqn.distributed.one_sided import OneSidedMemory
 
 
 class Watch(Protocol):
@@ -33,6 +35,7 @@ class WatchedCommunicator:
         self.world_size = inner.world_size
         self.local_rank = inner.local_rank
         self.route = inner.route
+        self.has_one_sided_memory = getattr(inner, "has_one_sided_memory", False)
 
     @property
     def is_root(self) -> bool:
@@ -58,6 +61,18 @@ class WatchedCommunicator:
         """See `Communicator`."""
         with self._waiting():
             return self._inner.gather(value)
+
+    def one_sided_memory(
+        self, sizes: Sequence[int], on_wait: Callable[[bool], None] = lambda waiting: None
+    ) -> OneSidedMemory:
+        """See `Communicator`. Waiting for another rank's lock is waiting for that rank."""
+
+        def report(waiting: bool) -> None:
+            self._watch.beat(waiting=waiting)
+            on_wait(waiting)
+
+        with self._waiting():
+            return self._inner.one_sided_memory(sizes, report)
 
     def abort(self, exit_code: int) -> None:
         """See `Communicator`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from hvd_dqn.envs.jax import Gymnax, Jumanji
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.minigrid import MiniGrid
 from hvd_dqn.envs.pools import EnvPool
+from hvd_dqn.envs.ready import ReadyEnvironment
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.spaces.channels import require_channels
@@ -54,6 +56,7 @@ def make_vector_env(
     pictures: bool = False,
     info_keys: Sequence[str] = (),
     on_step: Callable[[], None] = lambda: None,
+    ready: int | None = None,
 ) -> VectorEnvironment:
     """Return `num_envs` copies that step together; episode k of copy i starts from
     `episode_seed(i, k)`.
@@ -63,7 +66,8 @@ def make_vector_env(
     games if it is below theirs. `threads` is the number for simulators that step their copies in
     threads (Atari). `pictures`: the copies can be rendered (`VectorEnvironment.picture`).
     `info_keys` names the numbers in infos that episodes keep. `on_step` is called after every step.
-    Raises `UserError` if the environments cannot be made.
+    `ready`: each step finishes those of so many copies, for environments in processes. Raises
+    `UserError` if the environments cannot be made.
     """
     family = family_of(config)
     places = [
@@ -98,7 +102,8 @@ def make_vector_env(
     except UserError:
         simulators.close()
         raise
-    return VectorEnvironment(
+    kind = VectorEnvironment if ready is None else partial(ReadyEnvironment, ready=ready)
+    return kind(
         simulators,
         episode_seed=episode_seed,
         frame_stack=config.frame_stack,

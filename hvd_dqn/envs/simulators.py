@@ -247,9 +247,15 @@ class ProcessSimulators(GymnasiumSimulators):
         """Raises `EnvironmentFailedError` or `ProcessEndedError` if a copy cannot be made."""
         self._envs = envs = Workers(copies, places)
         super().__init__(envs.num_envs, envs.single_action_space, envs.single_observation_space)
+        self.under_way = np.zeros(self.num_envs, dtype=np.bool_)
+        """Copies [N] whose steps have begun and are not finished."""
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
-        """See `Simulators`."""
+        """See `Simulators`. Steps of the chosen copies that are under way are lost. If others are
+        under way, they continue, and their frames are arbitrary.
+        """
+        if self.under_way.any():
+            return self._reset_beside_others(chosen, seeds)
         seed: list[int | None] = [None] * self.num_envs
         for copy, value in zip(np.flatnonzero(chosen), seeds, strict=True):
             seed[copy] = value
@@ -271,6 +277,56 @@ class ProcessSimulators(GymnasiumSimulators):
             terminated | truncated,
             infos.get(NUMBERS),
         )
+
+    def begin(self, chosen: np.ndarray, action: np.ndarray) -> None:
+        """Begin a step in the copies `chosen` [N] bool with these of the actions [N]."""
+        with self._envs.ended_named():
+            for copy in np.flatnonzero(chosen).tolist():
+                self._envs.send(copy, "step", action[copy] + self._first_action)
+                self.under_way[copy] = True
+
+    def finish(
+        self, count: int, order: Sequence[int], awaited: int
+    ) -> tuple[np.ndarray, SimulatorStep]:
+        """Wait until `count` of the steps under way are finished, and those of the first `awaited`
+        of these copies in `order`. Return `count` copies [N] bool, the first in `order` that are
+        finished, and a step in which only their rows are meaningful.
+        """
+        with self._envs.ended_named():
+            answered = set(self._envs.wait_for(order[:awaited], awaited))
+            answered.update(self._envs.wait_for(order[awaited:], count - awaited))
+            done = [copy for copy in order if copy in answered][:count]
+            outcomes = [self._envs.receive(copy) for copy in done]
+        stepped = np.zeros(self.num_envs, dtype=np.bool_)
+        stepped[done] = True
+        self.under_way &= ~stepped
+        frames = np.zeros((self.num_envs, *self.raw_space.shape), dtype=self.raw_space.dtype)
+        frames[done] = self._envs.observations[done]
+        reward = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
+        infos: np.ndarray | None = None
+        for copy, (_, *outcome, info) in zip(done, outcomes, strict=True):
+            reward[copy], terminated[copy], truncated[copy] = outcome
+            if NUMBERS in info:
+                infos = (
+                    np.full((self.num_envs, len(info[NUMBERS])), np.nan) if infos is None else infos
+                )
+                infos[copy] = info[NUMBERS]
+        ended = terminated | truncated
+        return stepped, SimulatorStep(frames, reward, terminated, truncated, ended, infos)
+
+    def _reset_beside_others(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
+        copies = np.flatnonzero(chosen).tolist()
+        with self._envs.ended_named():
+            for copy in copies:
+                if self.under_way[copy]:
+                    self._envs.receive(copy)
+            self.under_way &= ~chosen
+            for copy, seed in zip(copies, seeds, strict=True):
+                self._envs.send(copy, "reset", {"seed": seed, "options": None})
+            for copy in copies:
+                self._envs.receive(copy)
+        return np.array(self._envs.observations)
 
     def _draw(self) -> Any:
         with self._envs.ended_named():

@@ -32,7 +32,9 @@ class EnvStep(NamedTuple):
     bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
     bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
     environments. skipped [N] bool: these ignored their action and started their episode, at
-    next_obs; `None` if there are none.
+    next_obs; `None` if there are none. stepped [N] bool: the environments that finished a step, if
+    not all; only their values are meaningful. action [N]: the actions of those steps, which began
+    earlier.
     """
 
     next_obs: np.ndarray
@@ -43,6 +45,8 @@ class EnvStep(NamedTuple):
     ended: np.ndarray
     episodes: list[Episode]
     skipped: np.ndarray | None = None
+    stepped: np.ndarray | None = None
+    action: np.ndarray | None = None
 
 
 class EpisodesLostError(Exception):
@@ -204,13 +208,7 @@ class VectorEnvironment:
         if step.skipped is not None:
             self._length[step.skipped] = 0
         reward = step.reward.astype(np.float32)
-        # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
-        if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
-            self._warn_of_rewards(reward)
-        if self._scale != 1.0:
-            reward *= np.float32(self._scale)
-        if self._clip is not None:
-            reward.clip(-self._clip, self._clip, out=reward)
+        self._check_and_clip(reward)
         truncated, ended = step.truncated, step.ended
         if self.max_episode_steps is not None:
             overlong = self._length >= self.max_episode_steps
@@ -218,11 +216,9 @@ class VectorEnvironment:
         next_obs = obs = self._frames.following(self._obs, step.frames)
         if step.skipped is not None:
             next_obs[step.skipped] = self._frames.first(step.frames)[step.skipped]
-        episodes = []
+        episodes: list[Episode] = []
         if np.count_nonzero(ended):
-            episodes = [self._episode(int(i)) for i in np.flatnonzero(ended)]
-            obs = next_obs.copy()
-            obs[ended] = self._frames.first(self._start_next(ended)[ended])
+            obs, episodes = self._start_again(next_obs, ended)
         self._obs = obs
         return EnvStep(
             next_obs, obs, reward, step.terminated, truncated, ended, episodes, step.skipped
@@ -232,6 +228,27 @@ class VectorEnvironment:
         """Return the episode of a copy, as far as it was played."""
         infos = tuple(self._infos[copy].tolist())
         return Episode(float(self._return[copy]), int(self._length[copy]), infos)
+
+    def _check_and_clip(self, reward: np.ndarray) -> None:
+        """Warn once of rewards that are not finite; scale and clip them if configured."""
+        # 0 · x is NaN unless x is finite; a product takes less time than a test of each value
+        if math.isnan(reward.dot(self._zeros)) and not self._has_warned_of_reward:
+            self._warn_of_rewards(reward)
+        if self._scale != 1.0:
+            reward *= np.float32(self._scale)
+        if self._clip is not None:
+            reward.clip(-self._clip, self._clip, out=reward)
+
+    def _start_again(
+        self, next_obs: np.ndarray, ended: np.ndarray
+    ) -> tuple[np.ndarray, list[Episode]]:
+        """Start the next episodes of the copies that `ended` [N]. Return what to act on next, and
+        the episodes that ended.
+        """
+        episodes = [self._episode(int(copy)) for copy in np.flatnonzero(ended)]
+        obs = next_obs.copy()
+        obs[ended] = self._frames.first(self._start_next(ended)[ended])
+        return obs, episodes
 
     @property
     def obs(self) -> np.ndarray:

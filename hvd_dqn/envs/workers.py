@@ -130,6 +130,24 @@ class Workers(_AsyncVectorEnv):
                     ) from error
             raise
 
+    def send(self, copy: int, command: str, data: Any) -> None:
+        """Send a command to one copy, which must have answered the one before."""
+        self.parent_pipes[copy].send((command, data))
+
+    def wait_for(self, copies: Sequence[int], count: int) -> list[int]:
+        """Wait until at least `count` of these copies have answered; return those that have."""
+        waiting = {self.parent_pipes[copy]: copy for copy in copies}
+        answered = [waiting.pop(cast(Connection, p)) for p in connection.wait(list(waiting), 0)]
+        while len(answered) < count:
+            answered += [waiting.pop(cast(Connection, p)) for p in connection.wait(list(waiting))]
+        return answered
+
+    def receive(self, copy: int) -> Any:
+        """Return the answer of one copy. Raises as a step of all copies does."""
+        answer, success = self.parent_pipes[copy].recv()
+        self._raise_if_errors([success])
+        return answer
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close the environments and end their processes, after `timeout` seconds by force."""
         if not terminate:

@@ -8,6 +8,7 @@ from hvd_dqn.config import DistributedConfig
 from hvd_dqn.learner.base import Learner, LearnerStatistics, NonFiniteError, TargetUpdate
 from hvd_dqn.learner.gradients import DelayedGradientsLearner, GradientAveragingLearner
 from hvd_dqn.learner.parameters import ParameterAveragingLearner
+from hvd_dqn.learner.server import ParameterServerLearner
 
 __all__ = [
     "DelayedGradientsLearner",
@@ -16,6 +17,7 @@ __all__ = [
     "LearnerStatistics",
     "NonFiniteError",
     "ParameterAveragingLearner",
+    "ParameterServerLearner",
     "TargetUpdate",
     "make_learner",
 ]
@@ -23,6 +25,8 @@ __all__ = [
 
 def make_learner(distributed: DistributedConfig, *, prioritized: bool, **common: Any) -> Learner:
     """Make the learner for `distributed.average`."""
+    if distributed.average == "server":
+        return ParameterServerLearner(**common)
     if distributed.average != "parameters":
         is_late = distributed.average == "delayed_gradients"
         kind = DelayedGradientsLearner if is_late else GradientAveragingLearner

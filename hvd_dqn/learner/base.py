@@ -148,6 +148,19 @@ class Learner(ABC):
         """Within this context, the online network is the same on all ranks. Collective."""
         yield
 
+    @contextmanager
+    def _roots_buffers(self) -> Iterator[None]:
+        """Within this context, the online network has the root's spectral norms. Collective."""
+        buffers = list(self.online.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        for number, buffer in enumerate(buffers):
+            self._comm.broadcast(buffer, f"buffer.{number}")
+        try:
+            yield
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
     def parameters_are_finite(self) -> bool:
         """Whether every parameter of this rank's online network is finite."""
         self._hold_parameters()

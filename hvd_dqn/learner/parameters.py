@@ -114,18 +114,15 @@ class ParameterAveragingLearner(Learner):
         """
         self._hold_parameters()
         values = self.online_parameters.values
-        others = list(self.online.buffers())
-        before = [tensor.clone() for tensor in (values, *others)]
+        before = values.clone()
         self._comm.start_sum(values, "online")
         self._comm.finish_sum()
         values.div_(self._comm.world_size)
-        for number, tensor in enumerate(others):
-            self._comm.broadcast(tensor, f"buffer.{number}")
         try:
-            yield
+            with self._roots_buffers():
+                yield
         finally:
-            for tensor, value in zip((values, *others), before, strict=True):
-                tensor.copy_(value)
+            values.copy_(before)
 
     def _average(self) -> None:
         torch.cat(self._averaged, out=self._buffer.payload)

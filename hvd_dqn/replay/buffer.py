@@ -63,6 +63,11 @@ class ReplayBuffer:
         return float(self._ring.ages(self._drawn).mean()) if len(self._drawn) else float("nan")
 
     @property
+    def has_complete_window(self) -> bool:
+        """Whether an environment has taken enough steps for a sample."""
+        return int(self._ring.filled.max()) >= len(self._gamma_powers) - 1
+
+    @property
     def ring(self) -> Ring:
         """The ring that stores the transitions."""
         return self._ring

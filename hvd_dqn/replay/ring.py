@@ -140,10 +140,17 @@ class Ring:
         next_obs: np.ndarray,
         obs: np.ndarray,
         skipped: np.ndarray | None = None,
+        stepped: np.ndarray | None = None,
     ) -> None:
-        """Add one step of N environments (see `EnvStep` for the arguments); it can be sampled at
-        once, unless it was `skipped`.
+        """Add one step of N environments, or of those that `stepped` (see `EnvStep` for the
+        arguments); it can be sampled at once, unless it was `skipped`.
         """
+        if stepped is not None:
+            columns = np.flatnonzero(stepped)
+            self._take_steps(columns, action, reward, terminated, truncated)
+            self._write(columns, next_obs[columns])
+            self._start_again(np.flatnonzero(stepped & ended), obs)
+            return
         kernels.take_steps(
             self._actions,
             self._rewards,
@@ -162,10 +169,32 @@ class Ring:
             self._kinds[columns, (self._cursor[columns] - 1) % self.rows] = FINAL_OBS
             self._kinds[columns, self._cursor[columns]] = FIRST_OBS
         if np.count_nonzero(ended):
-            again = np.flatnonzero(ended)
-            self._kinds[again, self._cursor[again]] = FINAL_OBS
-            self._advance(again, kind=FIRST_OBS)
-            self._write(again, obs[again])
+            self._start_again(np.flatnonzero(ended), obs)
+
+    def _take_steps(
+        self,
+        columns: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Do for some environments what the kernel does for all."""
+        place = columns, self._cursor[columns]
+        self._actions[place] = action[columns]
+        self._rewards[place] = reward[columns]
+        self._kinds[place] |= TERMINATED * terminated[columns].astype(
+            np.uint8
+        ) | TRUNCATED * truncated[columns].astype(np.uint8)
+        self._advance(columns, kind=0)
+
+    def _start_again(self, columns: np.ndarray, obs: np.ndarray) -> None:
+        """Start the next episodes of these environments, whose last observations are written, with
+        their `obs` [N, …].
+        """
+        self._kinds[columns, self._cursor[columns]] = FINAL_OBS
+        self._advance(columns, kind=FIRST_OBS)
+        self._write(columns, obs[columns])
 
     def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:
         """Truncate the episodes of these environments [C], which cannot continue: the last

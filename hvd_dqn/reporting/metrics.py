@@ -46,12 +46,12 @@ Callback = Callable[[Event], None]
 
 class ReplayStatistics(NamedTuple):
     """The replay of one rank: number of transitions; mean age of those sampled last, in steps of
-    the vector environment (NaN if none were); transitions per update; environments.
+    the vector environment (NaN if none were); transitions per update, on average; environments.
     """
 
     transitions: int
     age: float
-    batch_size: int
+    batch_size: float
     num_envs: int
 
 

@@ -28,14 +28,15 @@ from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.observer import Observer
 from hvd_dqn.run.pace import Pace, make_pace
 from hvd_dqn.run.resources import Resources
+from hvd_dqn.run.turns import Turns, make_turns
 
 
 @dataclass
 class Components:
     """What a run consists of on this rank, and its state."""
 
-    communicator: Communicator
     pace: Pace
+    turns: Turns
     progress: Progress
     learner: Learner
     replay: ReplayBuffer
@@ -44,14 +45,8 @@ class Components:
     clock: StageClock
 
     def is_stopping(self) -> bool:
-        """Return whether any rank was asked to stop; the same on all ranks.
-
-        Before updates start this is a collective; afterwards the request travels in the updates'
-        sums.
-        """
-        if self.progress.env_steps < self.pace.updates_start_env_steps:
-            return any(self.communicator.gather(self.observer.wants_stop))
-        return self.learner.stop_agreed
+        """Return whether any rank was asked to stop; the same on all ranks. Collective."""
+        return self.turns.is_stopping(self.observer.wants_stop)
 
     def state_dict(self) -> DistributedState:
         """Return the state of everything except the replay's frames. With those, a run of the same
@@ -108,7 +103,8 @@ def assemble(
         config, comm, resources, learner, replay, progress, clock, actor.exploration, callbacks
     )
     pace = make_pace(config, world_size=comm.world_size)
-    return Components(comm, pace, progress, learner, replay, actor, observer, clock)
+    turns = make_turns(config, progress, pace, comm, learner, resources.stop)
+    return Components(pace, turns, progress, learner, replay, actor, observer, clock)
 
 
 def assemble_learner(

@@ -14,7 +14,7 @@ from hvd_dqn.run.resources import Resources
 
 
 class Checkpoints:
-    """Saves a run periodically; the loop calls it after every iteration."""
+    """Saves a run periodically; the loop calls it before and after iterations."""
 
     def __init__(
         self,
@@ -28,6 +28,10 @@ class Checkpoints:
         self._resources = resources
         self._components = components
         self._saver = resources.saver
+
+    def before_iteration(self) -> None:
+        """Wait if the next iteration would overwrite rows that are still being written."""
+        self._saver.wait_before_overwriting(self._config.vector_steps_per_iteration)
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
         """Start a checkpoint if a period, or the run, ended within the last `env_steps`, and
@@ -48,7 +52,6 @@ class Checkpoints:
             self._begin()
         if last:
             self._finish()
-        self._saver.wait_before_overwriting(config.vector_steps_per_iteration)
 
     def give_up(self) -> None:
         """Complete the checkpoint that is being written, which is still valid when a run fails on

@@ -84,7 +84,7 @@ def _sizes(
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
-    size = config.replay.batch_size
+    size, in_all = config.replay.batch_size, config.global_batch_size(comm.world_size)
     return [
         ("environments", f"{config.env.num_envs} of {config.env.id} per rank"),
         ("observation", _observation(envs)),
@@ -94,7 +94,10 @@ def _sizes(
             "replay",
             f"{config.replay.capacity:,} transitions per rank: {_bytes(replay)}; {on_host}{left}",
         ),
-        ("batch", f"{size} per rank, {size * comm.world_size} in all; learning rate {rate:.3g}"),
+        (
+            "batch",
+            f"{size} per rank, {in_all} in all; learning rate {rate:.3g}",
+        ),
     ]
 
 

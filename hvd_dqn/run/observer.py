@@ -209,6 +209,7 @@ class Observer:
 
     def _log(self) -> None:
         self._reclaim_signals()
+        ranks = self._comm.world_size
         metrics = self._meter.record(
             self._progress,
             self._learner.statistics,
@@ -217,7 +218,7 @@ class Observer:
             replay=ReplayStatistics(
                 int(self._replay.ring.filled.sum()),
                 self._replay.age,
-                self._config.replay.batch_size,
+                self._config.global_batch_size(ranks) / ranks,
                 self._config.env.num_envs,
             ),
         )

@@ -13,9 +13,10 @@ from hvd_dqn.methods import schedules
 class Pace:
     """The loop's counts, and the schedule of the importance exponent.
 
-    An iteration takes `vector_steps` steps of the vector environment and then `updates` updates,
-    once `updates_start_env_steps` have been taken. `importance_exponent` gives β after a number of
-    global env steps.
+    A vector step counts the env steps of the ranks that take it together: all, or with a parameter
+    server one. An iteration takes `vector_steps` steps of the vector environment and then `updates`
+    updates, once `updates_start_env_steps` have been taken. `importance_exponent` gives β after a
+    number of global env steps.
     """
 
     total_env_steps: int
@@ -28,7 +29,7 @@ class Pace:
 
     @property
     def env_steps_per_iteration(self) -> int:
-        """Global env steps of one iteration."""
+        """Env steps of one iteration."""
         return self.vector_steps * self.env_steps_per_vector_step
 
 
@@ -37,7 +38,7 @@ def make_pace(config: Config, *, world_size: int) -> Pace:
     total = config.total_env_steps
     return Pace(
         total_env_steps=total,
-        env_steps_per_vector_step=config.env.num_envs * world_size,
+        env_steps_per_vector_step=config.env.ready_envs * config.ranks_together(world_size),
         vector_steps=config.vector_steps_per_iteration,
         updates=config.updates_per_iteration,
         updates_start_env_steps=config.updates_start_env_steps(world_size),

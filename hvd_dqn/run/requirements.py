@@ -69,6 +69,16 @@ def require_updates(config: Config, world_size: int) -> None:
         )
 
 
+def require_one_sided_memory(config: Config, comm: Communicator) -> None:
+    """Raise `UserError` if a parameter server is asked for and the backend has no memory for it."""
+    if config.distributed.average == "server" and not comm.has_one_sided_memory:
+        raise UserError(
+            "distributed.average = 'server' needs MPI's one-sided operations, which the backend "
+            f"{comm.backend!r} does not have",
+            "start the ranks with horovodrun, mpirun or srun, or choose --distributed.backend mpi",
+        )
+
+
 def require_extensions(config: Config) -> None:
     """Raise `ConfigError` if the method or the exploration that `config` names does not exist."""
     require_method(config)

@@ -198,6 +198,7 @@ def _acquire_local(
             require_loggers(config.logging.loggers)
         device = select_device(config.device, comm.local_rank)
         requirements.require_updates(config, comm.world_size)
+        requirements.require_one_sided_memory(config, comm)
         requirements.require_extensions(config)
         requirements.require_accelerators(config.optimizer, device, comm.rank)
         envs, evaluator = _make_envs(config, comm, env_threads, stop, on_step, on_close=on_close)
@@ -253,6 +254,7 @@ def _make_envs(
         threads=threads,
         info_keys=config.logging.info_keys,
         on_step=on_step,
+        ready=config.env.ready_envs if config.env.ready_fraction < 1 else None,
     )
     on_close.callback(envs.close)
     evaluator = Evaluator(
@@ -281,7 +283,7 @@ def _details(config: Config, comm: Communicator, local: _Local) -> str:
         (
             f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
             f"{local.device}, {threads} each{_why_not_more(config, local.threads)}",
-            f"global batch {config.replay.batch_size * comm.world_size}",
+            f"global batch {config.global_batch_size(comm.world_size)}",
             f"learning rate {rate:.3g}",
             *_layout(config, local.envs),
         )

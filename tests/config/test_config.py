@@ -59,6 +59,17 @@ from tests.config.field_reads import field_reads
             lambda: EnvConfig(id="ALE/Pong-v5", vectorization="async"),
             ["env.vectorization", "own threads", "leave it sync"],
         ),
+        (
+            lambda: EnvConfig(ready_fraction=0.5),
+            ["env.ready-fraction = 0.5", "set env.vectorization to async"],
+        ),
+        (
+            lambda: Config(
+                env=EnvConfig(ready_fraction=0.5, vectorization="async"),
+                exploration=ExplorationConfig(zeta_exponent=2.0),
+            ),
+            ["exploration.zeta-exponent = 2.0", "different times", "set it to None"],
+        ),
         (lambda: ExplorationConfig(epsilon_final=-0.1), ["exploration.epsilon-final"]),
         (lambda: EvaluationConfig(episodes=0), ["evaluation.episodes"]),
         (lambda: Config(seed=-1), ["seed", "0 or greater"]),
@@ -93,6 +104,20 @@ from tests.config.field_reads import field_reads
                 optimizer=OptimizerConfig(world_size_scaling="sqrt"),
             ),
             ["optimizer.world-size-scaling", "set it to none"],
+        ),
+        (
+            lambda: Config(
+                distributed=DistributedConfig(average="server"),
+                optimizer=OptimizerConfig(world_size_scaling="sqrt"),
+            ),
+            ["optimizer.world-size-scaling", "'server'", "set it to none"],
+        ),
+        (
+            lambda: Config(
+                distributed=DistributedConfig(average="server"),
+                optimizer=OptimizerConfig(cuda_graph=True),
+            ),
+            ["optimizer.cuda-graph", "on the host", "set it to False"],
         ),
         (
             lambda: Config(

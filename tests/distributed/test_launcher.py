@@ -125,6 +125,8 @@ def the_users_backend(meeting):
 ONE_HOST = {
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "^tcp,usnic,ofi",
+    "OMPI_MCA_osc": "^ucx",
+    "OMPI_MCA_osc_rdma_priority": "1",
     "UCX_TLS": "self,sm",
     "I_MPI_FABRICS": "shm",
     **dict.fromkeys(("NCCL_SOCKET_IFNAME", "FI_TCP_IFACE", "MPIR_CVAR_NETWORK_IFACE"), "lo"),

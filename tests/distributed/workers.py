@@ -37,10 +37,11 @@ from hvd_dqn.config import (
     OptimizerConfig,
     ReplayConfig,
 )
-from hvd_dqn.distributed import connect
+from hvd_dqn.distributed import connect, mpi
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.mpi import MpiCommunicator
-from hvd_dqn.learner import Learner, NonFiniteError, TargetUpdate, base
+from hvd_dqn.distributed.one_sided import Counter, OneSidedMemory
+from hvd_dqn.learner import Learner, NonFiniteError, ParameterServerLearner, TargetUpdate, base
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.methods import schedules
 from hvd_dqn.methods.expected import ExpectedObjective
@@ -286,10 +287,11 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     from hvd_dqn.run.summary import Summary
     from hvd_dqn.training import train
 
-    seen: dict[str, Any] = {"episodes": []}
+    seen: dict[str, Any] = {"episodes": [], "vector_steps": 0}
 
     class Spy(Observer):
         def add_episodes(self, episodes):  # type: ignore[no-untyped-def]
+            seen["vector_steps"] += 1
             seen["episodes"] += [[self._progress.env_steps, *episode] for episode in episodes]
             super().add_episodes(episodes)
 
@@ -299,7 +301,8 @@ def whole_run(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             seen["target"] = sha256(learner.target_parameters.values)
             seen["optimizer"] = [sha256(v) for v in learner._optimizer.state.values()]
             seen["updates"] = learner.updates
-            seen["shares"] = len(learner._buffer._shares)
+            if hasattr(learner, "_buffer"):
+                seen["shares"] = len(learner._buffer._shares)
             return super().conclude(stopped)
 
     assembly.Observer = Spy  # type: ignore[misc]
@@ -405,9 +408,99 @@ def refusing(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     return {"sums": sums, "by": type(comm._node_sums[len(tensor)]).__name__}
 
 
+def one_sided(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Use memory of all ranks from each of them, while its owners compute and sleep."""
+    with messages_only(options["messages"]):
+        memory = comm.one_sided_memory([3, 5])
+    claims = [memory.add(Counter.ENV_STEPS, 2) for _ in range(options["count"])]
+    for _ in range(options["count"]):
+        for owner in (0, 1):
+            with memory.locked(owner) as part:
+                seen = part.copy()
+                time.sleep(0)  # lets the other rank run
+                part[:] = seen + 1
+    comm.gather(None)
+    for owner in (0, 1):
+        memory.fetch(owner)
+    parts = [part.tolist() for part in memory.parts]
+    comm.gather(None)
+    waited = 0.0
+    if comm.rank == 0:
+        time.sleep(1.0)  # not in MPI
+    else:
+        began = time.perf_counter()
+        with memory.locked(0) as part:
+            part[0] = 7
+        waited = time.perf_counter() - began
+    comm.gather(None)
+    with memory.locked(0) as part:
+        told = float(part[0])
+    return {"claims": claims, "parts": parts, "waited": waited, "told": told}
+
+
+@contextlib.contextmanager
+def messages_only(only: bool) -> Iterator[None]:
+    """Within this context, new one-sided memory is that of ranks on several hosts."""
+    with contextlib.ExitStack() as stack:
+        if only:
+            none = mock.patch.object(mpi, "OneSidedMemory", apart)
+            stack.enter_context(none)
+        yield
+
+
+def apart(*arguments: Any, on_one_node: bool, **named: Any) -> OneSidedMemory:
+    return OneSidedMemory(*arguments, on_one_node=False, **named)
+
+
+def served(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
+    """Update by a parameter server, for each rank as often as `updates` [rank] says."""
+    with messages_only(options["messages"]):
+        learner = make_learner(
+            comm,
+            seed=comm.rank,
+            target_period=7,
+            target_step=options.get("target_step", 1.0),
+            distributed={"average": "server"},
+            network=NetworkConfig(hidden_sizes=tuple(options["hidden_sizes"])),
+            optimizer={"name": options.get("optimizer", "adam")},
+        )
+    assert isinstance(learner, ParameterServerLearner)
+    for batch in batches(options["updates"][comm.rank], 16):
+        learner.start(batch)
+        learner.finish()
+    mine = learner.updates
+    learner.rest()
+    state = learner.state_dict()
+    again: dict[str, Any] = {}
+    if options.get("reload"):
+        comm.gather(None)  # nobody reads the state any more
+        learner.online_parameters.values.fill_(0.0)
+        learner._write_own_shard()
+        comm.gather(None)
+        learner.load_state_dict(state)
+        comm.gather(None)
+        learner.rest()
+        again = {"parameters": sha256(learner.online_parameters.values), "updates": learner.updates}
+    return {
+        "parameters": state.shared["online"].tolist(),
+        "optimizer": {name: v.sum().item() for name, v in state.shared["optimizer"].items()},
+        "sha": sha256(state.shared["online"]),
+        "target": state.per_rank["target"].tolist(),
+        "last": mine,
+        "updates": learner.updates,
+        "shards": len(learner._shards),
+        "agreed": learner.statistics.agreed,
+        "loss": learner.statistics.loss,
+        "again": again,
+    }
+
+
 JOBS = {
     job.__name__: job
-    for job in (abandoned, equivalence, bad_start, drift, gathering, refusing, whole_run, presets)
+    for job in (
+        *(abandoned, equivalence, bad_start, drift, gathering, one_sided, refusing, served),
+        *(whole_run, presets),
+    )
 }
 
 

@@ -39,6 +39,30 @@ class Counting(gym.Env):
         return np.array([self.seed, self.steps], dtype=np.float64)
 
 
+class Recorded(Counting):
+    """Observes (seed of the episode, steps so far, sum of the actions); a step pays its action, and
+    takes up to `seconds`.
+    """
+
+    def __init__(self, seconds=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+        self.seconds, self.chance = seconds, np.random.default_rng()
+
+    def reset(self, **kwargs):
+        self.total = 0
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        time.sleep(self.seconds * self.chance.random())
+        self.total += action
+        _, _, *rest = super().step(action)
+        return self._obs(), float(action), *rest
+
+    def _obs(self):
+        return np.array([self.seed, self.steps, self.total], dtype=np.float64)
+
+
 class Identity(gym.Env):
     """The observation names the action that pays 1: any learner that works learns it in seconds."""
 
@@ -98,6 +122,34 @@ class Faulty(Identity):
             np.ones(2**34, dtype=np.uint8)
         if self.fault == "disk" and self.life == self.after:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+
+
+class Slow(Identity):
+    """Takes time: each step sleeps `seconds`, times a Pareto variable of the exponent `tail` of at
+    most 100 if that is given; `slow_rank` and `slow_copy`: only those steps. `rank` and `copy` are
+    placeholders of `env.kwargs`.
+    """
+
+    def __init__(
+        self,
+        seconds=0.0,
+        tail=None,
+        rank=0,
+        copy=0,
+        slow_rank=None,
+        slow_copy=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.seconds, self.tail = seconds, tail
+        self.is_slow = slow_rank in (None, rank) and slow_copy in (None, copy)
+        self.chance = np.random.default_rng()
+
+    def step(self, action):
+        if self.is_slow:
+            many = 1.0 if self.tail is None else min(self.chance.pareto(self.tail) + 1, 100)
+            time.sleep(self.seconds * many)
+        return super().step(action)
 
 
 class Painted(Identity):
@@ -306,7 +358,7 @@ class Composite(gym.Env):
 
 for _cls in (
     *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Lying, Planes, Growing),
-    *(Misshapen, Beyond, Unmakeable, Composite),
+    *(Misshapen, Beyond, Recorded, Slow, Unmakeable, Composite),
 ):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
 gym.register("ToyRing-v0", entry_point=Ring, max_episode_steps=7)

@@ -12,6 +12,8 @@ from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSample
 
 GAMMA = 0.9
 PRIORITY_EXPONENT = 0.7
+WAITS = "waits"
+"""In place of an end: the environment does not finish a step."""
 ENDS = st.sampled_from([None] * 5 + ["terminated", "truncated", "life lost", "skipped"])
 
 
@@ -125,6 +127,8 @@ class World:
         return tensors.obs[:, -1].numpy()
 
     def step(self, ends: list[str | None]) -> None:
+        """Take a step, in which an environment may end, or not take part (`WAITS`)."""
+        stepped = np.array([end != WAITS for end in ends])
         actions = self.rng.integers(0, 5, self.num_envs)
         rewards = self.rng.normal(size=self.num_envs).astype(np.float32)
         skipped = np.zeros(self.num_envs, dtype=bool)
@@ -132,6 +136,8 @@ class World:
             zip(self.episodes, actions, rewards, ends, strict=True)
         ):
             episode = log[-1]
+            if end == WAITS:
+                continue
             if end == "skipped" and not episode.actions:  # it starts only now
                 skipped[env] = episode.ended = True
                 log.append(Episode(self.fresh()))
@@ -154,6 +160,7 @@ class World:
             next_obs=next_obs,
             obs=self.stacks(),
             skipped=skipped if skipped.any() else None,
+            stepped=None if stepped.all() else stepped,
         )
 
     def cut(self, env: int) -> None:

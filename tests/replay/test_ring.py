@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hvd_dqn.replay import ReplayBuffer, Ring, UniformSampler
-from tests.replay.log import ENDS, GAMMA, World
+from tests.replay.log import ENDS, GAMMA, WAITS, World
 
 
 def expect_transitions(world: World, batch) -> set[float]:
@@ -42,10 +42,13 @@ def expect_transitions(world: World, batch) -> set[float]:
     stack=st.integers(1, 4),
     rows=st.integers(7, 20),
     prioritized=st.booleans(),
+    together=st.booleans(),
 )
 def test_samples_are_the_logs_transitions_and_all_of_them(
-    data, num_envs, n_step, stack, rows, prioritized
+    data, num_envs, n_step, stack, rows, prioritized, together
 ):
+    # what skips actions steps all its environments together
+    kinds = ENDS if together else st.one_of(ENDS.filter(lambda e: e != "skipped"), st.just(WAITS))
     world = World(
         capacity=rows * num_envs,
         num_envs=num_envs,
@@ -55,7 +58,7 @@ def test_samples_are_the_logs_transitions_and_all_of_them(
         prioritized=prioritized,
     )
     for ends in data.draw(
-        st.lists(st.lists(ENDS, min_size=num_envs, max_size=num_envs), min_size=1, max_size=60)
+        st.lists(st.lists(kinds, min_size=num_envs, max_size=num_envs), min_size=1, max_size=60)
     ):
         world.step(ends)
         if data.draw(st.integers(0, 9)) == 0:
