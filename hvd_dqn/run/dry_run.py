@@ -11,9 +11,10 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.common.structs import Progress
-from hvd_dqn.config import Config
+from hvd_dqn.config import Config, EnvConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.solvers import solver_link
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.methods import schedules
 from hvd_dqn.run.assembly import Components, assemble, blank_batch
@@ -85,6 +86,7 @@ def _sizes(
     size = config.replay.batch_size
     return [
         ("environments", f"{config.env.num_envs} of {config.env.id} per rank"),
+        *_solvers(config.env, comm),
         ("observation", f"{envs.obs_dtype} {list(envs.obs_space.shape)}"),
         ("actions", str(envs.num_actions)),
         ("parameters", f"{parameters:,} ({_bytes(4 * parameters)})"),
@@ -94,6 +96,17 @@ def _sizes(
         ),
         ("batch", f"{size} per rank, {size * comm.world_size} in all; learning rate {rate:.3g}"),
     ]
+
+
+def _solvers(config: EnvConfig, comm: Communicator) -> Facts:
+    """Return the solver ranks of the job, if it has some, and the hosts of the root's."""
+    link = solver_link()
+    if link is None:
+        return []
+    hosts = dict.fromkeys(place.host for group in link.groups for place in group)
+    total = comm.world_size * config.num_envs * config.ranks_per_env
+    text = f"{config.ranks_per_env} for each of {config.num_envs} environments per rank, {total} "
+    return [("solver ranks", f"{text}in all; those of rank 0 on {', '.join(hosts)}")]
 
 
 def _plans(config: Config, comm: Communicator, run_dir: RunDirectory, start: Start) -> Facts:
