@@ -149,11 +149,11 @@ class SolverRank:
         """Return a new communicator of the group, for a new environment. Collective over it."""
         return self._group.Dup()
 
-    def receive(self) -> Json:
-        """Wait for the next command."""
+    def receive(self) -> tuple[Json, Any]:
+        """Wait for the next command; return it and the bytes behind it."""
         message = self._mailbox.wait()
         assert message is not None, "there is no deadline"
-        return message[1]
+        return message[1:]
 
     def reply(self, header: Json, payload: Any = b"") -> None:
         """Answer a command."""

@@ -28,6 +28,7 @@ from hvd_dqn.envs.interface import (
     told,
 )
 from hvd_dqn.envs.make import family_of
+from hvd_dqn.envs.saving import can_save, load_env, pack_files, save_env, unpack_files
 from hvd_dqn.envs.spaces import describe
 
 Answer = tuple[list[Any], Any]
@@ -45,13 +46,14 @@ def obey(rank: SolverRank) -> None:
     """Do what the learner commands until it says that this is all."""
     served = _Served(rank)
     while True:
-        number, command, *arguments = rank.receive()
+        (number, command, *arguments), sent = rank.receive()
         if command == "end":
             served.close()
             rank.reply([number, "done"])
             rank.flush()
             return
         try:
+            arguments += [sent] if command == "load" else []
             facts, payload = getattr(served, command)(*arguments)
         except RAISED as error:
             is_user_error = isinstance(error, UserError)
@@ -87,6 +89,7 @@ class _Served:
             "observation": describe(observations),
             "limits_itself": env.spec is not None and env.spec.max_episode_steps is not None,
             "names": names if len(names) == actions.n else None,
+            "saves": can_save(env),
         }
         return [declared], b""
 
@@ -105,6 +108,15 @@ class _Served:
             obs, *outcome = step_env(env, chosen)
             return outcome, self._bytes(obs)
         env.step(chosen)
+        return _DONE
+
+    def save(self) -> Answer:
+        """Return the files of this rank's state."""
+        return pack_files(save_env(self._made()))
+
+    def load(self, steps: int, table: list[Any], files: Any) -> Answer:
+        """Restore this rank's state from its files."""
+        load_env(self._made(), unpack_files(table, files), steps)
         return _DONE
 
     def close(self) -> Answer:

@@ -19,7 +19,14 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.solvers import SolverLink, SolverPlace, solver_link
 from hvd_dqn.envs.family import Made
-from hvd_dqn.envs.interface import SECONDS_TO_CLOSE, EnvironmentFailedError, Place, warn
+from hvd_dqn.envs.interface import (
+    SECONDS_TO_CLOSE,
+    EnvironmentFailedError,
+    InterfaceError,
+    Place,
+    warn,
+)
+from hvd_dqn.envs.saving import Files, pack_files, unpack_files
 from hvd_dqn.envs.simulators import GymnasiumSimulators, SimulatorStep
 from hvd_dqn.envs.spaces import actions_of, observations_of
 from hvd_dqn.envs.workers import RemoteTracebackError
@@ -43,8 +50,12 @@ class _Failure(NamedTuple):
     is_user_error: bool
 
 
-Answers = dict[int, tuple[Any, memoryview]]
-"""By group: what rank 0 answered."""
+Answers = dict[tuple[int, int], tuple[Any, memoryview]]
+"""What each rank answered, by group and its number in it."""
+
+
+Payloads = dict[tuple[int, int], tuple[list[Any], bytes]]
+"""Likewise: what a command has for single ranks alone, as JSON and bytes."""
 
 
 class Groups:
@@ -58,13 +69,20 @@ class Groups:
         self._on_wait = on_wait
         self._number = 0
 
-    def ask(self, commands: dict[int, list[Any]], *, seconds: float) -> Answers:
-        """Send a command to each of these groups, and return the answers of all.
+    def ask(
+        self,
+        commands: dict[int, list[Any]],
+        *,
+        seconds: float,
+        payloads: Payloads | None = None,
+    ) -> Answers:
+        """Send a command to each of these groups, and return the answers of all. `payloads`: what
+        single ranks receive behind it.
 
         Raises `GroupLostError` if a group takes longer than `seconds` (0: no limit), and
         `EnvironmentFailedError` or `UserError` if an environment raised.
         """
-        number = self.begin(commands)
+        number = self.begin(commands, payloads)
         waiting = {
             place.rank: (group, n)
             for group in commands
@@ -84,19 +102,21 @@ class Groups:
             if kind == "failed":
                 failures.setdefault(group, _Failure(n, *facts))
                 deadline = min(deadline, time.monotonic() + _SECONDS_AFTER_ERROR)
-            elif n == 0:
-                answers[group] = facts, payload
+            else:
+                answers[group, n] = facts, payload
         for group, failure in sorted(failures.items()):
             told = self._told(group, failure)
             error = UserError if failure.is_user_error else EnvironmentFailedError
             raise error(told) from RemoteTracebackError(failure.trace)
         return answers
 
-    def begin(self, commands: dict[int, list[Any]]) -> int:
+    def begin(self, commands: dict[int, list[Any]], payloads: Payloads | None = None) -> int:
         """Send a command to each of these groups, and return its number."""
         self._number += 1
         for group, command in commands.items():
-            self._link.send(group, [self._number, *command])
+            for n, place in enumerate(self._link.groups[group]):
+                facts, behind = (payloads or {}).get((group, n), ([], b""))
+                self._link.mailbox.send(place.rank, [self._number, *command, *facts], behind)
         return self._number
 
     def _told(self, group: int, failure: _Failure) -> str:
@@ -154,6 +174,8 @@ class SolverSimulators(GymnasiumSimulators):
             observations_of(declared["observation"]),
         )
         self.lets_others_run = link.lets_others_run
+        self.saves_states: bool = declared["saves"]
+        self._size = len(link.groups[0])
         self._names: list[str] | None = declared["names"]
         self._groups = groups
         self._step_seconds = step_seconds
@@ -173,18 +195,51 @@ class SolverSimulators(GymnasiumSimulators):
         answers = self._groups.ask(
             {copy: ["step", one] for copy, one in enumerate(chosen)}, seconds=self._step_seconds
         )
-        outcomes = [answers[copy][0] for copy in range(self.num_envs)]
+        outcomes = [answers[copy, 0][0] for copy in range(self.num_envs)]
         reward = np.array([outcome[0] for outcome in outcomes], dtype=np.float64)
         terminated = np.array([outcome[1] for outcome in outcomes], dtype=np.bool_)
         truncated = np.array([outcome[2] for outcome in outcomes], dtype=np.bool_)
         ended = terminated | truncated
         return SimulatorStep(self._frames(answers), reward, terminated, truncated, ended)
 
+    def save_states(self) -> list[Files]:
+        """See `SavesStates`. A file's name begins with the number of its rank in the group."""
+        seconds = _RESET_STEPS * self._step_seconds
+        commands: dict[int, list[Any]] = {copy: ["save"] for copy in range(self.num_envs)}
+        answers = self._groups.ask(commands, seconds=seconds)
+        states: list[Files] = [{} for _ in range(self.num_envs)]
+        for (copy, n), (facts, payload) in sorted(answers.items()):
+            for name, contents in unpack_files(facts[0], payload).items():
+                states[copy][f"{n}:{name}"] = contents
+        return states
+
+    def load_states(self, states: list[Files], steps: list[int]) -> None:
+        """See `SavesStates`. Raises `InterfaceError` if groups had another number of ranks."""
+        payloads: Payloads = {}
+        for copy, files in enumerate(states):
+            by_rank: dict[int, Files] = {}
+            for name, contents in files.items():
+                number, _, own = name.partition(":")
+                by_rank.setdefault(int(number), {})[own] = contents
+            if max(by_rank, default=0) >= self._size:
+                raise InterfaceError(
+                    f"the state of an environment was saved on {1 + max(by_rank)} ranks, and it "
+                    f"has {self._size} now"
+                )
+            for n in range(self._size):
+                payloads[copy, n] = pack_files(by_rank.get(n, {}))
+        self._groups.ask(
+            {copy: ["load", taken] for copy, taken in enumerate(steps)},
+            seconds=_RESET_STEPS * self._step_seconds,
+            payloads=payloads,
+        )
+
     def _frames(self, answers: Answers) -> np.ndarray:
         """Return the frames of all copies, in new memory."""
         shape, dtype = self.raw_space.shape, self.raw_space.dtype
-        for copy, (_, payload) in answers.items():
-            self._obs[copy] = np.frombuffer(payload, dtype=dtype).reshape(shape)
+        for (copy, n), (_, payload) in answers.items():
+            if n == 0:
+                self._obs[copy] = np.frombuffer(payload, dtype=dtype).reshape(shape)
         frames: np.ndarray = self._obs.copy()
         return frames
 
@@ -226,7 +281,7 @@ def make_solver_simulators(
     settings = asdict(config)
     commands = {copy: ["make", settings, list(place)] for copy, place in enumerate(places)}
     answers = groups.ask(commands, seconds=_RESET_STEPS * config.step_seconds)
-    declared = [answers[copy][0][0] for copy in range(len(places))]
+    declared = [answers[copy, 0][0][0] for copy in range(len(places))]
     for place, other in zip(places, declared, strict=True):
         for kind in ("observation", "action"):
             if other[kind] != declared[0][kind]:

@@ -15,14 +15,19 @@ from tests.distributed.workers import small_config
 from tests.launching import hvd_dqn
 
 multirank = pytest.mark.multirank
+SECONDS = 400  # six processes may share two cores with others
 
 
 def config_file(path: Path, **changes) -> Path:
     settings = {
-        "total_env_steps": 800,
-        "checkpoint.period_env_steps": 200,
+        "total_env_steps": 400,
+        "learning_starts_env_steps": 100,
+        "updates_per_iteration": 1,
+        "checkpoint.period_env_steps": 100,
         "env.num_envs": 1,
-        "evaluation.period_env_steps": 400,
+        "evaluation.period_env_steps": 200,
+        "evaluation.episodes": 2,
+        "evaluation.final_episodes": 2,
         "evaluation.envs": "training",
     }
     path.write_text(small_config().changed(settings | changes).to_json())
@@ -40,7 +45,7 @@ def ring(tmp_path: Path, **kwargs) -> dict[str, object]:
 
 def train(config: Path, run_dir: Path, *options: str, ranks: int):
     arguments = ["train", "--config", str(config), "--run-dir", str(run_dir), *options]
-    return hvd_dqn(*arguments, ranks=ranks)
+    return hvd_dqn(*arguments, ranks=ranks, timeout=SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_a_run_on_solver_ranks_computes_what_a_run_without_them_does(tmp_path):
 
 @multirank
 def test_a_killed_solver_rank_ends_the_job_and_the_run_resumes_bit_for_bit(tmp_path):
-    faulty = ring(tmp_path, fault="kill", after=330) | {"env.overlap_updates": True}
+    faulty = ring(tmp_path, fault="kill", after=150) | {"env.overlap_updates": True}
     config = config_file(tmp_path / "config.json", **faulty)
     assert train(config, tmp_path / "whole", ranks=6).code == 0
     (tmp_path / "strike").touch()

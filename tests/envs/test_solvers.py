@@ -7,10 +7,12 @@ import queue
 import sys
 import threading
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
@@ -127,6 +129,14 @@ class Together(gym.Env):
             return np.zeros(2), 1.0, False, False, {}
         return self._obs(action), float(action), False, self.steps == self.length, {}
 
+    def save(self, path):
+        Path(path, "own.txt").write_text(f"{self.seed} {self.steps} {self.comm.rank}")
+        assert len(list(Path(path).iterdir())) == 1, "each rank has a directory of its own"
+
+    def load(self, path):
+        self.seed, self.steps, rank = map(int, Path(path, "own.txt").read_text().split())
+        assert rank == self.comm.rank
+
     def _obs(self, action):
         seen = np.array([self.seed, self.steps, action], np.float64)
         return seen if self.comm.rank == 0 else None
@@ -169,6 +179,30 @@ def test_a_step_in_the_background(job):
     envs.begin(np.array([2]))
     np.testing.assert_array_equal(envs.finish().next_obs, [[0, 1, 7]])
     envs.close()
+
+
+def test_each_rank_saves_and_loads_its_part(job, capsys):
+    job(2, 2)
+    envs = vector(2, 2)
+    envs.reset()
+    for _ in range(4):
+        envs.step(np.array([1, 0]))
+    state = envs.state_dict()
+    files = {name: bytes(text.tolist()) for name, text in state["saved"]["1"].items()}
+    assert files == {"0:own.txt": b"100 4 0", "1:own.txt": b"100 4 1"}
+    expected = [envs.step(np.array([2, 2])).next_obs for _ in range(2)]
+    state["actions"] = torch.zeros_like(state["actions"])  # so that a replay would lead elsewhere
+    assert not envs.load_state_dict(state).any()
+    for obs in expected:
+        np.testing.assert_array_equal(envs.step(np.array([2, 2])).next_obs, obs)
+    envs.close()
+    job(2, 1)
+    envs = vector(2, 1)
+    envs.reset()
+    envs.load_state_dict(state)
+    assert "was saved on 2 ranks, and it has 1 now; its episodes are replayed" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
