@@ -172,3 +172,21 @@ def test_an_ordinary_environment_on_a_rank_of_its_own_and_a_dry_run(tmp_path):
     assert_equal(
         everything(tmp_path / "run/checkpoints"), everything(tmp_path / "alone/checkpoints")
     )
+    scores = []
+    for name, ranks in (("run", 3), ("alone", 1)):
+        words = ["evaluate", str(tmp_path / name), "--episodes", "3", "--json"]
+        done = hvd_dqn(*words, ranks=ranks, timeout=SECONDS)
+        assert done.code == 0, done.output
+        scores.append(json.loads(done.lines('"returns"')[0])["returns"])
+    assert scores[0] == scores[1], "an evaluation divides its ranks in the same way"
+
+
+@multirank
+def test_the_doctor_says_where_the_groups_are():
+    words = ["doctor", "--backend", "mpi", "--num-envs", "1", "--ranks-per-env", "2"]
+    done = hvd_dqn(*words, ranks=3, timeout=SECONDS)
+    (line,) = done.lines("solver ranks")
+    assert "groups of 2, 1 for each rank that learns, on its node" in " ".join(line.split())
+    done = hvd_dqn(*words, ranks=4, timeout=SECONDS)
+    assert done.code == 2
+    assert "the job has 4 ranks" in done.lines("hvd-dqn: ")[0]
