@@ -90,18 +90,20 @@ class Groups:
         }
         answers: Answers = {}
         failures: dict[int, _Failure] = {}
-        deadline = time.monotonic() + (seconds or math.inf)
+        deadlines = dict.fromkeys(commands, time.monotonic() + (seconds or math.inf))
         while waiting:
-            message = self._link.mailbox.wait(deadline, self._on_wait)
+            group = min((group for group, _ in waiting.values()), key=deadlines.__getitem__)
+            message = self._link.mailbox.wait(deadlines[group], self._on_wait)
             if message is None:
-                raise self._lost(next(iter(commands.values()))[0], seconds, waiting, failures)
+                silent = [n for its, n in waiting.values() if its == group]
+                raise self._lost(group, silent, commands[group][0], seconds, failures.get(group))
             rank, (answered, kind, *facts), payload = message
             if answered != number:
                 continue  # of a command that was given up
             group, n = waiting.pop(rank)
             if kind == "failed":
                 failures.setdefault(group, _Failure(n, *facts))
-                deadline = min(deadline, time.monotonic() + _SECONDS_AFTER_ERROR)
+                deadlines[group] = min(deadlines[group], time.monotonic() + _SECONDS_AFTER_ERROR)
             else:
                 answers[group, n] = facts, payload
         for group, failure in sorted(failures.items()):
@@ -129,28 +131,26 @@ class Groups:
 
     def _lost(
         self,
+        group: int,
+        silent: list[int],
         command: str,
         seconds: float,
-        waiting: dict[int, tuple[int, int]],
-        failures: dict[int, _Failure],
+        failure: _Failure | None,
     ) -> GroupLostError:
-        """Return the error of the first group with ranks that do not answer."""
-        group = next((g for g in failures if any(g == its for its, _ in waiting.values())), -1)
-        if group < 0:
-            group = min(its for its, _ in waiting.values())
-        silent = [self._link.groups[its][n] for its, n in waiting.values() if its == group]
-        if group in failures:
+        """Return the error of a group of which the ranks `silent` do not answer."""
+        named = _named([self._link.groups[group][n] for n in silent])
+        if failure is not None:
             error = GroupLostError(
-                f"{self._told(group, failures[group])}; {_named(silent)} did not return from "
-                f"{command}() within {_SECONDS_AFTER_ERROR:g} s after that, so the environment "
-                "cannot be made again"
+                f"{self._told(group, failure)}; {named} did not return from {command}() within "
+                f"{_SECONDS_AFTER_ERROR:g} s after that, so the environment cannot be made again"
             )
-            error.__cause__ = RemoteTracebackError(failures[group].trace)
+            error.__cause__ = RemoteTracebackError(failure.trace)
             return error
-        times = "" if command == "step" else f"{_RESET_STEPS} times "
+        limits = {"step": "env.step-seconds", "close": "the time that closing may take"}
+        limit = limits.get(command, f"{_RESET_STEPS} times env.step-seconds")
         return GroupLostError(
-            f"{self._places[group]}: {_named(silent)} did not return from {command}() within "
-            f"{seconds:g} s ({times}env.step-seconds)"
+            f"{self._places[group]}: {named} did not return from {command}() within {seconds:g} s "
+            f"({limit})"
         )
 
 

@@ -106,7 +106,11 @@ class Together(gym.Env):
 
     def __init__(self, comm, fault="", rank=1, at=4, length=6):
         self.comm, self.length = comm, length
-        self.fault, self.at = fault, at if comm.rank == rank else -1
+        # By the number of the copy: the first raises, the second takes long.
+        self.fault, self.at = (
+            {0: "after", 1: "slow"}.get(fault, fault),
+            at if comm.rank == rank else -1,
+        )
         self.life = 0
 
     def reset(self, *, seed=None, options=None):
@@ -122,6 +126,8 @@ class Together(gym.Env):
             elif self.fault == "exit":
                 sys.exit(3)
             raise ValueError("diverged")
+        if self.life == self.at and self.fault == "slow":
+            time.sleep(0.6)
         self.comm.barrier.wait(timeout=3 if self.fault in ("before", "hang") else None)
         if self.life == self.at and self.fault == "after":
             raise ValueError("diverged")
@@ -257,6 +263,20 @@ def test_ranks_that_wait_for_one_that_raised_lose_the_group(job, monkeypatch):
     assert time.monotonic() - began < 2
     assert "solver rank 1 of 3 (rank 2 of the job, on node1): ValueError: div" in str(raised.value)
     assert "ranks 1, 3 of the job (on node0, node2) did not return from step()" in str(raised.value)
+
+
+def test_a_group_that_computes_for_long_is_not_lost_by_the_error_of_another(job, monkeypatch):
+    monkeypatch.setattr(solvers, "_SECONDS_AFTER_ERROR", 0.1)
+    job(2, 1)
+    envs = vector(2, 1, restarts=1, fault="{copy}", rank=0)
+    envs.reset()
+    for _ in range(3):
+        envs.step(np.array([1, 1]))
+    began = time.monotonic()
+    with pytest.raises(EpisodesLostError) as raised:
+        envs.step(np.array([1, 1]))
+    assert time.monotonic() - began > 0.5
+    assert "copy 0 of rank 7, solver rank 0 of 1" in str(raised.value.__cause__)
 
 
 def test_a_group_that_hangs_is_named_in_time(job):
