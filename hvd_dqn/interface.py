@@ -240,8 +240,8 @@ def _connected(config: Config, problem: UserError | None) -> Communicator:
                     "keep them, or start another process",
                 )
     if backend not in _met:
-        _split.append(wanted)
         _met[backend] = comm = connect(backend, problem, solvers)
+        _split[:] = [wanted]
         if comm.world_size > 1:
             _abort_others_on_exception(comm)
             atexit.register(comm.close)

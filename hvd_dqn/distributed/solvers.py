@@ -68,7 +68,7 @@ def needs_mpi(solvers: Solvers) -> UserError:
     """Return the error of a process that was not started by an MPI launcher."""
     return UserError(
         f"{solvers}, and this process was not started by an MPI launcher",
-        f"for example mpirun -np {solvers.block} hvd-dqn train …",
+        f"for example mpirun -np {solvers.block} hvd-dqn …",
     )
 
 

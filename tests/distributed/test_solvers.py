@@ -12,7 +12,7 @@ from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.solvers import Solvers
 from tests.checkpoints import assert_equal, everything
 from tests.distributed.workers import small_config
-from tests.launching import hvd_dqn
+from tests.launching import hvd_dqn, launch
 
 multirank = pytest.mark.multirank
 SECONDS = 400  # six processes may share two cores with others
@@ -74,7 +74,8 @@ def test_without_an_mpi_launcher_it_says_how_to_start(monkeypatch):
 @multirank
 def test_a_run_on_solver_ranks_computes_what_a_run_without_them_does(tmp_path):
     """Two learners, each with one environment on two ranks; and two learners that hold them."""
-    config = config_file(tmp_path / "solvers.json", **ring(tmp_path))
+    registered = {"env.id": "tests.envs.spmd:SpmdRing-v0"}  # Gymnasium copies its arguments
+    config = config_file(tmp_path / "solvers.json", **(ring(tmp_path) | registered))
     done = train(config, tmp_path / "solvers", ranks=6)
     assert done.code == 0, done.output
     assert "2 ranks (horovod), 4 solver ranks" in done.output
@@ -190,3 +191,26 @@ def test_the_doctor_says_where_the_groups_are():
     done = hvd_dqn(*words, ranks=4, timeout=SECONDS)
     assert done.code == 2
     assert "the job has 4 ranks" in done.lines("hvd-dqn: ")[0]
+
+
+FROM_PYTHON = """
+import hvd_dqn
+small = {"env.num_envs": 1, "env.ranks_per_env": 1, "total_env_steps": 120, "logging.loggers": (),
+         "learning_starts_env_steps": 60, "evaluation.episodes": 1, "evaluation.final_episodes": 1}
+steps = [hvd_dqn.train("cartpole", small | {"seed": seed}, run_dir=f"run{seed}").summary
+         for seed in (1, 2)]
+try:
+    hvd_dqn.train("cartpole", small | {"env.num_envs": 2})
+except hvd_dqn.common.errors.UserError as error:
+    print("refused:", error)
+print("trained", [summary.progress.env_steps for summary in steps])
+"""
+
+
+@multirank
+def test_training_twice_from_python_returns_on_learners_only(tmp_path):
+    done = launch(["-c", FROM_PYTHON], ranks=2, cwd=tmp_path, timeout=SECONDS)
+    assert done.code == 0, done.output
+    assert done.lines("trained ") == ["trained [120, 120]"]
+    (line,) = done.lines("refused: ")
+    assert "were divided by an earlier call" in line

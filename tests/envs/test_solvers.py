@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.config import EnvConfig
+from hvd_dqn.config import Config, EnvConfig
 from hvd_dqn.distributed.solvers import SolverLink, SolverPlace, SolverRank
 from hvd_dqn.envs import EpisodesLostError, make_vector_env, solvers
 from hvd_dqn.envs.interface import EnvironmentFailedError
@@ -311,3 +311,10 @@ def test_without_solver_ranks_and_for_pictures_it_is_refused(job):
 def test_settings_that_do_not_go_with_solver_ranks(changes, reason):
     with pytest.raises(UserError, match=rf"env.ranks-per-env = 2: .*{reason}"):
         EnvConfig(ranks_per_env=2, **changes)
+
+
+@pytest.mark.parametrize(("option", "value"), [("evaluation.envs", "own"), ("logging.video", True)])
+def test_there_are_ranks_for_the_training_environments_only(option, value):
+    config = Config().changed({option: value})
+    with pytest.raises(UserError, match=f"{option} = {value!r}: .*env.ranks-per-env"):
+        config.changed({"env.ranks_per_env": 1})
