@@ -15,10 +15,10 @@ from hvd_dqn.envs.atari import Atari
 from hvd_dqn.envs.channels import require_channels
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
-from hvd_dqn.envs.interface import Place, told
+from hvd_dqn.envs.interface import GroupLostError, Place, told
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.simulators import Simulators
-from hvd_dqn.envs.solvers import GroupLostError, make_solver_simulators
+from hvd_dqn.envs.solvers import make_solver_simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 
 FAMILIES = (Atari(), MinAtar(), Driving(), Family())

@@ -22,6 +22,7 @@ from hvd_dqn.envs.family import Made
 from hvd_dqn.envs.interface import (
     SECONDS_TO_CLOSE,
     EnvironmentFailedError,
+    GroupLostError,
     InterfaceError,
     Place,
     warn,
@@ -35,10 +36,6 @@ _SECONDS_AFTER_ERROR = 5.0
 """How long the other ranks of a group may take to answer after one of them has raised."""
 _RESET_STEPS = 10
 """A reset or a construction may take this many times as long as a step."""
-
-
-class GroupLostError(EnvironmentFailedError):
-    """Ranks of a group do not answer. MPI cannot replace them, so the job must end."""
 
 
 class _Failure(NamedTuple):
@@ -203,14 +200,14 @@ class SolverSimulators(GymnasiumSimulators):
         return SimulatorStep(self._frames(answers), reward, terminated, truncated, ended)
 
     def save_states(self) -> list[Files]:
-        """See `SavesStates`. A file's name begins with the number of its rank in the group."""
+        """See `SavesStates`. A file's name begins with its rank in the group and their number."""
         seconds = _RESET_STEPS * self._step_seconds
         commands: dict[int, list[Any]] = {copy: ["save"] for copy in range(self.num_envs)}
         answers = self._groups.ask(commands, seconds=seconds)
         states: list[Files] = [{} for _ in range(self.num_envs)]
         for (copy, n), (facts, payload) in sorted(answers.items()):
             for name, contents in unpack_files(facts[0], payload).items():
-                states[copy][f"{n}:{name}"] = contents
+                states[copy][f"{n}-of-{self._size}:{name}"] = contents
         return states
 
     def load_states(self, states: list[Files], steps: list[int]) -> None:
@@ -219,13 +216,13 @@ class SolverSimulators(GymnasiumSimulators):
         for copy, files in enumerate(states):
             by_rank: dict[int, Files] = {}
             for name, contents in files.items():
-                number, _, own = name.partition(":")
+                rank, _, own = name.partition(":")
+                number, _, size = rank.partition("-of-")
+                if int(size) != self._size:
+                    raise InterfaceError(
+                        f"it was saved on {size} ranks, and the environment has {self._size} now"
+                    )
                 by_rank.setdefault(int(number), {})[own] = contents
-            if max(by_rank, default=0) >= self._size:
-                raise InterfaceError(
-                    f"the state of an environment was saved on {1 + max(by_rank)} ranks, and it "
-                    f"has {self._size} now"
-                )
             for n in range(self._size):
                 payloads[copy, n] = pack_files(by_rank.get(n, {}))
         self._groups.ask(

@@ -14,10 +14,11 @@ import torch
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
-from hvd_dqn.envs.interface import InterfaceError, Place, warn
+from hvd_dqn.envs.interface import RAISED, GroupLostError, Place, told, warn
 from hvd_dqn.envs.saving import SavesStates
 from hvd_dqn.envs.simulators import Simulators
 
+_REPLAYED = "episodes are replayed from their seeds and actions"
 _LONG_EPISODE = 100_000
 """Steps after which an episode is reported."""
 
@@ -292,9 +293,16 @@ class VectorEnvironment:
         simulators = self._shared.simulators
         if not (isinstance(simulators, SavesStates) and simulators.saves_states):
             return None
+        try:
+            states = simulators.save_states()
+        except GroupLostError:
+            raise
+        except RAISED as error:
+            warn(f"save() failed ({told(error)}); {_REPLAYED}")
+            return None
         return {
             str(copy): {name: torch.from_numpy(data.copy()) for name, data in files.items()}
-            for copy, files in enumerate(simulators.save_states())
+            for copy, files in enumerate(states)
         }
 
     def _load_saved(self, saved: dict[str, Any], length: np.ndarray) -> bool:
@@ -311,8 +319,10 @@ class VectorEnvironment:
         ]
         try:
             simulators.load_states(states, length.tolist())
-        except InterfaceError as error:
-            warn(f"{error}; its episodes are replayed from their seeds and actions")
+        except GroupLostError:
+            raise
+        except RAISED as error:
+            warn(f"the state of the environments cannot be loaded ({told(error)}); {_REPLAYED}")
             return False
         return True
 

@@ -141,6 +141,34 @@ def test_only_plain_files_with_plain_names():
         load_env(Secret(), {"../number.json": np.zeros(1, np.uint8)}, 0)
 
 
+def test_what_cannot_be_saved_or_loaded_is_replayed(capsys):
+    class Broken(Predictable):
+        def save(self, path):
+            super().save(path)
+            if self.steps == 4:
+                raise OSError("no space")
+
+    def make():
+        return VectorEnvironment(
+            SerialSimulators([Broken()]), episode_seed=lambda copy, number: number
+        )
+
+    envs = make()
+    envs.reset()
+    for _ in range(3):
+        envs.step(np.array([1]))
+    state = envs.state_dict()
+    state["saved"]["0"].clear()
+    expected = envs.step(np.array([0])).next_obs
+    assert "saved" not in envs.state_dict()
+    assert "save() failed (OSError: no space); episodes are replayed" in capsys.readouterr().err
+    other = make()
+    other.reset()
+    assert not other.load_state_dict(state).any()
+    assert "cannot be loaded (FileNotFoundError" in capsys.readouterr().err
+    np.testing.assert_array_equal(other.step(np.array([0])).next_obs, expected)
+
+
 def test_a_resumed_run_computes_the_same_numbers(tmp_path):
     config = small_config().changed(
         {

@@ -18,9 +18,8 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import Config, EnvConfig
 from hvd_dqn.distributed.solvers import SolverLink, SolverPlace, SolverRank
 from hvd_dqn.envs import EpisodesLostError, make_vector_env, solvers
-from hvd_dqn.envs.interface import EnvironmentFailedError
+from hvd_dqn.envs.interface import EnvironmentFailedError, GroupLostError
 from hvd_dqn.envs.serving import obey
-from hvd_dqn.envs.solvers import GroupLostError
 
 
 class Posts:
@@ -195,7 +194,7 @@ def test_each_rank_saves_and_loads_its_part(job, capsys):
         envs.step(np.array([1, 0]))
     state = envs.state_dict()
     files = {name: bytes(text.tolist()) for name, text in state["saved"]["1"].items()}
-    assert files == {"0:own.txt": b"100 4 0", "1:own.txt": b"100 4 1"}
+    assert files == {"0-of-2:own.txt": b"100 4 0", "1-of-2:own.txt": b"100 4 1"}
     expected = [envs.step(np.array([2, 2])).next_obs for _ in range(2)]
     state["actions"] = torch.zeros_like(state["actions"])  # so that a replay would lead elsewhere
     assert not envs.load_state_dict(state).any()
@@ -206,9 +205,8 @@ def test_each_rank_saves_and_loads_its_part(job, capsys):
     envs = vector(2, 1)
     envs.reset()
     envs.load_state_dict(state)
-    assert "was saved on 2 ranks, and it has 1 now; its episodes are replayed" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "it was saved on 2 ranks, and the environment has 1 now); episodes are replayed" in said
 
 
 @pytest.mark.parametrize(
