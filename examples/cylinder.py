@@ -3,6 +3,7 @@
     mpirun -np 5 hvd-dqn train cartpole --env.id examples.cylinder:Cylinder \
       --env.num-envs 2 --env.ranks-per-env 2 …               (the whole command: examples/README.md)
     mpirun -np 2 python examples/cylinder.py                  the uncontrolled flow, and its speed
+    mpirun -np 2 python examples/cylinder.py runs/cylinder    the flow that a run's network controls
 
 The task is that of Rabault et al. 2019 (J. Fluid Mech. 865), coarser: a channel with a cylinder at
 a Reynolds number of 100, whose wake sheds vortices. Jets at its top and bottom blow and suck the
@@ -16,12 +17,15 @@ M, bit for bit.
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Directions of D2Q9, their weights, and the opposite of each.
 CX = np.array([0, 1, 0, -1, 0, 1, -1, -1, 1])
@@ -234,19 +238,27 @@ def _equilibrium(density: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarra
 
 
 def main() -> None:
-    """Print the uncontrolled flow's drag and lift, and the speed."""
+    """Print drag, lift and speed of an episode: of the uncontrolled flow, or, with the directory of
+    a run, of the flow that its network controls.
+    """
     from mpi4py import MPI
 
-    env = Cylinder(MPI.COMM_WORLD)
-    env.reset(seed=0)
-    began = time.perf_counter()
-    facts = [env.step(np.int64(1))[4] for _ in range(80)]
+    import hvd_dqn
+
+    policy = hvd_dqn.load_policy(sys.argv[1]) if len(sys.argv) > 1 else None
+    env, comm = Cylinder(MPI.COMM_WORLD), MPI.COMM_WORLD
+    obs, _ = env.reset(seed=0)
+    began, forces = time.perf_counter(), []
+    for _ in range(80):
+        action = 1 if policy is None else policy.act(obs)  # the same on every rank
+        obs, _, _, _, facts = env.step(np.int64(action))
+        forces.append((facts["drag"], facts["lift"]))
     seconds = time.perf_counter() - began
-    drag, lift = ([fact[name] for fact in facts] for name in ("drag", "lift"))
-    if MPI.COMM_WORLD.rank == 0:
+    drag, lift = np.array(forces[20:]).T  # of the settled flow
+    if comm.rank == 0:
         print(
-            f"{MPI.COMM_WORLD.size} ranks: {80 / seconds:.1f} env steps/s; drag {np.mean(drag):.3f}"
-            f", lift from {min(lift):.2f} to {max(lift):.2f}"
+            f"{comm.size} ranks: {80 / seconds:.1f} env steps/s; drag {drag.mean():.3f}, "
+            f"lift from {lift.min():.2f} to {lift.max():.2f}"
         )
 
 
