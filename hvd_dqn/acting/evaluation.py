@@ -79,7 +79,8 @@ class Evaluator:
         self.seed = seed
         self.note = ""
         self._purpose = PERIODIC
-        if training is not None and config.envs == "training":
+        # With env.ranks_per_env, only the training environments have ranks to run on.
+        if training is not None and (config.envs == "training" or env.ranks_per_env):
             self.envs = self._borrow(training)
             return
         try:

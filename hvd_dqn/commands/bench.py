@@ -17,6 +17,7 @@ from hvd_dqn.config.section import Section, positive, ranged
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.run.solver_ranks import solvers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def _train(flags: Sequence[str], words: Sequence[str]) -> int:
         config = parse_train(words or ["cartpole"]).config
     except UserError as error:
         problem = error
-    comm = connect(config.distributed.backend, problem)
+    comm = connect(config.distributed.backend, problem, solvers_of(config.env))
 
     def work() -> None:
         from hvd_dqn.tools.bench.report import finish

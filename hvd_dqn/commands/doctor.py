@@ -10,10 +10,12 @@ from typing import Literal
 from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalDirectory, parse
 from hvd_dqn.common.errors import EXIT_FAILED, EXIT_OK, RunError
-from hvd_dqn.config.section import Section, non_negative
+from hvd_dqn.config import EnvConfig
+from hvd_dqn.config.section import Section, non_negative, positive
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
+from hvd_dqn.run.solver_ranks import solvers_of
 from hvd_dqn.tools.doctor.checks import Check, diagnose, enough_gpus, print_checks, two_ranks
 
 _EXAMPLES = (
@@ -40,6 +42,12 @@ class DoctorOptions(Section):
     """The backend to check: mpi does not need Horovod, and local needs neither Horovod nor MPI."""
     shared: OptionalDirectory = None
     """Under a launcher: a directory that all ranks should share."""
+    ranks_per_env: int = non_negative(0)
+    """Under a launcher: divide the ranks as a run with this env.ranks-per-env, check those that
+    learn, and where the solver ranks are.
+    """
+    num_envs: int = positive(1)
+    """With --ranks-per-env: the run's env.num-envs."""
 
 
 _NOT_NEEDED: dict[str, list[str]] = {
@@ -59,12 +67,13 @@ def run(arguments: Sequence[str]) -> int:
             print(f"{hostname()}: {check.name}: {check.found} → {check.remedy}", flush=True)
         return EXIT_FAILED if bad else EXIT_OK
     launch = detect_launch()
-    if launch is None or launch.world_size == 1:
+    if (launch is None or launch.world_size == 1) and not options.ranks_per_env:
         checks = _checks(options)
         if options.backend == "horovod":
             checks.append(two_ranks(checks))
         return _print(checks, options)
-    comm = connect("mpi" if options.backend == "mpi" else "auto")
+    env = EnvConfig(num_envs=options.num_envs, ranks_per_env=options.ranks_per_env)
+    comm = connect("mpi" if options.backend == "mpi" else "auto", solvers=solvers_of(env))
     return run_on_all_ranks(comm, lambda: _examine(comm, options))
 
 

@@ -14,10 +14,14 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import replacing, require_writable
 from hvd_dqn.common.numbers import number
 from hvd_dqn.common.output import print_data
+from hvd_dqn.config.loading import load_config
 from hvd_dqn.config.section import Section, fraction, positive, ranged
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
+from hvd_dqn.distributed.solvers import Solvers
+from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.solver_ranks import solvers_of
 
 if TYPE_CHECKING:
     from hvd_dqn.acting.evaluation import EvaluationResult
@@ -69,9 +73,19 @@ def run(arguments: Sequence[str]) -> int:
         options = parse(EvaluateOptions, arguments, program="hvd-dqn evaluate", examples=_EXAMPLES)
     except UserError as error:
         problem = error
-    comm = connect("auto", problem)
+    comm = connect("auto", problem, _solvers(options.run_dir) if options else None)
     assert options is not None, "connect raises the problem"
     return run_on_all_ranks(comm, lambda: _evaluate(comm, options))
+
+
+def _solvers(run_dir: Path) -> Solvers | None:
+    """Return the solver ranks that the run's environments need. What is wrong with `run_dir` is
+    reported later, by all ranks.
+    """
+    try:
+        return solvers_of(load_config(RunDirectory(run_dir).config_file).env)
+    except (UserError, OSError):
+        return None
 
 
 def _evaluate(comm: Communicator, options: EvaluateOptions) -> None:

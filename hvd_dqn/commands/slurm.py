@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
             )
         path = options.output or Path(f"{work.name}.sh")
         _write(path, script, overwrite=options.output is not None)
-        return _submit(job, path)
+        return _submit(job, work, path)
     if options.output is None:
         print(script, end="")
     else:
@@ -76,6 +76,9 @@ def parse_work(words: list[str], job: Job) -> Work:
     the batch script sets, and as `parse_train` and `Work` do.
     """
     train = parse_train(words[1:])
+    if job.ranks_per_env and not train.config.env.ranks_per_env:
+        words = [*words, "--env.ranks-per-env", str(job.ranks_per_env)]
+        train = parse_train(words[1:])
     given = {"--run-dir": train.run_dir is not None, "--resume": train.resume != "auto"}
     if job.array_seeds:
         named = 3 if words[1] == "--config" else 2  # whose seed the script may replace
@@ -99,7 +102,7 @@ def _write(path: Path, script: str, *, overwrite: bool) -> None:
         raise UserError(f"{path}: {error.strerror}") from error
 
 
-def _submit(job: Job, path: Path) -> int:
+def _submit(job: Job, work: Work, path: Path) -> int:
     """Let Slurm validate the script, submit it, and print the job."""
     tested = _sbatch("--test-only", str(path))
     if tested.returncode != 0:
@@ -108,7 +111,7 @@ def _submit(job: Job, path: Path) -> int:
     if done.returncode != 0:
         raise UserError(f"Slurm did not accept {path}: {_last_line(done.stderr)}")
     number = done.stdout.strip().partition(";")[0]
-    total = job.nodes * job.ranks
+    total = job.nodes * work.tasks
     print(
         f"job {number}: {total} ranks on {job.nodes} nodes, time limit {job.time}, up to "
         f"{job.max_requeues} requeues · {path} · squeue -j {number}"

@@ -17,6 +17,7 @@ from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.presets import PRESETS
+from hvd_dqn.run.solver_ranks import solvers_of
 
 if TYPE_CHECKING:
     from hvd_dqn.run.summary import Summary
@@ -48,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         problem = error
     with StopRequest() as stop:
-        comm = connect(options.config.distributed.backend, problem)
+        config = options.config
+        comm = connect(config.distributed.backend, problem, solvers_of(config.env))
         stop.on_second_interrupt = lambda: _end_at_once(comm)
         code = run_on_all_ranks(comm, lambda: _train(comm, options, stop))
         if code != EXIT_OK:

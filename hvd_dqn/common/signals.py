@@ -172,5 +172,13 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def leave_stopping_to_others() -> None:
+    """Do nothing on the signals that request a stop, for the rest of this process: another rank
+    decides when this one ends. Unlike ignored signals, they reach the programs that it starts.
+    """
+    for number in _STOPPING:
+        signal.signal(number, lambda number, frame: None)
+
+
 def _is_ignored(number: int) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN

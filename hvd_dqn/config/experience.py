@@ -50,6 +50,16 @@ class EnvConfig(Section):
     """
     restarts: int = non_negative(0)
     """How often a rank may recreate its environments after one of them raised an exception."""
+    ranks_per_env: int = non_negative(0)
+    """MPI ranks of each environment, M, for simulators that are MPI programs. 0: environments run
+    on the ranks that learn. Otherwise a job of L·(1 + num-envs·M) ranks has L that learn, each
+    followed by M solver ranks for each of its environments. Your class receives the communicator of
+    its M ranks as `comm`, and all of them call it together.
+    """
+    step_seconds: float = non_negative(60.0)
+    """With `ranks-per-env`: abort the job if an environment takes longer for a step, or ten times
+    as long for a reset or its construction; 0: no limit.
+    """
     kwargs: Keywords = "{}"
     """Keyword arguments of the environment, as a JSON object; `--env.kwargs.NAME VALUE` sets one of
     them, to JSON or text. A list of integers, such as a shape, is passed as a tuple. In strings,
@@ -180,6 +190,13 @@ class EnvConfig(Section):
         if self.vectorization == "vector" and self.wrappers:
             reason = "are for single environments; leave env.vectorization sync"
             self.refuse("wrappers", self.wrappers, reason)
+        if self.ranks_per_env and (self.is_atari or self.vectorization != "sync"):
+            reason = (
+                "ALE steps Atari games in threads of the ranks that learn"
+                if self.is_atari
+                else "these environments run on ranks of their own; leave env.vectorization sync"
+            )
+            self.refuse("ranks_per_env", self.ranks_per_env, reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,12 @@ class Config(Section):
                 f"must be a multiple of distributed.average-period-updates = {averaging}, or the "
                 "target networks of the ranks differ",
             )
+        if self.env.ranks_per_env and self.evaluation.envs == "own":
+            self.evaluation.refuse(
+                "envs", "own", "env.ranks-per-env has ranks for the training environments only"
+            )
+        if self.env.ranks_per_env and self.logging.video:
+            self.logging.refuse("video", True, "environments with env.ranks-per-env are not drawn")
         if self.learning_starts_env_steps >= self.total_env_steps:
             self.refuse(
                 "learning_starts_env_steps",

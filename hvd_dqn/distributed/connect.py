@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.ending import end_process
+from hvd_dqn.common.errors import EXIT_OK, UserError
 from hvd_dqn.common.extensions import lookup
 from hvd_dqn.distributed.agreement import agreement, require_same
 from hvd_dqn.distributed.communicator import Communicator, LocalCommunicator, hostname
@@ -21,6 +22,7 @@ from hvd_dqn.distributed.launcher import (
     tasks_left,
     usable_cores,
 )
+from hvd_dqn.distributed.solvers import SolverRank, Solvers, needs_mpi, solver_link, split
 
 if TYPE_CHECKING:
     from hvd_dqn.distributed.mpi import MpiCommunicator
@@ -46,7 +48,9 @@ def _horovod(meeting: Communicator) -> Communicator:
 
     with agreement(meeting):
         horovod = load_horovod()
-    return HorovodCommunicator(horovod, spare_core=_cores_per_rank(meeting) >= 2)
+    among = cast("MpiCommunicator", meeting).among
+    spare_core = _cores_per_rank(meeting) >= 2
+    return HorovodCommunicator(horovod, among=among, spare_core=spare_core)
 
 
 BACKENDS: dict[str, Callable[[Communicator], Communicator]] = {
@@ -63,9 +67,14 @@ the same time, so it may use collectives. It returns the communicator to train w
 """
 
 
-def connect(backend: str = "auto", problem: UserError | None = None) -> Communicator:
+def connect(
+    backend: str = "auto",
+    problem: UserError | None = None,
+    solvers: Solvers | None = None,
+) -> Communicator:
     """Connect to the other ranks of this launch, with one of `BACKENDS` or the user's
-    `module:function`.
+    `module:function`. With `solvers`, the ranks that learn are connected to each other, and each to
+    its solver ranks; on a solver rank this serves its learner and then ends the process.
 
     Ranks meet by plain MPI first and agree on what each has found so far: a `problem` of one rank,
     a backend that does not load, or different backends are reported on all ranks, and no rank waits
@@ -86,6 +95,8 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
     except UserError as error:
         problem = problem or error
     alone = launch is None or launch.world_size == 1
+    if solvers is not None:
+        problem = problem or _unfit_for_solvers(solvers, backend, alone=alone)
     if problem is not None and alone:
         raise problem
     if alone and (backend == "local" or (launch is None and backend not in BACKENDS)):
@@ -97,7 +108,16 @@ def connect(backend: str = "auto", problem: UserError | None = None) -> Communic
     with agreement(meeting):
         if problem is not None:
             raise problem
-    require_same(meeting, "the command line", {"distributed.backend": backend})
+    shape = {
+        "distributed.backend": backend,
+        "env.num-envs": solvers and solvers.num_envs,
+        "env.ranks-per-env": solvers and solvers.ranks_per_env,
+    }
+    require_same(meeting, "the command line", shape)
+    if solvers is not None:
+        meeting = _split(meeting, solvers)
+        if backend == "auto" and meeting.world_size == 1:
+            make = _mpi  # one learner has nothing to sum
     meeting.spare_core = _cores_per_rank(meeting) >= 2
     return make(meeting)
 
@@ -116,6 +136,30 @@ def _meet(launch: Launch | None) -> MpiCommunicator:
         raise _strangers(launch, joined)
     _keep_strangers_out(meeting, listening_sockets() - open_before)
     return meeting
+
+
+def _unfit_for_solvers(solvers: Solvers, backend: str, *, alone: bool) -> UserError | None:
+    """Return why this launch cannot have solver ranks, if it cannot."""
+    if alone:
+        return needs_mpi(solvers)
+    if backend == "local":
+        return UserError(
+            "distributed.backend = 'local' does not connect ranks, but env.ranks-per-env = "
+            f"{solvers.ranks_per_env} needs several",
+            "leave the backend out",
+        )
+    return None
+
+
+def _split(meeting: MpiCommunicator, solvers: Solvers) -> MpiCommunicator:
+    """Return the communicator of the learners. On a solver rank, serve, and end the process."""
+    from hvd_dqn.distributed.mpi import MpiCommunicator
+
+    part = split(meeting, solvers)
+    if isinstance(part, SolverRank):
+        solvers.serve(part)
+        end_process(EXIT_OK)
+    return MpiCommunicator(part)
 
 
 def _keep_strangers_out(meeting: Communicator, listening: set[int]) -> None:
@@ -171,9 +215,11 @@ def compute_threads(communicator: Communicator, useful: int) -> int:
 
 def _cores_per_rank(communicator: Communicator) -> int:
     """Return the number of cores that this rank may use, divided by the number of ranks of its host
-    that may use them too; 0 if there are fewer cores than ranks. Collective.
+    that may use them too, solver ranks included; 0 if there are fewer cores than ranks. Collective.
     """
-    cores = usable_cores()
-    places = communicator.gather([hostname(), sorted(cores)])
+    cores, link = usable_cores(), solver_link()
+    own = [[hostname(), sorted(cores)]]
+    own += [[place.host, place.cores] for group in link.groups for place in group] if link else []
+    places = [place for of_rank in communicator.gather(own) for place in of_rank]
     sharing = sum(host == hostname() and not cores.isdisjoint(others) for host, others in places)
     return int(min(len(cores), cpu_quota())) // int(sharing)

@@ -21,14 +21,15 @@ class HorovodCommunicator(MpiCommunicator):
 
     backend = "horovod"
 
-    def __init__(self, hvd: Any, *, spare_core: bool) -> None:
-        """`hvd` is the module that `load_horovod` returns. `spare_core` says whether Horovod's
-        thread has a core of its own. Collective.
+    def __init__(self, hvd: Any, *, among: Any, spare_core: bool) -> None:
+        """`hvd` is the module that `load_horovod` returns, and `among` the mpi4py communicator of
+        the ranks that take part. `spare_core` says whether Horovod's thread has a core of its own.
+        Collective.
         """
         # mpi4py has started MPI with MPI_THREAD_MULTIPLE; Horovod uses the same MPI.
-        super().__init__()
+        super().__init__(among)
         self.spare_core = spare_core
-        hvd.init(comm=self._mpi.COMM_WORLD)
+        hvd.init(comm=among)
         if not hvd.mpi_threads_supported():
             raise UserError(
                 "this MPI does not support MPI_THREAD_MULTIPLE, which Horovod needs beside mpi4py",

@@ -162,6 +162,32 @@ def socket_buffer_limit() -> int:
         return 0
 
 
+_OF_LAUNCHES = (
+    "OMPI_", "PMIX_", "PRTE_", "OPAL_", "PMI_", "PMI2_", "MPI_LOCAL", "MPIR_CVAR_", "HYDRA_",
+    "HYDI_", "I_MPI_", "MV2_", "SLURM_", "SRUN_", "FLUX_", "PALS_", "ALPS_", "JSM_", "HOROVOD_",
+)  # fmt: skip
+_OF_TORCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_KEPT = tuple(f"{mpi}_ALLOW_RUN_AS_ROOT" for mpi in ("OMPI", "PRTE"))
+
+
+def environment_of_programs(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment variables for a program that is an MPI job of its own, started by an
+    environment on a rank: without those by which this launch's ranks find each other.
+
+    With them, `mpirun simpleFoam` takes itself for a rank of this job, and fails or hangs. Without
+    Slurm's variables, the job runs on this node alone; add a hostfile for others. Example:
+
+        subprocess.run(["mpirun", "-np", "4", "simpleFoam", "-parallel"],
+                       env=hvd_dqn.environment_of_programs(), check=True)
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_KEPT)
+        or not (name.startswith(_OF_LAUNCHES) or name in (*_OF_TORCH, NETWORK_INTERFACE))
+    }
+
+
 def restrict_transports(
     launch: Launch | None, environ: MutableMapping[str, str] = os.environ
 ) -> None:

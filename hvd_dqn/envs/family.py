@@ -95,7 +95,7 @@ class Family:
         """
         if config.vectorization == "vector":
             return self._make_vector(config, places, pictures=pictures, info_keys=info_keys)
-        make = partial(self._make_copy, config, info_keys)
+        make = partial(self.make_copy, config, info_keys=info_keys)
         probe = make(places[0])  # reports a bad id in this process, in one line
         limits_itself = probe.spec is not None and probe.spec.max_episode_steps is not None
         extra: dict[str, Any] = {}
@@ -168,9 +168,10 @@ class Family:
             )
         return Made(simulators, lambda steps: steps if simulators.seeds_episodes else None)
 
-    def _make_copy(
-        self, config: EnvConfig, info_keys: Sequence[str], place: Place, **kwargs: Any
+    def make_copy(
+        self, config: EnvConfig, place: Place, *, info_keys: Sequence[str] = (), **kwargs: Any
     ) -> gym.Env[Any, Any]:
+        """Return one copy with the wrappers of this package; see `make_env`."""
         env = self.make_env(config, place, **kwargs)
         adapted_env = adapted(env, config, config.text or self.text)
         return InfoNumbers(adapted_env, info_keys) if info_keys else adapted_env

@@ -30,6 +30,10 @@ class EnvironmentFailedError(Exception):
     """An environment raised, or returned what it must not; the message names the copy."""
 
 
+class GroupLostError(EnvironmentFailedError):
+    """Ranks of an environment do not answer. MPI cannot replace them, so the job must end."""
+
+
 class InterfaceError(Exception):
     """An environment returned what Gymnasium's interface does not allow."""
 

@@ -15,13 +15,14 @@ from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs.atari import Atari, SingleAtari
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
-from hvd_dqn.envs.interface import Place, told
+from hvd_dqn.envs.interface import GroupLostError, Place, told
 from hvd_dqn.envs.jax import Gymnax, Jumanji
 from hvd_dqn.envs.minatar import MinAtar
 from hvd_dqn.envs.minigrid import MiniGrid
 from hvd_dqn.envs.pools import EnvPool
 from hvd_dqn.envs.ready import ReadyEnvironment
 from hvd_dqn.envs.simulators import Simulators
+from hvd_dqn.envs.solvers import make_solver_simulators
 from hvd_dqn.envs.vector import VectorEnvironment
 from hvd_dqn.spaces.channels import require_channels
 
@@ -76,6 +77,13 @@ def make_vector_env(
     ]
 
     def make() -> Made:
+        if config.ranks_per_env:
+            if info_keys:
+                raise UserError(
+                    "logging.info-keys: solver ranks send no infos",
+                    "leave it out, or env.ranks-per-env",
+                )
+            return make_solver_simulators(config, places, pictures=pictures, on_wait=on_step)
         return family.make_simulators(
             config, places, threads=threads, pictures=pictures, info_keys=info_keys
         )
@@ -84,7 +92,7 @@ def make_vector_env(
 
     def remake(error: Exception, close: Callable[[], None]) -> Simulators:
         nonlocal left
-        if left == 0:
+        if left == 0 or isinstance(error, GroupLostError):
             raise error
         left -= 1
         print(

@@ -24,6 +24,7 @@ from hvd_dqn.envs.interface import (
     told,
 )
 from hvd_dqn.envs.pictures import Pictures
+from hvd_dqn.envs.saving import Files, can_save, load_env, save_env
 from hvd_dqn.envs.settings import settings_kept
 from hvd_dqn.envs.workers import Copy, Workers
 
@@ -222,6 +223,20 @@ class SerialSimulators(GymnasiumSimulators):
         self._watched_calls -= 1
         with settings_kept():
             yield
+
+    @property
+    def saves_states(self) -> bool:
+        """See `SavesStates`."""
+        return can_save(self._envs[0])
+
+    def save_states(self) -> list[Files]:
+        """See `SavesStates`."""
+        return [save_env(env) for env in self._envs]
+
+    def load_states(self, states: list[Files], steps: list[int]) -> None:
+        """See `SavesStates`."""
+        for env, files, taken in zip(self._envs, states, steps, strict=True):
+            load_env(env, files, taken)
 
     def _draw(self) -> Any:
         return self._envs[0].render()

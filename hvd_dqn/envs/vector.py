@@ -14,11 +14,13 @@ import torch
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.structs import Episode
 from hvd_dqn.envs.frame_stack import FrameStack
-from hvd_dqn.envs.interface import Place, warn
+from hvd_dqn.envs.interface import RAISED, GroupLostError, Place, told, warn
+from hvd_dqn.envs.saving import SavesStates
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.spaces.actions import ActionCodes, branches_of
 from hvd_dqn.spaces.records import RecordSpace
 
+_REPLAYED = "episodes are replayed from their seeds and actions"
 _LONG_EPISODE = 100_000
 """Steps after which an episode is reported."""
 
@@ -135,6 +137,7 @@ class VectorEnvironment:
         self.obs_dtype = self._frames.dtype
         self.other_returns: list[tuple[int, float, float]] = []
         """Copies whose replayed episode had another return: copy, new and recorded return."""
+        self._kept: dict[str, Any] | None = None  # while another one plays in the same copies
         self._obs = np.empty(0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="environments")
         self._under_way: Future[EnvStep] | None = None
@@ -330,16 +333,65 @@ class VectorEnvironment:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every copy's episode, as tensors."""
         longest = int(self._length.max())
+        saved = self._kept if self._shared.player is not self else self._saved_states()
+        more = {} if saved is None else {"saved": saved}
         return {
             "episode_number": torch.from_numpy(self._episode_number.copy()),
             "return": torch.from_numpy(self._return.copy()),
             "length": torch.from_numpy(self._length.copy()),
             "actions": torch.from_numpy(self._actions[:, :longest].copy()),
             "obs": torch.from_numpy(self._obs.copy()),
+            **more,
         }
 
+    def _saved_states(self) -> dict[str, Any] | None:
+        """Return the state of every copy's environment, if these can save it."""
+        simulators = self._shared.simulators
+        if not (isinstance(simulators, SavesStates) and simulators.saves_states):
+            return None
+        try:
+            states = simulators.save_states()
+        except GroupLostError:
+            raise
+        except RAISED as error:
+            warn(f"save() failed ({told(error)}); {_REPLAYED}")
+            return None
+        return {
+            str(copy): {name: torch.from_numpy(data.copy()) for name, data in files.items()}
+            for copy, files in enumerate(states)
+        }
+
+    def _load_saved(self, saved: dict[str, Any], length: np.ndarray) -> bool:
+        """Restore what `_saved_states` returned, of episodes of `length` [N] steps. Return whether
+        that was possible.
+        """
+        simulators = self._shared.simulators
+        if not (saved and isinstance(simulators, SavesStates) and simulators.saves_states):
+            return False
+        self._begin_playing()
+        states = [
+            {name: data.numpy() for name, data in saved.get(str(copy), {}).items()}
+            for copy in range(self.num_envs)
+        ]
+        try:
+            simulators.load_states(states, length.tolist())
+        except GroupLostError:
+            raise
+        except RAISED as error:
+            warn(f"the state of the environments cannot be loaded ({told(error)}); {_REPLAYED}")
+            return False
+        return True
+
+    def _begin_playing(self) -> None:
+        """Take the simulators over, after saving the episodes of the one that had them."""
+        player = self._shared.player
+        if player is not self and not player._is_borrower:
+            player._kept = player._saved_states()
+        self._shared.player = self
+
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
-        """Replay every copy's episode from its seed and actions.
+        """Continue every copy's episode: from the state that its environment saved, or by replaying
+        it from its seed and actions.
 
         Return the copies [N] bool that ended early or reach another observation, because their
         environment uses randomness that does not come from its seed, or keeps state from one
@@ -357,7 +409,11 @@ class VectorEnvironment:
             self._obs = self._frames.first(self._start_next(everyone))
             return everyone
         try:
-            reached, ended_early, returns = self._play_again(actions, length)
+            if self._load_saved(state.get("saved", {}), length):
+                reached, ended_early = self._obs, np.zeros(self.num_envs, np.bool_)
+                returns = state["return"].numpy()
+            else:
+                reached, ended_early, returns = self._play_again(actions, length)
         except Exception as error:
             self._replace_simulators(error)
             return np.ones(self.num_envs, dtype=np.bool_)
@@ -426,7 +482,7 @@ class VectorEnvironment:
         """
         seeds = [self._episode_seed(i, int(k)) for i, k in enumerate(self._episode_number)]
         everyone = np.ones(self.num_envs, dtype=np.bool_)
-        self._shared.player = self
+        self._begin_playing()
         obs = self._frames.first(self._shared.simulators.reset(everyone, seeds))
         longest = int(length.max())
         waiting = length < longest
@@ -465,7 +521,7 @@ class VectorEnvironment:
             self._episode_seed(int(copy), int(self._episode_number[copy]))
             for copy in np.flatnonzero(chosen)
         ]
-        self._shared.player = self
+        self._begin_playing()
         frames = self._shared.simulators.reset(chosen, seeds)
         self._on_step()
         return frames

@@ -77,7 +77,7 @@ class ProcessEndedError(EnvironmentFailedError):
     """The process of an environment has ended: it was killed, or ran out of memory."""
 
 
-class _WorkerTracebackError(Exception):
+class RemoteTracebackError(Exception):
     """The traceback of another process, as the cause of the exception raised here."""
 
 
@@ -177,9 +177,9 @@ class Workers(_AsyncVectorEnv):
         self._state = AsyncState.DEFAULT
         index, line, trace, is_user_error = errors[0]
         if is_user_error:
-            raise UserError(line) from _WorkerTracebackError(trace)
+            raise UserError(line) from RemoteTracebackError(trace)
         where = str(self._places[index]) if index >= 0 else "an environment"
-        raise EnvironmentFailedError(f"{where}: {line}") from _WorkerTracebackError(trace)
+        raise EnvironmentFailedError(f"{where}: {line}") from RemoteTracebackError(trace)
 
     def _next_error(self) -> tuple[int, str, str, bool]:
         try:

@@ -11,9 +11,10 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.common.structs import Progress
-from hvd_dqn.config import Config
+from hvd_dqn.config import Config, EnvConfig
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.distributed.solvers import solver_link
 from hvd_dqn.distributed.watched import WatchedCommunicator
 from hvd_dqn.envs import VectorEnvironment
 from hvd_dqn.methods import schedules
@@ -87,6 +88,7 @@ def _sizes(
     size, in_all = config.replay.batch_size, config.global_batch_size(comm.world_size)
     return [
         ("environments", f"{config.env.num_envs} of {config.env.id} per rank"),
+        *_solvers(config.env, comm),
         ("observation", _observation(envs)),
         ("actions", str(envs.num_actions)),
         ("parameters", f"{parameters:,} ({_bytes(4 * parameters)})"),
@@ -105,6 +107,17 @@ def _observation(envs: VectorEnvironment) -> str:
     stored = f"{envs.obs_dtype} {list(envs.obs_space.shape)}"
     space = envs.raw_space
     return f"{space.summary()}: {stored}" if isinstance(space, RecordSpace) else stored
+
+
+def _solvers(config: EnvConfig, comm: Communicator) -> Facts:
+    """Return the solver ranks of the job, if it has some, and the hosts of the root's."""
+    link = solver_link()
+    if link is None:
+        return []
+    hosts = dict.fromkeys(place.host for group in link.groups for place in group)
+    total = comm.world_size * config.num_envs * config.ranks_per_env
+    text = f"{config.ranks_per_env} for each of {config.num_envs} environments per rank, {total} "
+    return [("solver ranks", f"{text}in all; those of rank 0 on {', '.join(hosts)}")]
 
 
 def _plans(config: Config, comm: Communicator, run_dir: RunDirectory, start: Start) -> Facts:

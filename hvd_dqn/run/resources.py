@@ -281,13 +281,20 @@ def _details(config: Config, comm: Communicator, local: _Local) -> str:
     threads = requirements.counted(local.threads, "thread")
     return " · ".join(
         (
-            f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})",
+            f"{requirements.counted(comm.world_size, 'rank')} ({comm.backend}{route})"
+            f"{_solvers(config, comm)}",
             f"{local.device}, {threads} each{_why_not_more(config, local.threads)}",
             f"global batch {config.global_batch_size(comm.world_size)}",
             f"learning rate {rate:.3g}",
             *_layout(config, local.envs),
         )
     )
+
+
+def _solvers(config: Config, comm: Communicator) -> str:
+    """Return how many solver ranks there are, if there are any."""
+    ranks = comm.world_size * config.env.num_envs * config.env.ranks_per_env
+    return f", {requirements.counted(ranks, 'solver rank')}" if ranks else ""
 
 
 def _why_not_more(config: Config, threads: int) -> str:

@@ -24,6 +24,7 @@ _FREE = (
     "checkpoint.",
     "env.restarts",
     "env.check_observations",
+    "env.step_seconds",
     "evaluation.envs",
     "logging.info_keys",
     "logging.loggers",

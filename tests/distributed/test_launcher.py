@@ -15,7 +15,7 @@ from hvd_dqn.distributed.launcher import detect_launch
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.presets import PRESETS
 from hvd_dqn.run.requirements import useful_threads
-from tests.launching import clean_environment, hvd_dqn
+from tests.launching import clean_environment, hvd_dqn, launch, launcher_command
 from tests.short_runs import run_of
 
 connecting = importlib.import_module("hvd_dqn.distributed.connect")  # the function hides the module
@@ -354,3 +354,33 @@ def test_the_exit_code_of_a_rank_survives_the_end_of_the_others():
     environment = clean_environment() | told
     done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
     assert done.returncode == 2
+
+
+def test_the_environment_of_an_mpi_program_that_a_rank_starts():
+    environ = {
+        "PATH": "/bin",
+        "OMP_NUM_THREADS": "2",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_COMM_WORLD_RANK": "3",
+        "PMIX_NAMESPACE": "job",
+        "PMI_RANK": "3",
+        "SLURM_PROCID": "3",
+        "WORLD_SIZE": "4",
+        INTERFACE: "ib0",
+    }
+    kept = {"PATH": "/bin", "OMP_NUM_THREADS": "2", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
+    assert launcher.environment_of_programs(environ) == kept
+
+
+@MULTIRANK
+def test_a_rank_can_start_an_mpi_program():
+    size = "from mpi4py import MPI; print('a job of', MPI.COMM_WORLD.size)"
+    command = [*launcher_command("mpirun", 2), sys.executable, "-c", size]
+    code = (
+        "import hvd_dqn, subprocess; from mpi4py import MPI\n"
+        f"if MPI.COMM_WORLD.rank == 1: subprocess.run({command!r}, check=True,"
+        " timeout=60, env=hvd_dqn.environment_of_programs())"
+    )
+    done = launch(["-c", code], ranks=2)
+    assert done.code == 0, done.output
+    assert len(done.lines("a job of 2")) == 2

@@ -62,6 +62,22 @@ def test_geometry():
     assert "gpus-per-node" not in on_cores
 
 
+def test_solver_ranks_are_started_beside_the_rank_that_learns():
+    words = (*TRAIN, "--env.num-envs", "3")
+    script = rendered(words=words, nodes=2, ranks_per_node=2, ranks_per_env=4)
+    assert directives(script)["ntasks-per-node"] == str(2 * (1 + 3 * 4))
+    assert "--distribution=block" in script, "a learner and its groups are consecutive ranks"
+    assert "train cartpole --env.num-envs 3 --env.ranks-per-env 4 --run-dir" in script
+    assert "doctor --num-envs 3 --ranks-per-env 4 --shared" in script
+    assert "2 ranks on each of 2 nodes, on CPU cores, started by srun" in script
+    assert "each beside 4 solver ranks for each of 3 environments" in script
+    alone = rendered(words=(*words, "--env.ranks-per-env", "4"), ranks_per_env=4)
+    assert "doctor --backend mpi --num-envs 3" in alone, "one learner needs no Horovod"
+    with pytest.raises(UserError, match=r"--ranks-per-env = 0, but .* env.ranks-per-env = 4"):
+        rendered(words=(*words, "--env.ranks-per-env", "4"))
+    assert "--distribution" not in rendered()
+
+
 def test_a_saved_config_can_be_run(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(Config().to_json())

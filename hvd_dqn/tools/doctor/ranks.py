@@ -20,6 +20,7 @@ from rich.table import Table
 from hvd_dqn.distributed.communicator import Communicator, hostname
 from hvd_dqn.distributed.devices import gpu_name, select_device
 from hvd_dqn.distributed.launcher import usable_cores
+from hvd_dqn.distributed.solvers import SolverPlace, solver_link
 from hvd_dqn.tools.doctor.checks import Check, make_console
 from hvd_dqn.tools.probe import loaded_mpi_libraries
 
@@ -61,7 +62,8 @@ def examine(comm: Communicator, places: list[Place], shared: Path | None) -> Ite
     """
     yield _versions(comm)
     yield _libraries(comm)
-    yield _cores(places)
+    yield _cores(places, solver_places(comm))
+    yield from _groups(comm)
     gpus = _gpus(places)
     yield gpus
     yield _clocks(comm)
@@ -131,10 +133,39 @@ def _libraries(comm: Communicator) -> Check:
     return Check("libmpi", "ok", "one MPI library on each rank")
 
 
-def _cores(places: list[Place]) -> Check:
+def solver_places(comm: Communicator) -> list[SolverPlace]:
+    """Return the places of all solver ranks. Collective."""
+    link = solver_link()
+    own = [place for group in link.groups for place in group] if link else []
+    return [SolverPlace(*place) for places in comm.gather(own) for place in places]
+
+
+def _groups(comm: Communicator) -> Iterator[Check]:
+    """Check where the groups of solver ranks are, if there are any."""
+    link = solver_link()
+    if link is None:
+        return
+    groups = [[place.host for place in group] for group in link.groups]
+    far = []
+    for rank, (host, hosts) in enumerate(comm.gather([hostname(), groups])):
+        for copy, its in enumerate(hosts):
+            if {host} != set(its):
+                far.append(f"environment {copy} of rank {rank} on {', '.join(sorted({*its}))}")
+    ranks = f"groups of {len(groups[0])}, {len(groups)} for each rank that learns"
+    if far:
+        found = f"{ranks}; not on the node of their rank: {'; '.join(far[:4])}"
+        remedy = "fine if a group needs several nodes; otherwise start a multiple of "
+        remedy += f"{1 + len(groups) * len(groups[0])} ranks on each node"
+        yield Check("solver ranks", "warn", found, remedy)
+    else:
+        yield Check("solver ranks", "ok", f"{ranks}, on its node")
+
+
+def _cores(places: list[Place], solvers: list[SolverPlace]) -> Check:
     for host in {place.host for place in places}:
-        here = [place for place in places if place.host == host]
-        cores = set().union(*(place.cores for place in here))
+        here = [set(place.cores) for place in places if place.host == host]
+        here += [set(place.cores) for place in solvers if place.host == host]
+        cores = set().union(*here)
         if len(here) > len(cores):
             found = f"{len(here)} ranks share {len(cores)} cores on {host}"
             remedy = "use fewer ranks per node, or more --cpus-per-task"

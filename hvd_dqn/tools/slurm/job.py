@@ -34,7 +34,11 @@ class Job(Section):
     gpus_per_node: int = non_negative(0)
     """GPUs per node, with one rank on each; 0: train on CPUs."""
     ranks_per_node: int = non_negative(0)
-    """Ranks per node; 0: one per GPU, or one."""
+    """Ranks per node that learn; 0: one per GPU, or one."""
+    ranks_per_env: int = non_negative(0)
+    """Solver ranks of each environment (env.ranks-per-env); they are started beside the rank that
+    learns, on its node.
+    """
     cpus_per_rank: int = positive(1)
     """CPU cores per rank."""
     time: str = ranged("04:00:00", lambda v: bool(_TIME.match(v)), "HH:MM:SS or D-HH:MM:SS")
@@ -83,7 +87,7 @@ class Job(Section):
 
     @property
     def ranks(self) -> int:
-        """Ranks per node."""
+        """Ranks per node that learn."""
         return self.ranks_per_node or self.gpus_per_node or 1
 
     @property
@@ -109,13 +113,23 @@ class Work:
                 "leave it out: each run keeps them in its own directory",
             )
         _require_known_names(config)
+        if job.ranks_per_env != config.env.ranks_per_env:
+            raise UserError(
+                f"--ranks-per-env = {job.ranks_per_env}, but the command has env.ranks-per-env = "
+                f"{config.env.ranks_per_env}",
+                "give both the same value",
+            )
         self.words = words
+        self.num_envs = config.env.num_envs
+        self.tasks = job.ranks * (1 + self.num_envs * job.ranks_per_env)
+        """Ranks per node, solver ranks included."""
         self.name = job.name or ("hvd-dqn" if words[1].startswith("-") else words[1])
         alone = job.nodes * job.ranks == 1
         chosen = config.distributed.backend
         if ":" in chosen:  # the user's own, whose ranks meet by plain MPI
             chosen = "mpi"
-        self.backend = chosen if chosen != "auto" else "local" if alone else "horovod"
+        lone = "mpi" if job.ranks_per_env else "local"
+        self.backend = chosen if chosen != "auto" else lone if alone else "horovod"
 
 
 def _require_known_names(config: Config) -> None:

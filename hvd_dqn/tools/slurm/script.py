@@ -31,21 +31,25 @@ def render(job: Job, work: Work, site: Site, written_by: str) -> str:
         account=job.account or site.account,
         partition=job.partition or site.partition,
         written_by=written_by,
-        summary=_summary(job),
+        summary=_summary(job, work),
+        tasks=work.tasks,
         program=program,
         unpack=_unpack(job),
         check=_check(job, work, program),
-        doctor=_doctor(work, program),
+        doctor=_doctor(job, work, program),
         command=_command(job, work),
     )
 
 
-def _summary(job: Job) -> str:
+def _summary(job: Job, work: Work) -> str:
     ranks = f"{job.ranks} ranks" if job.ranks > 1 else "One rank"
     nodes = f"on each of {job.nodes} nodes" if job.nodes > 1 else "on one node"
     unit = "with GPUs" if job.gpus_per_node else "on CPU cores"
     how = {"srun": "srun with PMIx", "mpirun": "mpirun", "horovodrun": "horovodrun over ssh"}
     parts = [f"{ranks} {nodes}", unit, f"started by {how[job.launcher]}"]
+    if job.ranks_per_env:
+        envs = f"{work.num_envs} environments" if work.num_envs > 1 else "its environment"
+        parts.append(f"each beside {job.ranks_per_env} solver ranks for each of {envs}")
     if job.container:
         parts.append("in a container")
     if job.array_seeds:
@@ -69,9 +73,14 @@ def _check(job: Job, work: Work, program: str) -> str:
     return " ".join(parts).replace("'", "'\\''")
 
 
-def _doctor(work: Work, program: str) -> str:
+def _doctor(job: Job, work: Work, program: str) -> str:
     """Return the command that checks all ranks together."""
-    return f"{program} doctor" + ("" if work.backend == "horovod" else f" --backend {work.backend}")
+    parts = [program, "doctor"]
+    if work.backend != "horovod":
+        parts.append(f"--backend {work.backend}")
+    if job.ranks_per_env:
+        parts.append(f"--num-envs {work.num_envs} --ranks-per-env {job.ranks_per_env}")
+    return " ".join(parts)
 
 
 def _unpack(job: Job) -> str:
