@@ -18,7 +18,6 @@ class Hint(NamedTuple):
 
 
 _HINTS = (
-    Hint(r"(MiniGrid|BabyAI)-", "minigrid", "minigrid"),
     Hint(r"MiniWorld-", "miniworld", "miniworld"),
     Hint(r"Vizdoom", "vizdoom", "vizdoom.gymnasium_wrapper"),
     Hint(

@@ -31,15 +31,19 @@ class MiniGrid(Family):
 
 
 class CodedGrids(gym.Wrapper[Any, Any, Any, Any]):
-    """Declares MiniGrid's images as what they are: in each cell an object, a colour and a state.
-    The networks get them one-hot.
+    """Declares MiniGrid's images as what they are: in each cell an object, a colour and a state,
+    which networks get one-hot. Its missions are text in a space of MiniGrid's own.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         space = env.observation_space
-        if isinstance(space, gym.spaces.Dict) and "image" in space.spaces:
-            shape = space["image"].shape
-            if shape is not None and shape[-1:] == (3,) and space["image"].dtype == np.uint8:
-                codes = gym.spaces.MultiDiscrete(np.broadcast_to(_CODES, shape), dtype=np.uint8)
-                self.observation_space = gym.spaces.Dict({**space.spaces, "image": codes})
+        if not isinstance(space, gym.spaces.Dict):
+            return  # a wrapper has changed it
+        parts = dict(space.spaces)
+        image = parts.get("image")
+        if isinstance(image, gym.spaces.Box) and image.shape[2:] == (3,) and max(image.shape) < 30:
+            parts["image"] = gym.spaces.MultiDiscrete(np.broadcast_to(_CODES, image.shape))
+        if type(parts.get("mission")).__name__ == "MissionSpace":
+            parts["mission"] = gym.spaces.Text(200)
+        self.observation_space = gym.spaces.Dict(parts)

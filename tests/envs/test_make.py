@@ -31,11 +31,6 @@ from tests.envs import toy
             "{}",
             ["AssertionError at ", "awkward.py:", "(assert self.sensors)"],
         ),
-        (
-            "MiniGrid-Nothing-5x5-v9",
-            "{}",
-            ["pip install minigrid", "--env.id minigrid:MiniGrid-Nothing-5x5-v9"],
-        ),
         ("VizdoomBasic-v0", "{}", ["--env.id vizdoom.gymnasium_wrapper:VizdoomBasic-v0"]),
         ("FooNoFrameskip-v4", "{}", ["old id of Atari", "--env.id ALE/Foo-v5"]),
         (
