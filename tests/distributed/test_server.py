@@ -124,8 +124,8 @@ def test_a_stop_ends_all_ranks_with_a_checkpoint_from_which_they_resume(tmp_path
     config = config_file(tmp_path, total_env_steps=400_000, **SERVER)
     arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]
     with started(arguments) as job:
-        beat = run_dir / "heartbeats" / "rank-1.json"
-        wait_until(lambda: (run_dir / "metrics.jsonl").exists() and beat.exists())
+        beat, metrics = run_dir / "heartbeats" / "rank-1.json", run_dir / "metrics.jsonl"
+        wait_until(lambda: metrics.exists() and "gradient/norm_mean" in metrics.read_text())
         os.kill(json.loads(beat.read_text())[1], signal.SIGTERM)
         done = job.wait()
     assert done.code == 75, done.output
