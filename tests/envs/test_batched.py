@@ -83,7 +83,7 @@ def test_the_replay_never_yields_a_step_that_started_an_episode():
         action = np.zeros(3, np.int64)
         step = envs.step(action)._asdict()
         step.pop("episodes")
-        replay.add(action=action, **step)
+        replay.add(**step | {"action": action})
     batch = replay.sample()
     episode, place = batch.obs.T
     assert len(batch.obs.unique(dim=0)) > 30
