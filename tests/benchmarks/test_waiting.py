@@ -55,5 +55,6 @@ def test_the_table_compares_each_way_with_the_exact_one(monkeypatch, capsys):
     waiting.main()
     title, *table = capsys.readouterr().out.strip().splitlines()
     assert json.loads(title)["command"]
-    ratios = [line.split("|")[4].strip() for line in table[2:]]
+    rows = [line for line in table if line.startswith("|")][2:]
+    ratios = [line.split("|")[4].strip() for line in rows]
     assert ratios == ["1.00", "1.50", "1.00", "1.50", "1.00", "1.50"]
