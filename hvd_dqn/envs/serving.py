@@ -74,7 +74,10 @@ class _Served:
     def make(self, settings: dict[str, Any], place: list[int]) -> Answer:
         """Make the environment, after closing an earlier one."""
         self.close()
-        config, where = EnvConfig(**settings), Place(*place)
+        given = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+        }  # from JSON
+        config, where = EnvConfig(**given), Place(*place)
         self._place = str(where)
         env = self._env = _make(config, where, self._rank)
         if not self._rank.is_root:
