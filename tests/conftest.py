@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 
 # Fixed examples and no deadlines. `--hypothesis-profile default` searches for new examples.
 hypothesis.settings.load_profile("ci")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,11 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process() -> None:
-    """Seed the global random generators, and let torch use one thread, so that no test depends on
-    those that ran before it. With more threads, the small networks of tests take twice the time.
+def _fresh_process() -> Iterator[None]:
+    """Seed the global random generators, let torch use one thread, and restore the handlers of
+    signals, so that no test depends on those that ran before it. With more threads, the small
+    networks of tests take twice the time; a run that fails leaves signals ignored, and so would
+    the programs that later tests start.
     """
     torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

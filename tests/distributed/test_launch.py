@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,8 +34,8 @@ from hvd_dqn.tools.launching.launchers import (
 )
 from hvd_dqn.tools.launching.restarts import _Output, _resuming, _Stop, _with_rank, launch
 from tests.checkpoints import assert_equal, everything
-from tests.distributed.test_faults import config_file, faulty, train
-from tests.launching import hvd_dqn, started, wait_until
+from tests.distributed.test_faults import config_file, faulty, require_our_horovod, train
+from tests.launching import clean_environment, hvd_dqn, started, wait_until
 
 
 def test_hosts():
@@ -395,3 +396,14 @@ def test_horovodrun_needs_no_home(tmp_path, home):
     done = hvd_dqn(*options, launcher="horovodrun", HOME=home, TMPDIR=str(tmp_path))
     assert done.code == 0, done.output
     assert not Path(home, ".horovod").exists()
+
+
+@pytest.mark.multirank
+def test_horovodrun_imports_no_torch_itself(tmp_path):
+    require_our_horovod()
+    (tmp_path / "torch.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    environment = clean_environment(PYTHONPATH=str(tmp_path))
+    command = ["horovodrun", "-np", "1", "true"]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()

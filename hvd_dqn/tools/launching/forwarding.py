@@ -9,8 +9,8 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,12 +45,13 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         nonlocal asked
         if number not in _ENDING:
             process.send_signal(number)
-        elif asked:
-            process.terminate()
-        else:
+        elif not asked:
             asked = True
             process.send_signal(signal.SIGUSR1)
-            print("horovodrun: asked the ranks to stop; once more ends them", file=sys.stderr)
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, b"horovodrun: asked the ranks to stop; once more ends them\n")
+        elif number != signal.SIGHUP:  # a closed terminal and its shell both send it
+            process.terminate()
 
     def suspend(number: int, frame: FrameType | None) -> None:
         process.send_signal(signal.SIGTSTP)
