@@ -31,14 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def _fresh_process() -> Iterator[None]:
     """Seed the global random generators, let torch use one thread, and restore the handlers of
     signals, so that no test depends on those that ran before it. With more threads, the small
-    networks of tests take twice the time; a run that fails leaves signals ignored, and so would
-    the programs that later tests start.
+    networks of tests take twice the time. A run that fails leaves signals ignored, and nohup
+    ignores SIGHUP; programs that a test starts would inherit that.
     """
     torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -14,7 +14,6 @@ from tests.launching import wait_until
 
 @pytest.fixture(autouse=True)
 def _handlers_are_restored():
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may run the tests, ignores it
     before = {number: signal.getsignal(number) for number in (1, 2, 10, 12, 15)}
     yield
     assert {number: signal.getsignal(number) for number in before} == before
