@@ -38,6 +38,7 @@ from hvd_dqn.run.observer import Observer
 from hvd_dqn.run.pace import make_pace
 from hvd_dqn.run.resources import Resources, acquire
 from hvd_dqn.run.start import plan
+from hvd_dqn.run.turns import make_turns
 from hvd_dqn.run.watchdog import Watchdog
 from hvd_dqn.tools.bench.plain_sums import join_process_group
 from hvd_dqn.tools.bench.training import WARM_UP, shortened
@@ -105,7 +106,8 @@ def assemble(
     actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
     observer = Observer(config, comm, resources, ours, replay, progress, clock, actor.exploration)
     pace = make_pace(config, world_size=comm.world_size)
-    return Components(comm, pace, progress, learner, replay, actor, observer, clock)
+    turns = make_turns(config, progress, pace, comm, learner, resources.stop)
+    return Components(pace, turns, progress, learner, replay, actor, observer, clock)
 
 
 def measure(config: Config, comm: Communicator, run_dir: RunDirectory, way: str) -> list[float]:

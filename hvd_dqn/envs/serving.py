@@ -74,10 +74,8 @@ class _Served:
     def make(self, settings: dict[str, Any], place: list[int]) -> Answer:
         """Make the environment, after closing an earlier one."""
         self.close()
-        given = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
-        }  # from JSON
-        config, where = EnvConfig(**given), Place(*place)
+        wrappers = tuple(settings["wrappers"])  # JSON has lists only
+        config, where = EnvConfig(**settings | {"wrappers": wrappers}), Place(*place)
         self._place = str(where)
         env = self._env = _make(config, where, self._rank)
         if not self._rank.is_root:

@@ -166,16 +166,16 @@ class Painted(Identity):
         return np.zeros((8, 8, 3), np.uint8)
 
 
-class Continuous(Counting):
+class Unbounded(Counting):
     def __init__(self):
         super().__init__()
-        self.action_space = gym.spaces.Box(-1, 1, (2,))
+        self.action_space = gym.spaces.Box(-np.inf, np.inf, (2,))
 
 
-class Dictionary(Counting):
+class Sequenced(Counting):
     def __init__(self):
         super().__init__()
-        self.observation_space = gym.spaces.Dict({"a": gym.spaces.Box(0, 1, (1,))})
+        self.observation_space = gym.spaces.Sequence(gym.spaces.Discrete(2))
 
 
 class Endless(Counting):
@@ -357,7 +357,7 @@ class Composite(gym.Env):
 
 
 for _cls in (
-    *(Counting, Identity, Faulty, Painted, Continuous, Dictionary, Endless, Lying, Planes, Growing),
+    *(Counting, Identity, Faulty, Painted, Unbounded, Sequenced, Endless, Lying, Planes, Growing),
     *(Misshapen, Beyond, Recorded, Slow, Unmakeable, Composite),
 ):
     gym.register(f"Toy{_cls.__name__}-v0", entry_point=_cls)
