@@ -55,9 +55,21 @@ class NetworkConfig(Section):
     """Map each component of an observation from the finite bounds of its space to −1 … 1. This
     helps if the bounds are tight (MountainCar) and harms if they are loose (LunarLander).
     """
+    normalize_observations: bool = False
+    """Subtract from each number of an observation its mean in the sampled batches of all ranks,
+    divide it by its standard deviation there, and clip the result to ± 10. Images, bytes and
+    discrete values are not changed. The statistics are part of the network: policies and exported
+    files contain them.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.normalize_observations and self.scale_observations:
+            self.refuse(
+                "normalize_observations",
+                True,
+                "replaces network.scale_observations; set that to False",
+            )
         if self.torso != "impala":
             for name, silent in (
                 ("spectral_norm", False),

@@ -90,6 +90,8 @@ class Config(Section):
                 "optimizer.cuda-graph = True: with distributed.average = 'server' the steps are "
                 "taken on the host; set it to False"
             )
+        if self.network.normalize_observations:
+            self._require_sums_of_moments()
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
         if self.network.dropout > 0 and fixed:
             raise ConfigError(
@@ -118,6 +120,20 @@ class Config(Section):
                 f"must be less than total-env-steps = {self.total_env_steps}, or no update runs; "
                 "raise the total",
             )
+
+    def _require_sums_of_moments(self) -> None:
+        """Raise `ConfigError` if updates do not sum the moments of observations."""
+        for setting, value, needed in (
+            ("distributed.average", self.distributed.average, "gradients"),
+            ("optimizer.cuda-graph", self.optimizer.cuda_graph, False),
+        ):
+            if value != needed:
+                self.network.refuse(
+                    "normalize_observations",
+                    True,
+                    f"sums its statistics with the gradients of every update: set {setting} to "
+                    f"{needed}, or this to False",
+                )
 
     def ranks_together(self, world_size: int) -> int:
         """Ranks that take each iteration and its updates together: all, or with a parameter server

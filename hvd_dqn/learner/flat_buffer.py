@@ -120,21 +120,28 @@ class SumBuffer:
 
     It is summed, not averaged, so that the control values stay exact small integers in float32 (up
     to 4,096 ranks). With `shares`, each rank has entries for its `ReplayShare`, to which the others
-    add zero, so that they are exact as well.
+    add zero, so that they are exact as well. `moments` [M] of observations come last.
     """
 
     name = "update"
 
     def __init__(
-        self, like: Tensor, size: int, *, rank: int, world_size: int, shares: bool
+        self,
+        like: Tensor,
+        size: int,
+        *,
+        rank: int,
+        world_size: int,
+        shares: bool,
+        num_moments: int = 0,
     ) -> None:
         self._rank = rank
         self._world_size = world_size
         self._has_shares = shares
         places = (1 + len(FRACTIONS)) * world_size if shares else 0
-        sizes = [size, 1 + 5 + 2 * _PIECES, places]
+        sizes = [size, 1 + 5 + 2 * _PIECES, places, num_moments]
         self.tensor = like.new_zeros(sum(sizes))
-        self.payload, self._control, self._shares = torch.split(self.tensor, sizes)
+        self.payload, self._control, self._shares, self.moments = torch.split(self.tensor, sizes)
         self._fractions = like.new_tensor(FRACTIONS).unsqueeze(1)
         self._equal_shares = like.new_tensor((world_size, 1.0))
         self._stop, self._rest = torch.split(self._control, [1, len(self._control) - 1])

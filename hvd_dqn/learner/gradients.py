@@ -32,6 +32,8 @@ class GradientAveragingLearner(Learner):
         self._prioritized = prioritized
         self._buffer = self._sums = self._new_buffer()
         self._use_gradients(self._buffer.payload)
+        self._sums_moments = self.online.num_moments > 0
+        self._samples = 0
 
     def _new_buffer(self) -> SumBuffer:
         return SumBuffer(
@@ -40,6 +42,7 @@ class GradientAveragingLearner(Learner):
             rank=self._comm.rank,
             world_size=self._comm.world_size,
             shares=self._prioritized,
+            num_moments=self.online.num_moments,
         )
 
     def state_dict(self) -> DistributedState:
@@ -74,6 +77,10 @@ class GradientAveragingLearner(Learner):
         if scale != 1.0:
             batch = batch._replace(weight=scale * batch.weight)
         priority, numbers = self._run_passes(batch)
+        if self._sums_moments:
+            moments = self._buffer.moments.copy_(self.online.moments(batch.obs))
+            numbers[3:].masked_fill_(~moments.sum().isfinite(), 1.0)
+            self._samples = len(batch.weight) * self._comm.world_size
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
         digest = self._digest() if compared else self._no_digest
         self._buffer.write_control(numbers, digest, batch.share, stop=self._stop_requested())
@@ -84,6 +91,10 @@ class GradientAveragingLearner(Learner):
             self._launch(self._recorded_step)
             return
         agreement, norm = self._agreement(self._sums.numbers())
+        if self._sums_moments:
+            means = self._sums.moments / self._comm.world_size
+            for network in (self.online, self.target):
+                network.add_moments(means, self._samples)
         if _divisor(agreement) != 1.0:
             self._sums.payload.div_(_divisor(agreement))
         self._step(self._sums.payload, norm)

@@ -18,7 +18,7 @@ from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import Dropout
 from hvd_dqn.networks.places import LayersReplacedError, TensorPlaces
 from hvd_dqn.networks.qnetwork import QNetwork
-from hvd_dqn.networks.scaling import BoundsScaling
+from hvd_dqn.networks.scaling import LARGEST, BoundsScaling, RunningScaling
 
 _Layer = Callable[[np.ndarray], np.ndarray]
 
@@ -162,6 +162,11 @@ def _bounds_scaling(layer: BoundsScaling) -> _Layer:
     return lambda x: (x - offset) * factor
 
 
+def _running_scaling(layer: RunningScaling) -> _Layer:
+    mean, factor = layer.mean.numpy(), layer.factor.numpy()
+    return lambda x: np.clip((x - mean) * factor, -LARGEST, LARGEST)
+
+
 def _head(head: Head) -> _Layer:
     return _layer_of(head.layers)
 
@@ -187,6 +192,7 @@ _MAKERS: dict[type[nn.Module], Callable[[Any], _Layer]] = {
     nn.LayerNorm: _layer_norm,
     Dropout: lambda layer: _unchanged,
     BoundsScaling: _bounds_scaling,
+    RunningScaling: _running_scaling,
     Head: _head,
     DuelingHead: _dueling_head,
 }

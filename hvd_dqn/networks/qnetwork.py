@@ -18,7 +18,7 @@ from hvd_dqn.config import NetworkConfig
 from hvd_dqn.networks.branches import Branches
 from hvd_dqn.networks.heads import DuelingHead, Head
 from hvd_dqn.networks.layers import ChangingLayer, NoisyLinear, SpectralConv2d
-from hvd_dqn.networks.scaling import make_scaling
+from hvd_dqn.networks.scaling import RunningScaling, make_scaling
 from hvd_dqn.networks.torsos.registry import make_torso, torso_of
 from hvd_dqn.networks.unpack import Unpack, make_joined
 from hvd_dqn.spaces.records import RecordSpace
@@ -53,6 +53,7 @@ class QNetwork(nn.Module):
         self._changing = [m for m in self.modules() if isinstance(m, ChangingLayer)]
         self._takes_records = isinstance(parts.scaling, Unpack)
         self.branches: Branches | None = None
+        self._running = [m for m in self.modules() if isinstance(m, RunningScaling)]
         self._has_mask = isinstance(parts.scaling, Unpack) and parts.scaling.has_mask
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[None]:
@@ -64,7 +65,7 @@ class QNetwork(nn.Module):
 
     def features(self, obs: Tensor) -> Tensor:
         """Return the torso's features, [B, F]."""
-        with self.arithmetic(obs.device):
+        with self.arithmetic(_device_of(obs)):
             if not self._takes_records:
                 obs = obs.to(torch.float32, memory_format=self.memory_format)
             features: Tensor = self.torso(self.scaling(obs))
@@ -73,7 +74,7 @@ class QNetwork(nn.Module):
     def outputs(self, obs: Tensor) -> Tensor:
         """Return the head's outputs, [B, A, M]."""
         features = self.features(obs)
-        with self.arithmetic(obs.device):
+        with self.arithmetic(features.device):
             outputs: Tensor = self.head(features)
         return outputs.float()
 
@@ -87,10 +88,37 @@ class QNetwork(nn.Module):
             return values
         return values.masked_fill(~self.scaling.legal(obs), -torch.inf)  # type: ignore[operator]
 
+    @property
+    def num_moments(self) -> int:
+        """How many numbers `moments` returns, M."""
+        return sum(2 * layer.mean.numel() for layer in self._running)
+
+    @torch.no_grad()
+    def moments(self, obs: Tensor) -> Tensor:
+        """Return the moments [M] of observations for `add_moments`."""
+        if isinstance(self.scaling, Unpack):
+            scaled = self.scaling.running(obs)
+        else:
+            scaled = [(layer, obs) for layer in self._running]
+        return torch.cat([layer.moments(values).reshape(-1) for layer, values in scaled])
+
+    @torch.no_grad()
+    def add_moments(self, moments: Tensor, samples: int) -> None:
+        """Update running statistics by the moments [M] of a batch of `samples` observations."""
+        parts = torch.split(moments, [2 * layer.mean.numel() for layer in self._running])
+        for layer, part in zip(self._running, parts, strict=True):
+            layer.add(part, samples)
+
     def prepare(self, generator: Generator | None, *, learning: bool) -> None:
         """Draw new noise before an update or a step; remove it if there is no generator."""
         for layer in self._changing:
             layer.prepare(generator, learning=learning)
+
+
+def _device_of(obs: Tensor) -> torch.device:
+    """Return the device of a tensor, or of fields (see `Unpack`)."""
+    device: torch.device = (obs if isinstance(obs, Tensor) else obs[0]).device
+    return device
 
 
 def build_network(

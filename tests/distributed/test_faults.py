@@ -167,13 +167,26 @@ def test_horovodrun_asks_its_ranks_to_stop(tmp_path, numbers, code):
     assert ("asked the ranks to stop" in done.output) == (numbers != [signal.SIGKILL])
 
 
-def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path):
-    changes = {
+RESUMED = {
+    "prioritised": {
         "replay.n_step": 3,
         "replay.sampling": "prioritized",
         "network.noisy": True,
         "network.dueling": True,
-    }
+    },
+    "masked": {"env.id": "tests.envs.toy:ToyMaskedRing-v0", "env.frame_stack": 2},
+    "dictionaries": {
+        "env.id": "tests.envs.toy:ToyComposite-v0",
+        "env.text": "tokens",
+        "network.scale_observations": False,
+        "network.normalize_observations": True,
+    },
+    "branches": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
+}
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
+def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, changes):
     config = config_file(tmp_path, total_env_steps=3000, **changes)
     done = train(config, tmp_path / "run", "--time-limit-minutes", "0.01", ranks=2)
     assert done.code == 75, done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -115,6 +116,34 @@ def test_n_ranks_on_b_equal_one_rank_on_n_times_b(run_job, ranks, backend, recor
         assert result["parameters"] == results[0]["parameters"], "bit for bit across ranks"
         assert result["drift"] == 0
         assert result["loss"] == pytest.approx(single.statistics.loss, rel=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(result["parameters"]),
+            single.online_parameters.values,
+            rtol=1e-3,
+            atol=2e-5,
+        )
+
+
+@pytest.mark.parametrize(("ranks", "backend"), [(2, "horovod"), (3, "mpi")])
+def test_running_statistics_are_those_of_all_ranks(run_job, ranks, backend):
+    size, updates = 16, 60
+    results = run_job("equivalence", ranks=ranks, backend=backend, size=size, updates=updates,
+        normalized=True,
+    )  # fmt: skip
+    normalized = dataclasses.replace(workers.SMALL_NETWORK, normalize_observations=True)
+    single = workers.make_learner(LocalCommunicator(), seed=0, network=normalized)
+    for batch in workers.batches(updates, size * ranks):
+        single.start(batch)
+        single.finish()
+    buffers = dict(single.online.named_buffers())
+    assert buffers["scaling.samples"] == (updates - 1) * size * ranks
+    for result in results:
+        assert result["parameters"] == results[0]["parameters"], "bit for bit across ranks"
+        assert result["buffers"] == results[0]["buffers"]
+        assert result["buffers"].keys() == buffers.keys()
+        for name, value in buffers.items():
+            other = torch.tensor(result["buffers"][name])
+            torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(
             torch.tensor(result["parameters"]),
             single.online_parameters.values,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import itertools
 import json
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hvd_dqn.common.files import publish
+from hvd_dqn.common.state import DistributedState, snapshot
 from hvd_dqn.common.structs import Batch, ReplayShare
 from hvd_dqn.config import (
     Config,
@@ -191,6 +193,9 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             prioritized=prioritized,
             distributed=options.get("distributed"),
             optimizer=options.get("optimizer"),
+            network=dataclasses.replace(
+                SMALL_NETWORK, normalize_observations=options.get("normalized", False)
+            ),
         )
     size = options["size"]
     share = share_of(comm.rank) if prioritized else ReplayShare()
@@ -204,6 +209,7 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
         "parameters": learner.online_parameters.values.tolist(),
         "target": learner.target_parameters.values.tolist(),
         "shared": shared,
+        "buffers": {name: b.tolist() for name, b in learner.online.named_buffers()},
         "loss": learner.statistics.loss,
         "drift": learner.statistics.drift,
     }
@@ -470,7 +476,7 @@ def served(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
         learner.finish()
     mine = learner.updates
     learner.rest()
-    state = learner.state_dict()
+    state = DistributedState(*map(snapshot, learner.state_dict()))
     again: dict[str, Any] = {}
     if options.get("reload"):
         comm.gather(None)  # nobody reads the state any more
@@ -520,6 +526,7 @@ def main() -> None:
         publish(directory / f"{number}-rank-{comm.rank}.json", json.dumps(result).encode())
     began = time.monotonic()
     comm.close()
+    gc.collect()  # learners, which are in cycles of references, use the memory of the server
     maps = Path("/proc/self/maps").read_text()
     closing = json.dumps([time.monotonic() - began, maps.count("memfd:hvd_dqn")])
     publish(directory / f"closing-rank-{comm.rank}.json", closing.encode())

@@ -75,6 +75,10 @@ CASES = {
         "env.text": "tokens",
         "network.scale_observations": False,
     },
+    "normalised": {
+        "network.normalize_observations": True,
+        "network.scale_observations": False,
+    },
     "actions of several dimensions": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
     "Atari": {
         "env.id": "ALE/Pong-v5",
