@@ -2,7 +2,7 @@
 
     python examples/inventory.py                               one process
     horovodrun -np 4 python examples/inventory.py              four ranks
-    hvd-dqn train cartpole --env.id examples.inventory:Inventory-v0     from the command line
+    hvd-dqn train --env.id examples.inventory:Inventory-v0     from the command line
 
 hvd_dqn can train on any environment that is registered with Gymnasium and has discrete actions and
 Box observations. With the id `module:Name-v0`, every rank imports the module before it creates the

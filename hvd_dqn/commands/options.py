@@ -131,7 +131,7 @@ def _with_homes(options: T) -> T:
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse `PRESET [--section.field VALUE …] [--run-dir DIR]`, or the same with `--config FILE`
-    instead of a preset.
+    instead of a preset. With `--env.id`, the preset may be left out; it is `general` then.
     """
     config, program, rest = _starting_config(list(arguments))
     options = parse(
@@ -165,9 +165,11 @@ def _starting_config(words: list[str]) -> tuple[Config, str, list[str]]:
         return preset(words[0]), f"hvd-dqn train {words[0]}", words[1:]
     if words[:1] in (["-h"], ["--help"]):
         return Config(), "hvd-dqn train PRESET", words
+    if any(word.partition("=")[0].replace("_", "-") == "--env.id" for word in words):
+        return preset("general"), "hvd-dqn train general", words
     raise UserError(
         "train: no preset given",
-        f"name a preset first ({', '.join(PRESETS)}), or --config FILE",
+        "name a preset (hvd-dqn presets lists them), --env.id ENVIRONMENT, or --config FILE",
     )
 
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 _USAGE = """\
 usage: hvd-dqn train PRESET [--section.field VALUE …] [--run-dir DIR]
+       hvd-dqn train --env.id ENVIRONMENT [--section.field VALUE …] [--run-dir DIR]
        hvd-dqn train --config FILE [--section.field VALUE …] [--run-dir DIR]
 
-Train a preset, or the settings of a file (YAML, TOML or JSON, such as the
-config.json of a run), on every rank of this launch.
+Train a preset, an environment with the settings of the preset general, or the
+settings of a file (YAML, TOML or JSON, such as the config.json of a run), on
+every rank of this launch.
 
 presets
 {presets}

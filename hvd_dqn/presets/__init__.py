@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from hvd_dqn.common.errors import UserError, did_you_mean
 from hvd_dqn.config import Config
-from hvd_dqn.presets import atari, classic, driving, minatar
+from hvd_dqn.presets import atari, classic, driving, general, minatar
 
 PRESETS: dict[str, Callable[[], Config]] = {
     **classic.PRESETS,
     **driving.PRESETS,
     **minatar.PRESETS,
     **atari.PRESETS,
+    **general.PRESETS,
 }
 
 
@@ -22,7 +23,7 @@ def preset(name: str) -> Config:
     """Return the preset `name`. Raises `UserError` if there is none."""
     if name not in PRESETS:
         is_env_id = "/" in name or "-v" in name
-        elsewhere = f"name a preset and the environment: cartpole --env.id {name}"
+        elsewhere = f"for an environment: --env.id {name}"
         raise UserError(
             f"unknown preset {name!r}", did_you_mean(name, PRESETS, elsewhere if is_env_id else "")
         )
