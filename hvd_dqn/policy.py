@@ -71,6 +71,11 @@ class Policy:
         return space.source if isinstance(space, RecordSpace) else space
 
     @property
+    def stacked_space(self) -> gym.spaces.Box:
+        """The space of the network's observations [K·C, …]."""
+        return self._frames.obs_space
+
+    @property
     def raw_shape(self) -> tuple[int, ...]:
         """The shape of an observation of one environment."""
         return self._frames.raw_space.shape

@@ -129,7 +129,7 @@ def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym
             f"raise --env.joint-actions to {actions.n:,}, or pass --env.action-mask none",
         )
     num_actions = None if place is None else int(actions.n)
-    space = record_space(config.id, env.observation_space, num_actions, text)
+    space = record_space(config.id, env.observation_space, num_actions, text, config.channels)
     mask = MaskSource(place or "")
     return PackedObservations(env, config.id, space, mask, config.check_observations)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.envs.interface import close_env
+from hvd_dqn.spaces.records import RecordSpace
 
 
 def check_env(env_id: str, env: gym.Env[Any, Any]) -> None:
@@ -69,4 +70,18 @@ def require_numbers(env_id: str, observations: gym.Space[Any]) -> None:
     if not is_number or observations.dtype.kind == "c":
         raise UserError(
             f"env.id {env_id!r} observes {observations}: a Box of real numbers is required"
+        )
+
+
+def require_three_axes(env_id: str, space: gym.spaces.Box, channels: str) -> None:
+    """Raise `UserError` if `env.channels` is set and no part of an observation has three axes."""
+    parts = [f.space for f in space.fields] if isinstance(space, RecordSpace) else [space]
+    if channels != "auto" and not any(
+        isinstance(part, gym.spaces.Box) and len(part.shape) == 3 for part in parts
+    ):
+        observed = "have no part with three axes"
+        if len(parts) == 1:
+            observed = f"have the shape {parts[0].shape}, not three axes"
+        raise UserError(
+            f"env.channels = {channels!r}: the observations of {env_id!r} {observed}; leave it auto"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from hvd_dqn.spaces.channels import Channels, guess_channels
+from hvd_dqn.spaces.channels import given_channels
 from hvd_dqn.spaces.records import RecordSpace, stored_dtype
 
 
@@ -25,7 +25,7 @@ class FrameStack:
         self.raw_space = raw_space
         self.length = length
         self.dtype = stored_dtype(raw_space.dtype)
-        self.channels = _channels(raw_space.shape, channels)
+        self.channels = given_channels(raw_space.shape, channels)
         # The order of a batch's axes as stored; `None` if a channel axis must be added.
         self._axes: tuple[int, ...] | None
         if len(raw_space.shape) == 2 and self.dtype == np.uint8:
@@ -69,9 +69,3 @@ class FrameStack:
 
     def _stored(self, raw: np.ndarray) -> np.ndarray:
         return raw[:, None] if self._axes is None else raw.transpose(self._axes)
-
-
-def _channels(shape: tuple[int, ...], channels: str) -> Channels | None:
-    if channels == "auto" or len(shape) != 3:
-        return guess_channels(shape)
-    return "first" if channels == "first" else "last"

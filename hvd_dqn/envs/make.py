@@ -13,6 +13,7 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.distributed.communicator import hostname
 from hvd_dqn.envs.atari import Atari, SingleAtari
+from hvd_dqn.envs.checks import require_three_axes
 from hvd_dqn.envs.driving import Driving
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.interface import GroupLostError, Place, told
@@ -24,7 +25,6 @@ from hvd_dqn.envs.ready import ReadyEnvironment
 from hvd_dqn.envs.simulators import Simulators
 from hvd_dqn.envs.solvers import make_solver_simulators
 from hvd_dqn.envs.vector import VectorEnvironment
-from hvd_dqn.spaces.channels import require_channels
 
 FAMILIES = (
     *(EnvPool(), Gymnax(), Jumanji()),
@@ -106,7 +106,7 @@ def make_vector_env(
 
     simulators, limit_of = make()
     try:
-        require_channels(config.id, simulators.raw_space.shape, config.channels)
+        require_three_axes(config.id, simulators.raw_space, config.channels)
     except UserError:
         simulators.close()
         raise

@@ -5,6 +5,7 @@ Box.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import gymnasium as gym
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hvd_dqn.config import NetworkConfig
-from hvd_dqn.networks.scaling import make_scaling
+from hvd_dqn.networks.scaling import RunningScaling, make_scaling
 from hvd_dqn.networks.torsos.registry import make_torso
-from hvd_dqn.spaces.channels import guess_channels
+from hvd_dqn.spaces.channels import Channels
 from hvd_dqn.spaces.records import MASK, Field, RecordSpace, is_grid
 
 _MOST_ONE_HOT = 4096
@@ -23,10 +24,15 @@ _MOST_ONE_HOT = 4096
 _EMBEDDING_SIZE = 64
 _DTYPES = {np.dtype(t): getattr(torch, np.dtype(t).name) for t in (np.uint8, np.int32, np.float32)}
 
+Records = Tensor | tuple[Tensor, ...]
+"""Records as bytes [B, K·bytes], or the values of their fields, each [B, K, *shape]."""
+
 
 class Unpack(nn.Module):
     """Takes the fields out of K stacked records: bytes [B, K·bytes] to one tensor for each field,
     float32. Images become [B, K·C, H, W], all others vectors [B, F].
+
+    Exported programs, in which bytes cannot become numbers, give it the fields' values.
     """
 
     def __init__(self, config: NetworkConfig, space: RecordSpace) -> None:
@@ -36,7 +42,9 @@ class Unpack(nn.Module):
         self._places = [_place(space, field) for field in space.fields if field.name != MASK]
         self.names = [field.name for field in space.fields if field.name != MASK]
         self.fields = nn.ModuleList(
-            _module_of(config, field, space.frames) for field in space.fields if field.name != MASK
+            _module_of(config, field, space.frames, space.channels_of(field))
+            for field in space.fields
+            if field.name != MASK
         )
         mask = next((field for field in space.fields if field.name == MASK), None)
         self._mask = None if mask is None else _place(space, mask)[0]
@@ -46,18 +54,35 @@ class Unpack(nn.Module):
         """Whether the records say which actions are legal."""
         return self._mask is not None
 
-    def forward(self, records: Tensor) -> list[Tensor]:
+    def forward(self, records: Records) -> list[Tensor]:
         """Return the values of the fields, in their order."""
-        stacks = records.view(len(records), self._frames, self._bytes)
-        values = []
-        for (part, dtype, shape), module in zip(self._places, self.fields, strict=True):
-            raw = stacks[:, :, part].contiguous().view(dtype)
-            values.append(module(raw.view(*raw.shape[:2], *shape)))
-        return values
+        return [
+            module(values) for module, values in zip(self.fields, self._raw(records), strict=True)
+        ]
 
-    def legal(self, records: Tensor) -> Tensor:
+    def running(self, records: Records) -> list[tuple[RunningScaling, Tensor]]:
+        """Return the layers with running statistics, and what they scale, [B, K, *shape]."""
+        return [
+            (cast(RunningScaling, module.scaling), values)
+            for module, values in zip(self.fields, self._raw(records), strict=True)
+            if isinstance(getattr(module, "scaling", None), RunningScaling)
+        ]
+
+    def _raw(self, records: Records) -> Iterator[Tensor]:
+        """Yield the values of each field as they are stored, [B, K, *shape]."""
+        if isinstance(records, tuple):
+            yield from records[: len(self._places)]
+            return
+        stacks = records.view(records.shape[0], self._frames, self._bytes)
+        for part, dtype, shape in self._places:
+            raw = stacks[:, :, part].contiguous().view(dtype)
+            yield raw.view(*raw.shape[:2], *shape)
+
+    def legal(self, records: Records) -> Tensor:
         """Return the masks of the newest records, [B, A] bool."""
-        newest = records.view(len(records), self._frames, self._bytes)[:, -1]
+        if isinstance(records, tuple):
+            return records[-1][:, -1] != 0
+        newest = records.view(records.shape[0], self._frames, self._bytes)[:, -1]
         return newest[:, self._mask] != 0
 
 
@@ -99,10 +124,16 @@ def make_joined(config: NetworkConfig, unpack: Unpack) -> tuple[Joined, int]:
 class Numbers(nn.Module):
     """Numbers of a field, [B, K, *shape]; an image's axes are brought in order."""
 
-    def __init__(self, scaling: nn.Module, field_shape: tuple[int, ...], frames: int) -> None:
+    def __init__(
+        self,
+        scaling: nn.Module,
+        field_shape: tuple[int, ...],
+        frames: int,
+        channels: Channels | None = None,
+    ) -> None:
         super().__init__()
         self.scaling = scaling
-        self._axes, image = _axes_of_image(field_shape)
+        self._axes, image = _axes_of_image(field_shape, channels)
         self.shape = _stacked_shape(frames, image, field_shape)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -110,7 +141,7 @@ class Numbers(nn.Module):
         values = self.scaling(values.to(torch.float32))
         if self._axes is not None:
             values = values.permute(self._axes)
-        return values.reshape(len(values), *self.shape)
+        return values.reshape(values.shape[0], *self.shape)
 
 
 class OneHot(nn.Module):
@@ -143,7 +174,7 @@ class OneHot(nn.Module):
         return values.flatten(1) + self.offsets
 
     def _flags(self, places: Tensor) -> Tensor:
-        flags = places.new_zeros((len(places), *self.shape), dtype=torch.float32)
+        flags = places.new_zeros((places.shape[0], *self.shape), dtype=torch.float32)
         return flags.scatter_(1, places, 1.0)
 
 
@@ -168,7 +199,9 @@ def _place(space: RecordSpace, field: Field) -> tuple[slice, torch.dtype, tuple[
     return slice(offset, offset + kind.itemsize), _DTYPES[field.dtype], field.shape
 
 
-def _module_of(config: NetworkConfig, field: Field, frames: int) -> nn.Module:
+def _module_of(
+    config: NetworkConfig, field: Field, frames: int, channels: Channels | None
+) -> nn.Module:
     choices = field.choices
     if choices is not None:
         too_many = choices.sum() > _MOST_ONE_HOT
@@ -181,14 +214,15 @@ def _module_of(config: NetworkConfig, field: Field, frames: int) -> nn.Module:
         for bound in (field.space.low, field.space.high)
     )
     box: gym.spaces.Box = gym.spaces.Box(low, high, dtype=field.dtype.type)
-    return Numbers(make_scaling(config, box), field.shape, frames)
+    return Numbers(make_scaling(config, box), field.shape, frames, channels)
 
 
-def _axes_of_image(shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+def _axes_of_image(
+    shape: tuple[int, ...], channels: Channels | None
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Return how to permute [B, K, *shape], if it is necessary, and the shape [C, H, W] of an
     image; `None` if it is not one.
     """
-    channels = guess_channels(shape)
     if channels == "last":
         return (0, 1, 4, 2, 3), (shape[2], *shape[:2])
     return None, shape if channels == "first" else None

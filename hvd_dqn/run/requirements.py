@@ -34,6 +34,7 @@ from hvd_dqn.networks import multiply_adds
 from hvd_dqn.replay import Ring, SumTree
 from hvd_dqn.spaces.channels import is_image
 from hvd_dqn.spaces.description import describe
+from hvd_dqn.spaces.records import RecordSpace
 
 _SECONDS_TO_APPEAR = 5.0
 _WORK_PER_THREAD = 8_000_000
@@ -87,10 +88,19 @@ def require_extensions(config: Config) -> None:
 
 def require_channels(config: Config, envs: VectorEnvironment) -> None:
     """Raise `UserError` if observations can be images and the axis of their channels is unknown."""
-    shape = envs.raw_space.shape
-    if envs.channels is None and is_image(shape) and config.network.torso != "mlp":
+    space = envs.raw_space
+    if isinstance(space, RecordSpace):
+        parts = [
+            (field.shape, space.channels_of(field))
+            for field in space.fields
+            if isinstance(field.space, gym.spaces.Box)
+        ]
+    else:
+        parts = [(space.shape, envs.channels)]
+    unclear = [shape for shape, channels in parts if channels is None and is_image(shape)]
+    if unclear and config.network.torso != "mlp":
         raise UserError(
-            f"env.id {config.env.id!r} observes arrays of shape {shape}, which does not tell "
+            f"env.id {config.env.id!r} observes arrays of shape {unclear[0]}, which does not tell "
             "whether the first or the last axis holds the channels of an image",
             "set --env.channels first or last, or --network.torso mlp if it is not an image",
         )

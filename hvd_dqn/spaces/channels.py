@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hvd_dqn.common.errors import UserError
-
 Channels = Literal["first", "last"]
 """The first or the last of three axes."""
 
@@ -35,6 +33,15 @@ def guess_channels(shape: tuple[int, ...]) -> Channels | None:
     return None
 
 
+def given_channels(shape: tuple[int, ...], channels: str) -> Channels | None:
+    """Return the axis that `channels` names, "first" or "last", or the guess if it is "auto";
+    `None` without three axes.
+    """
+    if channels == "auto" or len(shape) != 3:
+        return guess_channels(shape)
+    return "first" if channels == "first" else "last"
+
+
 def is_image(shape: tuple[int, ...]) -> bool:
     """Whether observations of this shape can be images: whether two neighbouring ones of three axes
     are as long as the smallest kernel.
@@ -43,12 +50,3 @@ def is_image(shape: tuple[int, ...]) -> bool:
         return False
     first, middle, last = (length >= SMALLEST_IMAGE for length in shape)
     return middle and (first or last)
-
-
-def require_channels(env_id: str, shape: tuple[int, ...], channels: str) -> None:
-    """Raise `UserError` if `env.channels` is set and observations do not have three axes."""
-    if channels != "auto" and len(shape) != 3:
-        raise UserError(
-            f"env.channels = {channels!r}: the observations of {env_id!r} have the shape {shape}, "
-            "not three axes; leave it auto"
-        )

@@ -21,6 +21,7 @@ def describe(space: gym.Space[Any]) -> dict[str, Any]:
             "record": describe(space.source),
             "masked_actions": space.num_actions,
             "text": space.text,
+            "channels": space.channels,
         }
     if isinstance(space, ActionCodes):
         return {"coded": describe(space.source), "bins": space.bins, "joint": space.joint}
@@ -68,10 +69,12 @@ def observations_of(description: dict[str, Any]) -> gym.spaces.Box:
     """
     if "record" in description:
         masked, text = description["masked_actions"], description["text"]
+        channels = description["channels"]
         if not (masked is None or type(masked) is int) or text not in (None, "drop", "tokens"):
             raise ValueError(f"{masked!r} actions and text {text!r} are not those of a record")
         try:
-            return RecordSpace(_part_of(description["record"]), num_actions=masked, text=text)
+            source = _part_of(description["record"])
+            return RecordSpace(source, num_actions=masked, text=text, channels=channels)
         except SpaceError as error:
             raise ValueError(str(error)) from error
     return _box_of(description)

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.spaces.channels import guess_channels
+from hvd_dqn.spaces.channels import Channels, given_channels
 
 Text = Literal["drop", "tokens"]
 """What becomes of text: it is left out, or becomes hashed words."""
@@ -48,6 +48,11 @@ class Field(NamedTuple):
             return self.space.nvec.reshape(self.shape)
         return np.full(TOKENS, VOCABULARY) if isinstance(self.space, gym.spaces.Text) else None
 
+    @property
+    def start(self) -> np.ndarray:
+        """Return the value of each element [*shape] that is stored as 0."""
+        return np.broadcast_to(getattr(self.space, "start", 0), self.shape)
+
     def encode(self, value: Any) -> Any:
         """Return a value of the space as it is stored."""
         if isinstance(self.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
@@ -62,7 +67,8 @@ class RecordSpace(gym.spaces.Box):
 
     fields: in the order of the bytes; `layout` is the same as NumPy's structured type. frames:
     number of stacked records. If `num_actions` is given, the last field is the mask of the legal
-    actions, [A] of 0 and 1.
+    actions, [A] of 0 and 1. channels: the axis of the channels of images, "first", "last", or
+    "auto" to guess it.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class RecordSpace(gym.spaces.Box):
         *,
         num_actions: int | None = None,
         text: Text | None = None,
+        channels: str = "auto",
         frames: int = 1,
     ) -> None:
         """Raises `SpaceError` if `source` has a part that is not numbers of a fixed shape, or text
@@ -79,6 +86,7 @@ class RecordSpace(gym.spaces.Box):
         self.source = source
         self.num_actions = num_actions
         self.text = text
+        self.channels = channels
         self.frames = frames
         leaves = [(name, leaf) for name, leaf, _ in _leaves(source) if not self._is_dropped(leaf)]
         fields = [_field(name, leaf, text) for name, leaf in leaves if name != MASK]
@@ -96,7 +104,21 @@ class RecordSpace(gym.spaces.Box):
 
     def stacked(self, frames: int) -> RecordSpace:
         """Return the space of stacks of this many records."""
-        return RecordSpace(self.source, num_actions=self.num_actions, text=self.text, frames=frames)
+        return RecordSpace(
+            self.source,
+            num_actions=self.num_actions,
+            text=self.text,
+            channels=self.channels,
+            frames=frames,
+        )
+
+    def channels_of(self, field: Field) -> Channels | None:
+        """Return the axis of a field's channels; `None` if it is no image, or if its shape does not
+        say.
+        """
+        if not isinstance(field.space, gym.spaces.Box):
+            return None
+        return given_channels(field.shape, self.channels)
 
     def pack(self, obs: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """Return the record [bytes] of one observation of `source`, with the `mask` [A] of its
@@ -124,7 +146,10 @@ class RecordSpace(gym.spaces.Box):
         for name, leaf, get in _leaves(self.source):
             if name == MASK:
                 continue
-            value = get(obs)
+            try:
+                value = get(obs)
+            except (KeyError, IndexError, TypeError):
+                return f"{obs!r:.80}, which has no part {name!r}"
             if isinstance(leaf, gym.spaces.Box):
                 array = np.asarray(value)
                 if array.shape != leaf.shape:
@@ -141,7 +166,7 @@ class RecordSpace(gym.spaces.Box):
 
     def summary(self) -> str:
         """Return what the network gets, and what it does not."""
-        told = [f"{field.name} ({_kind(field)})" for field in self.fields]
+        told = [f"{field.name} ({_kind(field, self.channels_of(field))})" for field in self.fields]
         dropped = [name for name, leaf, _ in _leaves(self.source) if self._is_dropped(leaf)]
         left_out = f"; without the text {', '.join(dropped)}: see --env.text" if dropped else ""
         return ", ".join(told) + left_out
@@ -153,8 +178,8 @@ class RecordSpace(gym.spaces.Box):
         return (
             isinstance(other, RecordSpace)
             and self.source == other.source
-            and (self.num_actions, self.text, self.frames)
-            == (other.num_actions, other.text, other.frames)
+            and (self.num_actions, self.text, self.channels, self.frames)
+            == (other.num_actions, other.text, other.channels, other.frames)
         )
 
     def __repr__(self) -> str:
@@ -179,11 +204,15 @@ def mask_field(space: gym.Space[Any]) -> gym.Space[Any] | None:
 
 
 def record_space(
-    env_id: str, source: gym.Space[Any], num_actions: int | None, text: Text | None
+    env_id: str,
+    source: gym.Space[Any],
+    num_actions: int | None,
+    text: Text | None,
+    channels: str,
 ) -> RecordSpace:
     """Return the space of records. Raises `UserError` if there is none."""
     try:
-        return RecordSpace(source, num_actions=num_actions, text=text)
+        return RecordSpace(source, num_actions=num_actions, text=text, channels=channels)
     except SpaceError as error:
         raise UserError(f"env.id {env_id!r}: {error}") from error
 
@@ -244,13 +273,13 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint8 if is_bytes else np.float32)
 
 
-def _kind(field: Field) -> str:
+def _kind(field: Field, channels: Channels | None) -> str:
     """Return what a field holds, in a few words."""
     if field.name == MASK:
         return f"which of {field.shape[0]} are legal"
     if isinstance(field.space, gym.spaces.Text):
         return f"text as {TOKENS} hashed words"
-    shape, channels = field.shape, guess_channels(field.shape)
+    shape = field.shape
     size = " × ".join(map(str, shape))
     if field.choices is not None:
         if is_grid(field.choices):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,12 @@ from hvd_dqn.common.seeding import Stream, derived_seed
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.policy import Policy
 from hvd_dqn.spaces.description import describe
+from hvd_dqn.spaces.records import RecordSpace
 
 _REMEDY = "pip install 'hvd_dqn[export]'"
 _TOLERANCE = 1e-4
+_Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""Returns the Q-values [N, A] of inputs by name."""
 
 
 class QValues(nn.Module):
@@ -38,6 +42,32 @@ class QValues(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """`obs` is uint8 or float32, as the environment gives it."""
         values: Tensor = self.network(obs)
+        return values
+
+
+class NamedQValues(nn.Module):
+    """Maps the parts of observations to Q-values [N, A], like `QValues`: one input for each field
+    of the records, [N, *shape], or [N, K, *shape] if K frames are stacked.
+
+    Discrete values are int64, from the start of their space on; the others have the types that
+    records have.
+    """
+
+    def __init__(self, network: nn.Module, space: RecordSpace) -> None:
+        super().__init__()
+        self.network = network
+        self._is_stacked = space.frames > 1
+        self._starts = [torch.from_numpy(field.start.astype(np.int64)) for field in space.fields]
+
+    def forward(self, *fields: Tensor) -> Tensor:
+        """The fields are in the order of the records; the action mask is the last, if there is
+        one.
+        """
+        stacks = [
+            (field if self._is_stacked else field.unsqueeze(1)) - start.to(field.dtype)
+            for field, start in zip(fields, self._starts, strict=True)
+        ]
+        values: Tensor = self.network(tuple(stacks))
         return values
 
 
@@ -98,6 +128,24 @@ def recorded_observations(policy: Policy, count: int) -> np.ndarray:
     return np.stack(kept)
 
 
+def named_inputs(policy: Policy, observations: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the inputs of an exported file for stacked observations [N, K·C, …], by their names:
+    `obs`, or the parts of the environment's observations and `action_mask`.
+    """
+    space = policy.stacked_space
+    if not isinstance(space, RecordSpace):
+        return {"obs": observations}
+    stacks = observations.reshape(len(observations), space.frames, -1)
+    records = np.ascontiguousarray(stacks).view(space.layout)[..., 0]
+    inputs = {}
+    for field in space.fields:
+        values = records[field.name] if space.frames > 1 else records[field.name][:, 0]
+        if field.choices is not None:
+            values = values.astype(np.int64) + field.start
+        inputs[field.name] = np.ascontiguousarray(values)
+    return inputs
+
+
 def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> float:
     """Write the policy to `path`, as `kind` `onnx` or `torch`, with the spaces of its environment
     as JSON: ONNX's metadata `spaces`, torch's extra file `spaces.json`. Return the largest absolute
@@ -108,20 +156,31 @@ def export(policy: Policy, path: Path, kind: str, observations: np.ndarray) -> f
     """
     network = copy.deepcopy(policy.network)
     network.precision = "float32"  # as the parameters; ONNX runtimes support little bfloat16
-    module = QValues(network).eval()
+    space = policy.stacked_space
+    module: nn.Module = QValues(network)
+    if isinstance(space, RecordSpace):
+        module = NamedQValues(network, space)
+    module.eval()
+    inputs = named_inputs(policy, observations)
     write, load = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}[kind]
-    example = torch.from_numpy(observations[:2].copy())
+    example = {name: torch.from_numpy(values[:2].copy()) for name, values in inputs.items()}
     with torch.no_grad():
-        expected = module(torch.from_numpy(observations)).numpy()
+        expected = network(torch.from_numpy(observations)).numpy()
     with replacing(path) as file:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the exporters' internals
             write(module, example, file, _spaces(policy))
         run = load(file)
         # two batch sizes, since the file must accept any
-        found = np.concatenate([run(observations[:1]), run(observations[1:])])
-        scale = max(1.0, float(np.abs(expected).max()))
-        difference = float(np.abs(found - expected).max())
+        parts = [
+            {name: v[rows] for name, v in inputs.items()} for rows in (slice(1), slice(1, None))
+        ]
+        found = np.concatenate([run(part) for part in parts])
+        legal = np.isfinite(expected)
+        scale = max(1.0, float(np.abs(expected[legal]).max()))
+        difference = float(np.abs(found[legal] - expected[legal]).max())
+        if not np.array_equal(np.isfinite(found), legal):
+            difference = math.inf
         if not difference <= _TOLERANCE * scale:
             raise RunError(
                 f"the Q-values of the exported file differ from the policy's by up to "
@@ -138,14 +197,14 @@ def _spaces(policy: Policy) -> str:
     return json.dumps(spaces)
 
 
-def _write_onnx(module: nn.Module, example: Tensor, path: Path, spaces: str) -> None:
+def _write_onnx(module: nn.Module, example: dict[str, Tensor], path: Path, spaces: str) -> None:
     _require("onnx", "onnxscript", "onnxruntime")
     program = torch.onnx.export(
         _without_adaptive_pooling(module),
-        (example,),
-        input_names=["obs"],
+        tuple(example.values()),
+        input_names=list(example),
         output_names=["q_values"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=_any_batch(module, example),
         dynamo=True,
         verbose=False,
     )
@@ -154,30 +213,36 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, spaces: str) -> 
     program.save(path, external_data=False)
 
 
-def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _any_batch(module: nn.Module, example: dict[str, Tensor]) -> tuple[Any, ...]:
+    """Return the sizes that may vary, as torch's exporter takes them."""
+    sizes = tuple({0: torch.export.Dim("batch")} for _ in example)
+    return (sizes,) if isinstance(module, NamedQValues) else sizes
+
+
+def _load_onnx(path: Path) -> _Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(obs: np.ndarray) -> np.ndarray:
-        values: np.ndarray = session.run(["q_values"], {"obs": obs})[0]
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        values: np.ndarray = session.run(["q_values"], inputs)[0]
         return values
 
     return run
 
 
-def _write_torch(module: nn.Module, example: Tensor, path: Path, spaces: str) -> None:
-    shapes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(module, (example,), dynamic_shapes=shapes)
+def _write_torch(module: nn.Module, example: dict[str, Tensor], path: Path, spaces: str) -> None:
+    shapes = _any_batch(module, example)
+    program = torch.export.export(module, tuple(example.values()), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={"spaces.json": spaces})
 
 
-def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _load_torch(path: Path) -> _Run:
     program: Any = torch.export.load(path).module()
 
-    def run(obs: np.ndarray) -> np.ndarray:
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
         with torch.no_grad():
-            values: np.ndarray = program(torch.from_numpy(obs)).numpy()
+            values: np.ndarray = program(*map(torch.from_numpy, inputs.values())).numpy()
         return values
 
     return run

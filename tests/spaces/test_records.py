@@ -85,6 +85,22 @@ def test_images_and_grids_of_codes_have_their_channels_first():
     assert "words" not in parts
 
 
+@pytest.mark.parametrize(("channels", "planes"), [("first", 8), ("last", 11)])
+def test_the_option_says_which_axis_holds_the_channels(channels, planes):
+    """Of (8, 9, 11), no guess can tell."""
+    source = gym.spaces.Dict({"board": gym.spaces.Box(0, 255, (8, 9, 11), np.uint8)})
+    assert RecordSpace(source).channels_of(RecordSpace(source).fields[0]) is None
+    space = RecordSpace(source, channels=channels)
+    assert f"channels {channels}" in space.summary()
+    assert observations_of(describe(space)) == space
+    board = source.sample()["board"]
+    record = space.pack({"board": board})[None]
+    (image,) = Unpack(NetworkConfig(), space)(torch.from_numpy(record))
+    expected = board if channels == "first" else board.transpose(2, 0, 1)
+    assert image.shape[1] == planes
+    np.testing.assert_allclose(image[0], expected / 255, rtol=1e-6)
+
+
 def test_words_are_hashed_tokens():
     source = gym.spaces.Dict({"mission": gym.spaces.Text(100), "x": gym.spaces.Discrete(2)})
     space = RecordSpace(source, text="tokens")
