@@ -85,7 +85,7 @@ def test_a_manifest_that_cannot_be_read_keeps_every_segment(tmp_path, monkeypatc
     run(tmp_path / "good")
     failing(monkeypatch, "open", sometimes)
     with pytest.raises(StoppedError):
-        run(tmp_path / "parted", stop=StopAfter(700))
+        run(tmp_path / "parted", stop=StopAfter(1000))
     assert count > 9
     monkeypatch.undo()
     run(tmp_path / "parted")
