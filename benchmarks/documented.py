@@ -72,6 +72,7 @@ class DocumentedLearner:
             )
         elif comm.world_size > 1:
             self._forward = torch.nn.parallel.DistributedDataParallel(self.online)
+            self._forward.branches = self.online.branches  # which the objective asks for
         self._period = config.target_period_updates
         self.updates = 0
         self.stop_agreed = False
