@@ -22,6 +22,7 @@ from hvd_dqn.common.errors import (
     UserError,
     did_you_mean,
 )
+from hvd_dqn.common.files import set_home
 from hvd_dqn.common.imports import explain
 from hvd_dqn.common.output import make_output_tolerant
 from hvd_dqn.distributed.launcher import detect_launch
@@ -53,6 +54,7 @@ def main() -> NoReturn:
     except FileNotFoundError:
         print("hvd-dqn: the working directory was removed: cd to another one", file=sys.stderr)
         end_process(EXIT_BAD_INPUT)
+    set_home()
     code = run(sys.argv[1:])
     if detect_launch() is not None:
         signals = import_module("hvd_dqn.common.signals")

@@ -53,6 +53,17 @@ def expanded(path: Path) -> Path:
         raise UserError(f"{path}: {error}", "write the whole path") from error
 
 
+def set_home() -> None:
+    """Set HOME, if it is not set, to the user's home, or to `/`: Open MPI does not start without
+    it.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a name
+        home = Path("/")
+    os.environ["HOME"] = str(home) if home.is_absolute() else "/"
+
+
 def absolute(path: str | Path) -> Path:
     """Return `path` as an absolute path, with `~` replaced by the home directory. Call it before an
     environment, which may change the working directory, is made.

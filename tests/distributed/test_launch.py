@@ -389,13 +389,23 @@ def test_a_lost_host_is_dropped_if_min_np_allows(tmp_path):
 
 
 @pytest.mark.multirank
-@pytest.mark.parametrize("home", ["/", "/proc/none"])
-def test_horovodrun_needs_no_home(tmp_path, home):
+@pytest.mark.parametrize("home", ["/", "/proc/none", None])
+@pytest.mark.parametrize("launcher", ["horovodrun", "none"])
+def test_launchers_need_no_home(tmp_path, monkeypatch, launcher, home):
+    """Without HOME, Open MPI ends at once."""
+    if home is None:
+        require_our_horovod()
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     run_dir = tmp_path / "run"
-    options = ["train", "--config", str(config_file(tmp_path)), "--run-dir", str(run_dir)]
-    done = hvd_dqn(*options, launcher="horovodrun", HOME=home, TMPDIR=str(tmp_path))
+    command = ["train", "--config", str(config_file(tmp_path)), "--run-dir", str(run_dir)]
+    if launcher == "none":
+        command = ["launch", "-np", "2", "--", *command]
+    done = hvd_dqn(*command, launcher=launcher)
     assert done.code == 0, done.output
-    assert not Path(home, ".horovod").exists()
+    assert home is None or not Path(home, ".horovod").exists()
 
 
 @pytest.mark.multirank
