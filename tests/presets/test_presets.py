@@ -247,7 +247,7 @@ def test_every_preset_is_pinned():
     assert set(classic.PRESETS) == set(CLASSIC)
     assert set(atari.PRESETS) == set(ATARI)
     assert set(minatar.PRESETS) == {f"minatar-{name}" for name in ATARI}
-    assert set(PRESETS) == {*CLASSIC, *ATARI, *minatar.PRESETS, "highway"}
+    assert set(PRESETS) == {*CLASSIC, *ATARI, *minatar.PRESETS, "highway", "general"}
     assert set(PRESETS) == set(json.loads(PINNED.read_text())), "run python -m tests.presets.pin"
 
 

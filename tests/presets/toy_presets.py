@@ -34,7 +34,7 @@ _TOY_FOR_SLOW_ENVIRONMENTS = _TOY | {
 
 def shrink() -> None:
     """Replace some presets of this process by toy ones that finish in a few seconds."""
-    for name in ("cartpole", "acrobot", "lunarlander"):
+    for name in ("cartpole", "acrobot", "lunarlander", "general"):
         PRESETS[name] = _changed(PRESETS[name], _TOY)
     PRESETS["highway"] = _changed(PRESETS["highway"], _TOY_FOR_SLOW_ENVIRONMENTS)
 
