@@ -8,9 +8,17 @@ import pytest
 from hvd_dqn.commands.cli import run
 
 PAGE = Path(__file__).parents[2] / "docs/environments.md"
-SHORT = """--total-env-steps 400 --learning-starts-env-steps 100 --logging.period-env-steps 200
-    --evaluation.period-env-steps 400 --evaluation.episodes 1 --evaluation.final-episodes 1
-    --evaluation.max-episode-steps 50 --replay.capacity 2000 --network.hidden-sizes 16""".split()
+SHORT = {
+    "total-env-steps": 400,
+    "learning-starts-env-steps": 100,
+    "logging.period-env-steps": 200,
+    "evaluation.period-env-steps": 400,
+    "evaluation.episodes": 1,
+    "evaluation.final-episodes": 1,
+    "evaluation.max-episode-steps": 50,
+    "replay.capacity": 2000,
+    "network.hidden-sizes": 16,
+}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,8 @@ def test_it_trains_by_its_id(tmp_path, package, words):
     env_id, *options = words.split()
     assert f"`{env_id}" in PAGE.read_text(), "the page names it"
     run_dir = tmp_path / "run"
-    assert run(["train", "--env.id", env_id, *options, *SHORT, "--run-dir", str(run_dir)]) == 0
+    short = [f"--{name}={value}" for name, value in SHORT.items()]
+    assert run(["train", "--env.id", env_id, *options, *short, "--run-dir", str(run_dir)]) == 0
     final = json.loads((run_dir / "final.json").read_text())
     assert final["env_steps"] >= 400
     assert final["updates"] > 0
