@@ -17,6 +17,8 @@ SHORT = {
     "evaluation.final-episodes": 1,
     "evaluation.max-episode-steps": 50,
     "replay.capacity": 2000,
+    "replay.batch-size": 8,
+    "updates-per-iteration": 1,
     "network.hidden-sizes": 16,
 }
 
