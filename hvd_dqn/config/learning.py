@@ -129,6 +129,11 @@ class ObjectiveConfig(Section):
     """Temperature of the softmax policy (τ)."""
     munchausen_clip: float = ranged(-1.0, lambda v: v <= 0, "0 or less")
     """Lower bound of temperature times log-policy (l₀)."""
+    normalize_rewards: bool = False
+    """Divide rewards by a running estimate of the standard deviation of returns over the sampled
+    batches of all ranks, √(E[R²] / (1 − γ²ⁿ)) for n-step rewards R. Reported returns are not
+    scaled; losses and action values are.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -90,8 +90,12 @@ class Config(Section):
                 "optimizer.cuda-graph = True: with distributed.average = 'server' the steps are "
                 "taken on the host; set it to False"
             )
-        if self.network.normalize_observations:
-            self._require_sums_of_moments()
+        for section, name in (
+            (self.network, "normalize_observations"),
+            (self.objective, "normalize_rewards"),
+        ):
+            if getattr(section, name):
+                self._require_sums_of_moments(section, name)
         fixed = [n for n in ("compile", "cuda_graph") if getattr(self.optimizer, n)]
         if self.network.dropout > 0 and fixed:
             raise ConfigError(
@@ -121,15 +125,15 @@ class Config(Section):
                 "raise the total",
             )
 
-    def _require_sums_of_moments(self) -> None:
-        """Raise `ConfigError` if updates do not sum the moments of observations."""
+    def _require_sums_of_moments(self, section: Section, name: str) -> None:
+        """Raise `ConfigError` for this setting if updates do not sum the moments of batches."""
         for setting, value, needed in (
             ("distributed.average", self.distributed.average, "gradients"),
             ("optimizer.cuda-graph", self.optimizer.cuda_graph, False),
         ):
             if value != needed:
-                self.network.refuse(
-                    "normalize_observations",
+                section.refuse(
+                    name,
                     True,
                     f"sums its statistics with the gradients of every update: set {setting} to "
                     f"{needed}, or this to False",

@@ -11,6 +11,7 @@ from hvd_dqn.common.structs import Batch
 from hvd_dqn.learner.base import Learner
 from hvd_dqn.learner.flat_buffer import Agreement, SumBuffer
 from hvd_dqn.learner.recorded import Decision
+from hvd_dqn.learner.rewards import RewardScaling
 
 COMPARED_EVERY_UPDATES = 8
 """Updates between comparisons of the ranks' parameters. Reading all of them takes 2 % of a small
@@ -27,13 +28,16 @@ class GradientAveragingLearner(Learner):
     priorities, and all weights divided by the largest of a batch from that replay (`one_replay`).
     """
 
-    def __init__(self, *, prioritized: bool = False, **common: Any) -> None:
+    def __init__(
+        self, *, prioritized: bool = False, scaling: RewardScaling | None = None, **common: Any
+    ) -> None:
+        """`scaling` normalises rewards."""
         super().__init__(**common)
         self._prioritized = prioritized
+        self._rewards = scaling
         self._buffer = self._sums = self._new_buffer()
         self._use_gradients(self._buffer.payload)
-        self._sums_moments = self.online.num_moments > 0
-        self._samples = 0
+        self._sums_moments = len(self._buffer.moments) > 0
 
     def _new_buffer(self) -> SumBuffer:
         return SumBuffer(
@@ -42,18 +46,27 @@ class GradientAveragingLearner(Learner):
             rank=self._comm.rank,
             world_size=self._comm.world_size,
             shares=self._prioritized,
-            num_moments=self.online.num_moments,
+            num_moments=self.online.num_moments + (self._rewards is not None),
         )
 
     def state_dict(self) -> DistributedState:
         """See `Learner.state_dict`."""
         self.synchronize()
-        return DistributedState(shared=self._steps_state(), per_rank=self._per_rank_state())
+        shared = self._steps_state()
+        if self._rewards is not None:
+            shared["rewards"] = {
+                "mean_square": self._rewards.mean_square,
+                "samples": self._rewards.samples,
+            }
+        return DistributedState(shared, per_rank=self._per_rank_state())
 
     def load_state_dict(self, state: DistributedState, *, mine: bool = True) -> None:
         """See `Learner.load_state_dict`."""
         self._load_steps_state(state.shared)
         self._load_per_rank_state(state.per_rank, mine=mine)
+        if self._rewards is not None:
+            self._rewards.mean_square.copy_(state.shared["rewards"]["mean_square"])
+            self._rewards.samples.copy_(state.shared["rewards"]["samples"])
 
     def start(self, batch: Batch) -> Tensor:
         """Compute the gradients of this rank's batch and start their sum over ranks."""
@@ -76,15 +89,36 @@ class GradientAveragingLearner(Learner):
         scale = batch.share.mass / batch.share.weight_floor
         if scale != 1.0:
             batch = batch._replace(weight=scale * batch.weight)
+        if self._sums_moments:
+            batch = self._write_moments(batch)
         priority, numbers = self._run_passes(batch)
         if self._sums_moments:
-            moments = self._buffer.moments.copy_(self.online.moments(batch.obs))
-            numbers[3:].masked_fill_(~moments.sum().isfinite(), 1.0)
-            self._samples = len(batch.weight) * self._comm.world_size
+            numbers[3:].masked_fill_(~self._buffer.moments.sum().isfinite(), 1.0)
         compared = self.updates % COMPARED_EVERY_UPDATES == 0
         digest = self._digest() if compared else self._no_digest
         self._buffer.write_control(numbers, digest, batch.share, stop=self._stop_requested())
         return priority
+
+    def _write_moments(self, batch: Batch) -> Batch:
+        """Write the moments of this rank's batch to the buffer; return it with scaled rewards."""
+        self._samples = len(batch.weight) * self._comm.world_size
+        moments = self._buffer.moments
+        if self.online.num_moments:
+            moments[: self.online.num_moments] = self.online.moments(batch.obs)
+        if self._rewards is None:
+            return batch
+        moments[-1] = batch.reward.square().mean()
+        return batch._replace(reward=self._rewards(batch.reward))
+
+    def _add_moments(self) -> None:
+        """Update the running statistics by the moments of all ranks' batches."""
+        means = self._sums.moments / self._comm.world_size
+        count = self.online.num_moments
+        if count:
+            for network in (self.online, self.target):
+                network.add_moments(means[:count], self._samples)
+        if self._rewards is not None:
+            self._rewards.add(means[count:], self._samples)
 
     def _take_step(self) -> None:
         if self._recorded_step is not None:
@@ -92,9 +126,7 @@ class GradientAveragingLearner(Learner):
             return
         agreement, norm = self._agreement(self._sums.numbers())
         if self._sums_moments:
-            means = self._sums.moments / self._comm.world_size
-            for network in (self.online, self.target):
-                network.add_moments(means, self._samples)
+            self._add_moments()
         if _divisor(agreement) != 1.0:
             self._sums.payload.div_(_divisor(agreement))
         self._step(self._sums.payload, norm)

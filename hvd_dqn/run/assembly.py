@@ -19,7 +19,7 @@ from hvd_dqn.common.state import DistributedState
 from hvd_dqn.common.structs import Batch, Progress, ReplayedEpisodes, ReplayShare
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
-from hvd_dqn.learner import Learner, TargetUpdate, make_learner
+from hvd_dqn.learner import Learner, RewardScaling, TargetUpdate, make_learner
 from hvd_dqn.methods import schedules
 from hvd_dqn.methods.registry import make_network, make_objective
 from hvd_dqn.networks import QNetwork
@@ -126,9 +126,13 @@ def assemble_learner(
         online, target = network(), network()
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.UPDATE, resources.device)
     planned = config.planned_updates(comm.world_size)
+    discount = config.objective.gamma**config.replay.n_step
     return make_learner(
         config.distributed,
         prioritized=config.replay.sampling == "prioritized",
+        scaling=RewardScaling(discount, resources.device)
+        if config.objective.normalize_rewards
+        else None,
         online=online,
         target=target,
         objective=make_objective(config.objective, generator),

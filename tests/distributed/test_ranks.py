@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 
@@ -130,20 +129,19 @@ def test_running_statistics_are_those_of_all_ranks(run_job, ranks, backend):
     results = run_job("equivalence", ranks=ranks, backend=backend, size=size, updates=updates,
         normalized=True,
     )  # fmt: skip
-    normalized = dataclasses.replace(workers.SMALL_NETWORK, normalize_observations=True)
-    single = workers.make_learner(LocalCommunicator(), seed=0, network=normalized)
+    single = workers.make_learner(LocalCommunicator(), seed=0, normalized=True)
     for batch in workers.batches(updates, size * ranks):
         single.start(batch)
         single.finish()
-    buffers = dict(single.online.named_buffers())
-    assert buffers["scaling.samples"] == (updates - 1) * size * ranks
+    statistics = workers.statistics_of(single)
+    assert statistics["scaling.samples"] == [(updates - 1) * size * ranks]
+    assert statistics["samples"] == [updates * size * ranks]
     for result in results:
         assert result["parameters"] == results[0]["parameters"], "bit for bit across ranks"
-        assert result["buffers"] == results[0]["buffers"]
-        assert result["buffers"].keys() == buffers.keys()
-        for name, value in buffers.items():
-            other = torch.tensor(result["buffers"][name])
-            torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-6)
+        assert result["statistics"] == results[0]["statistics"]
+        assert result["statistics"].keys() == statistics.keys()
+        for name, value in statistics.items():
+            assert result["statistics"][name] == pytest.approx(value, rel=1e-5, abs=1e-6)
         torch.testing.assert_close(
             torch.tensor(result["parameters"]),
             single.online_parameters.values,

@@ -43,7 +43,14 @@ from hvd_dqn.distributed import connect, mpi
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.mpi import MpiCommunicator
 from hvd_dqn.distributed.one_sided import Counter, OneSidedMemory
-from hvd_dqn.learner import Learner, NonFiniteError, ParameterServerLearner, TargetUpdate, base
+from hvd_dqn.learner import (
+    Learner,
+    NonFiniteError,
+    ParameterServerLearner,
+    RewardScaling,
+    TargetUpdate,
+    base,
+)
 from hvd_dqn.learner import make_learner as make_room_learner
 from hvd_dqn.methods import schedules
 from hvd_dqn.methods.expected import ExpectedObjective
@@ -69,9 +76,11 @@ def make_learner(
     network: NetworkConfig = SMALL_NETWORK,
     obs_shape: tuple[int, ...] = (6,),
     optimizer: dict[str, Any] | None = None,
+    normalized: bool = False,
 ) -> Learner:
     """A small learner; `seed` may differ by rank: the broadcast must undo that."""
     torch.manual_seed(seed)
+    network = dataclasses.replace(network, normalize_observations=normalized)
     online, target = (
         make_network(
             network,
@@ -87,6 +96,7 @@ def make_learner(
     return make_room_learner(
         DistributedConfig(**(distributed or {})),
         prioritized=prioritized,
+        scaling=RewardScaling(0.97, device) if normalized else None,
         online=online,
         target=target,
         objective=ExpectedObjective(ObjectiveConfig()),
@@ -193,9 +203,7 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
             prioritized=prioritized,
             distributed=options.get("distributed"),
             optimizer=options.get("optimizer"),
-            network=dataclasses.replace(
-                SMALL_NETWORK, normalize_observations=options.get("normalized", False)
-            ),
+            normalized=options.get("normalized", False),
         )
     size = options["size"]
     share = share_of(comm.rank) if prioritized else ReplayShare()
@@ -209,10 +217,17 @@ def equivalence(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
         "parameters": learner.online_parameters.values.tolist(),
         "target": learner.target_parameters.values.tolist(),
         "shared": shared,
-        "buffers": {name: b.tolist() for name, b in learner.online.named_buffers()},
+        "statistics": statistics_of(learner),
         "loss": learner.statistics.loss,
         "drift": learner.statistics.drift,
     }
+
+
+def statistics_of(learner: Learner) -> dict[str, list[float]]:
+    """Return the running statistics of observations and rewards."""
+    state = learner.state_dict()
+    statistics = state.shared.get("rewards", {}) | state.per_rank["online_buffers"]
+    return {name: value.reshape(-1).tolist() for name, value in statistics.items()}
 
 
 def bad_start(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ CASES = {
     "normalised": {
         "network.normalize_observations": True,
         "network.scale_observations": False,
+        "objective.normalize_rewards": True,
     },
     "actions of several dimensions": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
     "Atari": {
