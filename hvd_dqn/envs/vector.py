@@ -478,7 +478,7 @@ class VectorEnvironment:
         the copies [N] bool whose episode ended before its last action, and the returns [N].
 
         The copies can only step together, so that short episodes begin later than long ones. Before
-        that, their copies take arbitrary steps, and are reset if an episode ends.
+        that, their copies take arbitrary legal steps, and are reset if an episode ends.
         """
         seeds = [self._episode_seed(i, int(k)) for i, k in enumerate(self._episode_number)]
         everyone = np.ones(self.num_envs, dtype=np.bool_)
@@ -493,7 +493,11 @@ class VectorEnvironment:
                 obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
                 waiting &= ~begins
             place = np.maximum(time - (longest - length), 0)
-            step = self._shared.simulators.step(actions[self._copies, place])
+            action = actions[self._copies, place]
+            legal = self.legal_actions(obs)
+            if legal is not None:
+                action[waiting] = legal[waiting].argmax(axis=1)
+            step = self._shared.simulators.step(action)
             self._on_step()
             obs = self._frames.following(obs, step.frames)
             returns[~waiting] += step.reward[~waiting]
@@ -502,7 +506,9 @@ class VectorEnvironment:
                 np.copyto(self._infos, step.infos, where=there)
             if step.ended.any():
                 ended_early |= step.ended & ~waiting
-                self._reset_again(step.ended, seeds)
+                obs[step.ended] = self._frames.first(
+                    self._reset_again(step.ended, seeds)[step.ended]
+                )
         begins = waiting
         if begins.any():
             obs[begins] = self._frames.first(self._reset_again(begins, seeds)[begins])
