@@ -164,13 +164,16 @@ def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path):
 
 
 def test_a_working_directory_that_was_removed_is_named(tmp_path):
-    """As a job's scratch directory that was cleaned. The path is that of an installed command."""
-    program = "import os, sys; sys.path.remove(''); os.rmdir(os.getcwd())"
-    program += "; from hvd_dqn.commands import cli; cli.main()"
+    """As a job's scratch directory that was cleaned."""
+    command, place = tmp_path / "command.py", tmp_path / "place"
+    command.write_text(
+        "import os; os.rmdir(os.getcwd()); from hvd_dqn.commands import cli; cli.main()"
+    )
+    place.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, str(command)],
         env=clean_environment(PYTHONPATH=str(Path.cwd())),
-        cwd=tmp_path,
+        cwd=place,
         capture_output=True,
         text=True,
         timeout=60,
