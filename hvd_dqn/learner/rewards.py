@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST = 1e-8
-_MOST_SAMPLES = 2.0**20
-"""Samples after which the running mean forgets the oldest."""
+from hvd_dqn.networks.scaling import MOST_SAMPLES, SMALLEST
 
 
 class RewardScaling:
@@ -26,10 +24,10 @@ class RewardScaling:
 
     def __call__(self, reward: Tensor) -> Tensor:
         """Scale rewards [B]."""
-        factor = torch.rsqrt(self.mean_square / self._left + _SMALLEST)
+        factor = torch.rsqrt(self.mean_square / self._left + SMALLEST)
         return reward * torch.where(self.samples > 0, factor, 1.0)
 
     def add(self, mean_square: Tensor, samples: int) -> None:
         """Account for the mean square [1] of the rewards of a batch."""
-        self.samples.add_(samples).clamp_(max=_MOST_SAMPLES)
+        self.samples.add_(samples).clamp_(max=MOST_SAMPLES)
         self.mean_square.lerp_(mean_square.squeeze(0), samples / self.samples)

@@ -12,9 +12,9 @@ from hvd_dqn.config import ConfigError, NetworkConfig
 _UNBOUNDED = 1e6
 LARGEST = 10.0
 """Normalised numbers are clipped to ± this, as in Stable-Baselines3 and Gymnasium."""
-_SMALLEST = 1e-8
+SMALLEST = 1e-8
 """Added to variances, so that a number that never changes becomes 0."""
-_MOST_SAMPLES = 2.0**20
+MOST_SAMPLES = 2.0**20
 """Samples after which running statistics forget the oldest."""
 
 
@@ -80,14 +80,14 @@ class RunningScaling(nn.Module):
         """
         first, second = moments.view(2, *self.shape)
         is_first = self.samples < 0
-        self.samples.add_(samples).clamp_(max=_MOST_SAMPLES)
+        self.samples.add_(samples).clamp_(max=MOST_SAMPLES)
         self.samples.masked_fill_(is_first, 0.0)
         share = torch.where(is_first, 1.0, samples / self.samples)
         change = share * first
         variance = self.variance + share * (second - self.variance) - change.square()
         self.variance.copy_(torch.where(is_first, self.variance, variance.clamp_(min=0.0)))
         self.mean.add_(change)
-        self.factor.copy_(torch.rsqrt(self.variance + _SMALLEST))
+        self.factor.copy_(torch.rsqrt(self.variance + SMALLEST))
 
 
 class ByteScaling(nn.Module):

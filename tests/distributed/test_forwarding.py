@@ -49,6 +49,10 @@ def state_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def has_ended(pid):
+    return not Path(f"/proc/{pid}").exists() or state_of(pid) == "Z"
+
+
 @pytest.mark.parametrize(
     ("script", "numbers", "code"),
     [
@@ -82,4 +86,5 @@ def test_the_launcher_does_not_outlive_a_process_that_is_killed():
     with forwarding(STOPS) as (process, child):
         process.kill()
         process.wait()
-        wait_until(lambda: not Path(f"/proc/{child}").exists() or state_of(child) == "Z")
+        wait_until(lambda: has_ended(child), "the launcher to end")
+        assert has_ended(child)

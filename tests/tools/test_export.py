@@ -53,7 +53,7 @@ def test_an_exported_file_gives_the_policys_q_values(name, kind, tmp_path):
         pytest.importorskip("onnxruntime")
     policy = load_policy(run_of(tmp_path / "run", CASES[name]))
     observations = recorded_observations(policy, 60)
-    assert len(np.unique(observations, axis=0)) > 5, "the episode goes on"
+    assert len(np.unique(observations, axis=0)) > 5, "the environment must have been stepped"
     assert export(policy, tmp_path / "out/file", kind, observations) < 1e-4
 
 
