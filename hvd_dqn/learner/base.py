@@ -39,7 +39,7 @@ class LearnerStatistics:
     updates: updates of this rank; agreed: updates that the sums over ranks covered so far, over
     which loss, abs_td_error and value sum the means over all ranks; grad_norm: gradient norms;
     on_its_way_seconds: time from the start of each sum until this rank began to wait for it; drift:
-    the largest difference of a parameter from the root's; resyncs: how often ranks were
+    the largest difference of a parameter or a running statistic from the root's; resyncs: how often ranks were
     resynchronised. A recorded step counts once the host has read its results.
     """
 
@@ -112,6 +112,7 @@ class Learner(ABC):
         on_gpu = next(online.parameters()).device.type == "cuda"
         self._passes_done = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         self.stop_agreed = False
+        self._statistics: list[Tensor] = []  # running ones, equal on all ranks
         self.online_parameters = FlatParameters(online)
         self.target_parameters = FlatParameters(target)
         self._no_digest = self.online_parameters.values.new_zeros(Digest.size)
@@ -359,10 +360,15 @@ class Learner(ABC):
         self._take_roots_parameters()
 
     def _take_roots_parameters(self) -> None:
-        online = self.online_parameters.values
-        before = online.clone()
-        self._comm.broadcast(online, "online")
-        distance = (online - before).abs().nan_to_num(nan=float("inf"))
+        self._take_roots(self.online_parameters.values, "online")
+        for number, values in enumerate(self._statistics):
+            self._take_roots(values, f"statistic.{number}")
+
+    def _take_roots(self, values: Tensor, name: str) -> None:
+        """Take the root's values, and record the distance of this rank's as drift."""
+        before = values.clone()
+        self._comm.broadcast(values, name)
+        distance = (values - before).abs().nan_to_num(nan=float("inf"))
         self.statistics.drift = max(self.statistics.drift, float(distance.max()))
 
     def _require_finite(self, agreement: Agreement, norm: float) -> None:

@@ -35,6 +35,10 @@ class GradientAveragingLearner(Learner):
         super().__init__(**common)
         self._prioritized = prioritized
         self._rewards = scaling
+        for network in (self.online, self.target):
+            self._statistics += network.running_statistics()
+        if scaling is not None:
+            self._statistics += [scaling.mean_square, scaling.samples]
         self._buffer = self._sums = self._new_buffer()
         self._use_gradients(self._buffer.payload)
         self._sums_moments = len(self._buffer.moments) > 0

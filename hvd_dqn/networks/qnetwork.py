@@ -93,6 +93,10 @@ class QNetwork(nn.Module):
         """How many numbers `moments` returns, M."""
         return sum(2 * layer.mean.numel() for layer in self._running)
 
+    def running_statistics(self) -> list[Tensor]:
+        """Return the tensors that `add_moments` changes."""
+        return [buffer for layer in self._running for buffer in layer.buffers()]
+
     @torch.no_grad()
     def moments(self, obs: Tensor) -> Tensor:
         """Return the moments [M] of observations for `add_moments`."""

@@ -165,6 +165,26 @@ def test_every_target_update_brings_the_roots_network_and_reports_the_drift():
     assert learner.statistics.resyncs == 0
 
 
+def test_every_target_update_brings_the_roots_running_statistics():
+    class RootHasSevens(RootIsElsewhere):
+        def broadcast(self, tensor, name):
+            if name.startswith("statistic"):
+                tensor.fill_(7.0)
+
+    learner = workers.make_learner(RootHasSevens(), seed=0, target_period=5, normalized=True)
+    statistics = [*learner.online.buffers(), *learner.target.buffers()]
+    statistics += [learner._rewards.mean_square, learner._rewards.samples]
+    for number, batch in enumerate(workers.batches(5, 8), start=1):
+        assert not any((values == 7).all() for values in statistics)
+        learner.start(batch)
+        learner.finish()
+        if number == 4:
+            learner.statistics.drift = 0.0
+    assert len(statistics) == 2 * 4 + 2
+    assert all((values == 7).all() for values in statistics)
+    assert learner.statistics.drift > 1
+
+
 @pytest.mark.parametrize(
     ("average", "overlap"), [("gradients", False), ("delayed_gradients", True)]
 )
