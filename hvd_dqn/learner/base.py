@@ -39,8 +39,8 @@ class LearnerStatistics:
     updates: updates of this rank; agreed: updates that the sums over ranks covered so far, over
     which loss, abs_td_error and value sum the means over all ranks; grad_norm: gradient norms;
     on_its_way_seconds: time from the start of each sum until this rank began to wait for it; drift:
-    the largest difference of a parameter or a running statistic from the root's; resyncs: how often ranks were
-    resynchronised. A recorded step counts once the host has read its results.
+    the largest difference of a parameter or a running statistic from the root's; resyncs: how often
+    ranks were resynchronised. A recorded step counts once the host has read its results.
     """
 
     updates: int = 0

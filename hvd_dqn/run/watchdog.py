@@ -250,8 +250,10 @@ class Watchdog:
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:
-            with contextlib.suppress(OSError, ValueError):  # it has no file descriptor
+            try:
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            except (OSError, ValueError, AttributeError, RuntimeError):
+                return "no stacks, since stderr is not a file"
             return "stacks above"
         return f"stacks in {where}"
 

@@ -5,6 +5,7 @@ For real launchers see tests/distributed/test_faults.py.
 
 from __future__ import annotations
 
+import io
 import types
 
 import pytest
@@ -117,3 +118,11 @@ def test_what_a_library_says_of_a_broken_sum_is_told(tmp_path):
     told = ranks[0].explain("unhandled\nsystem error")
     assert told.endswith(": a sum over ranks failed: unhandled system error")
     assert ranks[1].explain("unhandled") is None
+
+
+@pytest.mark.parametrize("stderr", [None, types.SimpleNamespace(write=len), io.StringIO()])
+def test_stacks_need_neither_a_directory_nor_a_file(tmp_path, monkeypatch, stderr):
+    alone = Watchdog(LocalCommunicator(), Progress(), RunDirectory(tmp_path), limit=LIMIT)
+    monkeypatch.setattr(alone, "_has_directory", False)
+    monkeypatch.setattr(watchdog.sys, "stderr", stderr)
+    assert alone._write_stacks("hung") == "no stacks, since stderr is not a file"
