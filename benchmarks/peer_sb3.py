@@ -1,23 +1,21 @@
-"""Stable-Baselines3: speed on CartPole, or the score of DQN or QR-DQN (sb3-contrib) on MinAtar.
+"""Stable-Baselines3 and sb3-contrib: speed on CartPole, or the score of an agent.
 
     python benchmarks/peer_sb3.py speed '{"env_id": "CartPole-v1", …}'
-    python benchmarks/peer_sb3.py score DQN Breakout 0 100000 100
+    python benchmarks/peer_sb3.py score '{"env_id": "Pendulum-v1", "algorithm": "TD3", …}'
 
-`speed` takes `compare.WORK`; `score` takes algorithm, game, seed, env steps, and episodes of the
-final evaluation. `compare.py` and `minatar_games.py` run this in the peers' Python. It prints one
-line of JSON.
+`speed` takes `compare.WORK`, `score` the work of a row in `score_rows.py`. `compare.py` and
+`scores.py` run this in the peers' Python. It prints one line of JSON.
 
-MinAtar uses rl-baselines3-zoo's settings for Atari (learning rate, batch size, train_freq, target
-update, ε), because neither library has any for MinAtar. Changed, because the budget is a hundredth
-of Atari's: learning starts after 1,000 env steps instead of 100,000, ε falls over a tenth of the
-budget, and QR-DQN has its default learning rate and optimizer. The network is that of Young & Tian
-2019, like ours, because the zoo's does not accept images of ten rows.
+On MinAtar, the network is that of Young & Tian 2019, like ours, because the zoo's does not accept
+images of ten rows. MiniGrid's image is flattened to 147 codes for a multi-layer perceptron.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from typing import Any
@@ -26,13 +24,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3 import DQN
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 MAX_EPISODE_STEPS = 27_000  # of an evaluation, as in this project
+EVALUATION_EPISODES = 20  # those of this project's presets
 
 
 class Clock(BaseCallback):
@@ -111,60 +111,84 @@ class Convolution(BaseFeaturesExtractor):
         return features
 
 
-def score(algorithm: str, game: str, seed: int, env_steps: int, episodes: int) -> dict[str, float]:
-    """Train on a MinAtar game; returns the return of the final evaluation."""
-    import minatar.gym
+def make_env(work: dict[str, Any]) -> gym.Env[Any, Any]:
+    """Make one environment, with the observations that the networks here take."""
+    env_id: str = work["env_id"]
+    if env_id.startswith("MinAtar/"):
+        import minatar.gym
 
-    minatar.gym.register_envs()
+        if env_id not in gym.registry:
+            minatar.gym.register_envs()
+        return ChannelsFirst(gym.make(env_id))
+    if env_id.startswith("MiniGrid-"):
+        from minigrid.wrappers import ImgObsWrapper
 
-    def make() -> gym.Env[Any, Any]:
-        return ChannelsFirst(gym.make(f"MinAtar/{game}-v1"))
+        return gym.wrappers.FlattenObservation(ImgObsWrapper(gym.make(env_id)))
+    return gym.make(env_id, **work.get("env_kwargs", {}))
+
+
+def make_model(work: dict[str, Any]) -> OffPolicyAlgorithm:
+    """Make the agent that `work` describes."""
+    env_id, options = work["env_id"], dict(work["options"])
+    envs = make_vec_env(lambda: make_env(work), n_envs=1, seed=work["seed"])
+    if env_id.startswith("MinAtar/"):
+        network = {"features_extractor_class": Convolution, "net_arch": []}
+        options["policy_kwargs"] = options.get("policy_kwargs", {}) | network
+    if "action_noise" in options:
+        size = envs.action_space.shape
+        deviation = np.full(size, options["action_noise"])
+        options["action_noise"] = NormalActionNoise(np.zeros(size), deviation)
+    module = "sb3_contrib" if work["algorithm"] == "QRDQN" else "stable_baselines3"
+    make = getattr(importlib.import_module(module), work["algorithm"])
+    model: OffPolicyAlgorithm = make("MlpPolicy", envs, seed=work["seed"], device="cpu", **options)
+    return model
+
+
+def score(work: dict[str, Any]) -> dict[str, Any]:
+    """Train; returns the return of the final evaluation, and the curve of the others."""
+    env_steps, evaluations, seed = work["env_steps"], work["evaluations"], work["seed"]
 
     def make_limited() -> gym.Env[Any, Any]:
         """A policy that hides may never die. The limit lies within the monitor, which would not
         count the episode otherwise.
         """
-        return gym.wrappers.TimeLimit(make(), MAX_EPISODE_STEPS)
+        return gym.wrappers.TimeLimit(make_env(work), MAX_EPISODE_STEPS)
 
-    options: dict[str, Any] = {
-        "buffer_size": 100_000,
-        "learning_starts": 1_000,
-        "batch_size": 32,
-        "train_freq": 4,
-        "gradient_steps": 1,
-        "target_update_interval": 1_000,
-        "exploration_fraction": 0.1,
-        "exploration_final_eps": 0.01,
-        "seed": seed,
-        "policy_kwargs": {"features_extractor_class": Convolution, "net_arch": []},
-    }
-    envs = make_vec_env(make, n_envs=1, seed=seed)
-    model: OffPolicyAlgorithm
-    if algorithm == "DQN":
-        model = DQN("MlpPolicy", envs, learning_rate=1e-4, **options)
-    else:
-        from sb3_contrib import QRDQN
-
-        options["policy_kwargs"]["n_quantiles"] = 200
-        model = QRDQN("MlpPolicy", envs, **options)
-    model.learn(env_steps)
+    model = make_model(work)
+    with tempfile.TemporaryDirectory() as best:
+        callback = EvalCallback(
+            make_vec_env(make_limited, n_envs=1, seed=20_000 + seed),
+            n_eval_episodes=EVALUATION_EPISODES,
+            eval_freq=env_steps // evaluations,
+            best_model_save_path=best,
+            verbose=0,
+        )
+        model.learn(env_steps, callback=callback)
+        if work["protocol"] == "best":
+            model = type(model).load(f"{best}/best_model", device="cpu")
     games = make_vec_env(make_limited, n_envs=8, seed=10_000 + seed)
     returns, _ = evaluate_policy(
-        model, games, n_eval_episodes=episodes, return_episode_rewards=True
+        model, games, n_eval_episodes=work["episodes"], return_episode_rewards=True
     )
-    return {"closing_mean": float(np.mean(returns)), "closing_std": float(np.std(returns))}
+    curve = [
+        [int(steps), round(float(np.mean(scores)), 3)]
+        for steps, scores in zip(
+            callback.evaluations_timesteps, callback.evaluations_results, strict=True
+        )
+    ]
+    return {
+        "closing_mean": float(np.mean(returns)),
+        "closing_std": float(np.std(returns)),
+        "curve": curve,
+    }
 
 
 def main() -> None:
     """Run what the first argument names."""
     torch.set_num_threads(1)
-    what, *words = sys.argv[1:]
-    if what == "speed":
-        result = speed(json.loads(words[0]))
-    else:
-        algorithm, game, *numbers = words
-        result = score(algorithm, game, *map(int, numbers))
-    print(json.dumps(result))
+    what, work = sys.argv[1:]
+    run = {"speed": speed, "score": score}[what]
+    print(json.dumps(run(json.loads(work))))
 
 
 if __name__ == "__main__":

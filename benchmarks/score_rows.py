@@ -1,0 +1,127 @@
+"""The rows of `scores.py`: what is trained, by whom, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """Runs of one agent on one task.
+
+    words: arguments of `hvd-dqn train`; or the work of `peer_sb3.py`, if `library` names whose
+    agent it is. protocol: "best" scores fresh episodes of the network that the evaluations every
+    `env_steps` / `evaluations` selected, "last" those of the last network.
+    """
+
+    group: str
+    task: str
+    agent: str
+    env_steps: int
+    seeds: int
+    words: tuple[str, ...] = ()
+    library: str = ""
+    work: Mapping[str, Any] = {}
+    evaluations: int = 10
+    protocol: str = "best"
+    episodes: int = 100
+
+
+# The settings of rl-baselines3-zoo for Pendulum-v1, LunarLanderContinuous and HalfCheetah.
+_TD3: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [400, 300]},
+    "learning_starts": 10_000,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "learning_rate": 1e-3,
+    "action_noise": 0.1,
+}
+_CONTINUOUS: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
+    "Pendulum-v1": ("Pendulum-v1", {}, 50_000, {"gamma": 0.98, "buffer_size": 200_000}),
+    "LunarLander-v3, continuous": (
+        "LunarLander-v3",
+        {"continuous": True},
+        200_000,
+        {"gamma": 0.98, "buffer_size": 200_000},
+    ),
+    "HalfCheetah-v5": ("HalfCheetah-v5", {}, 1_000_000, {}),
+}
+
+_TABULAR = {
+    "FrozenLake-v1, not slippery": ("FrozenLake-v1 --env.kwargs.is_slippery false", 50_000),
+    "CliffWalking-v1": ("CliffWalking-v1", 50_000),
+    "Taxi-v4": ("Taxi-v4", 100_000),
+    "Taxi-v4, with its mask": ("Taxi-v4 --env.action-mask info", 100_000),
+    "Blackjack-v1": ("Blackjack-v1", 50_000),
+    "CartPole-v1": ("CartPole-v1", 50_000),
+    "Acrobot-v1": ("Acrobot-v1", 100_000),
+}
+
+_MINIGRID = {"MiniGrid-Empty-5x5-v0": 50_000, "MiniGrid-DoorKey-5x5-v0": 200_000}
+
+# rl-baselines3-zoo's settings for Atari, since neither library has any for MinAtar or MiniGrid.
+# Learning starts earlier, because the budget is a hundredth of Atari's.
+_DQN: dict[str, Any] = {
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "batch_size": 32,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 1_000,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+}
+
+_MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+
+
+def rows() -> Iterator[Row]:
+    """Yield all rows."""
+    yield from _environments()
+    yield from _minatar()
+
+
+def _environments() -> Iterator[Row]:
+    group = "environments"
+    for task, (words, env_steps) in _TABULAR.items():
+        yield Row(group, task, "general", env_steps, 3, ("--env.id", *words.split()))
+    for task, env_steps in _MINIGRID.items():
+        yield Row(group, task, "general", env_steps, 3, ("--env.id", task))
+        work = {
+            "algorithm": "DQN",
+            "env_id": task,
+            "options": _DQN | {"learning_rate": 1e-4, "exploration_fraction": 0.2},
+        }
+        yield Row(group, task, "SB3 DQN", env_steps, 3, library="Stable-Baselines3", work=work)
+    for task, (env_id, kwargs, env_steps, changes) in _CONTINUOUS.items():
+        words = ["--env.id", env_id]
+        for name, value in kwargs.items():
+            words += [f"--env.kwargs.{name}", str(value)]
+        yield Row(group, task, "general", env_steps, 5, tuple(words))
+        work = {
+            "algorithm": "TD3",
+            "env_id": env_id,
+            "env_kwargs": kwargs,
+            "options": _TD3 | changes,
+        }
+        yield Row(group, task, "SB3 TD3", env_steps, 5, library="Stable-Baselines3", work=work)
+
+
+def _minatar() -> Iterator[Row]:
+    """Fifty thousand steps of the games with their reduced action sets."""
+    env_steps = 50_000
+    for game in _MINATAR:
+        once: dict[str, Any] = {"evaluations": 1, "protocol": "last", "episodes": 50}
+        env_id = f"MinAtar/{game}-v1"
+        decay = ("--exploration.epsilon-decay-env-steps", str(env_steps // 10))
+        for agent in ("dqn", "rainbow", "m-iqn"):
+            words = (f"minatar-{agent}", "--env.id", env_id, *decay)
+            yield Row("minatar-50k", game, words[0], env_steps, 3, words, **once)
+        work: dict[str, Any] = {"algorithm": "DQN", "env_id": env_id}
+        work["options"] = _DQN | {"learning_rate": 1e-4}
+        once["library"] = "Stable-Baselines3"
+        yield Row("minatar-50k", game, "SB3 DQN", env_steps, 3, work=work, **once)
+        work = {"algorithm": "QRDQN", "env_id": env_id}
+        work["options"] = _DQN | {"policy_kwargs": {"n_quantiles": 200}}
+        once["library"] = "sb3-contrib"
+        yield Row("minatar-50k", game, "SB3 QR-DQN", env_steps, 3, work=work, **once)

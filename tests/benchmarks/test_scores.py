@@ -1,0 +1,86 @@
+import json
+import sys
+
+import pytest
+import score_rows
+import scores
+
+from hvd_dqn.common.errors import UserError
+from tests.benchmarks.test_peers import python_with
+
+SHORT = (
+    "--learning-starts-env-steps=100 --logging.period-env-steps=200 --evaluation.episodes=1 "
+    "--replay.capacity=1000 --replay.batch-size=8 --network.hidden-sizes=8"
+)
+WORK = {"algorithm": "DQN", "env_id": "CartPole-v1", "options": {}}
+ROWS = [
+    score_rows.Row(
+        "short", "CartPole", "ours", 400, 2, ("cartpole", *SHORT.split()), evaluations=2, episodes=3
+    ),
+    score_rows.Row("short", "CartPole", "SB3 DQN", 400, 2, work=WORK, library="Stable-Baselines3"),
+    score_rows.Row("short", "CartPole", "SB3 QR-DQN", 400, 2, work=WORK, library="sb3-contrib"),
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the script on short rows, without peers; returns the runs that are recorded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scores, "RESULTS", tmp_path)
+    monkeypatch.setattr(scores, "rows", lambda: iter(ROWS))
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["scores.py", "short", *words])
+        scores.main()
+        return scores.read_results("short")
+
+    return run
+
+
+def test_our_runs_are_made_once_and_continued(run, tmp_path, capsys):
+    (first,) = run("--only", "ours", "--seeds", "0")
+    assert (first["task"], first["seed"], first["env_steps"]) == ("CartPole", 0, 400)
+    assert [env_steps for env_steps, _ in first["curve"]] == [208, 400]  # ends of vector steps
+    assert "--total-env-steps 400" in first["command"]
+    assert first["closing_mean"] > 5
+    again = run("--only", "ours", "--parallel", "1")
+    assert [one["seed"] for one in again] == [0, 1]
+    assert again[0] == first
+    (tmp_path / "scores-short.json").unlink()
+    (continued,) = run("--only", "ours", "--seeds", "0")
+    assert continued["closing_mean"] == first["closing_mean"], "from its run directory"
+    assert capsys.readouterr().out.count("CartPole") == 3
+
+
+def test_a_missing_library_is_left_out(run, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def script(python, words):
+        asked.append(json.loads(words[-1]))
+        return {"closing_mean": 1.0, "closing_std": 0.0}
+
+    monkeypatch.setattr(scores, "run_script", script)
+    runs = run("--only", "SB3", "--python", str(python_with(tmp_path, "stable_baselines3-2.9.2")))
+    assert {one["agent"] for one in runs} == {"SB3 DQN"}
+    assert runs[0]["library"] == "Stable-Baselines3 2.9.2"
+    assert sorted(work["seed"] for work in asked) == [0, 1]
+    printed = capsys.readouterr()
+    assert "sb3-contrib is left out" in printed.err
+    assert printed.out.count("1.00 ± 0.00") == 1
+
+
+def test_without_libraries_nothing_starts(run, tmp_path):
+    with pytest.raises(UserError, match="run make peers"):
+        run("--only", "SB3", "--python", str(tmp_path / "nowhere"))
+    assert not scores.read_results("short")
+
+
+def test_rows_have_names_of_their_own_and_known_presets():
+    from hvd_dqn.presets import PRESETS
+
+    every = list(score_rows.rows())
+    assert len({(row.group, scores.name_of(row), row.env_steps) for row in every}) == len(every)
+    for row in every:
+        assert bool(row.library) == bool(row.work) != bool(row.words)
+        if row.words and not row.words[0].startswith("--"):
+            assert row.words[0] in PRESETS
