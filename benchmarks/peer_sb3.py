@@ -161,6 +161,7 @@ def score(work: dict[str, Any]) -> dict[str, Any]:
             n_eval_episodes=EVALUATION_EPISODES,
             eval_freq=env_steps // evaluations,
             best_model_save_path=best,
+            log_path=best,  # otherwise it keeps no results
             verbose=0,
         )
         model.learn(env_steps, callback=callback)

@@ -47,7 +47,7 @@ def main() -> None:
     groups = sorted({row.group for row in rows()})
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("groups", nargs="+", choices=groups)
-    parser.add_argument("--only", default="", help="a part of the names of tasks or agents")
+    parser.add_argument("--only", default="", help="a part of a task, an agent and env steps")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: all of a row's")
     parser.add_argument("--parallel", type=at_least(1), default=os.cpu_count())
     parser.add_argument("--python", type=Path, default=DEFAULT_PYTHON, help="that of the peers")
@@ -56,7 +56,7 @@ def main() -> None:
     chosen = [
         row
         for row in rows()
-        if row.group in arguments.groups and arguments.only in f"{row.task} {row.agent}"
+        if row.group in arguments.groups and arguments.only in f"{row.task}, {row.agent}, {row.env_steps}"
     ]
     if not arguments.table:
         train_missing(chosen, arguments)
@@ -143,7 +143,7 @@ def theirs(row: Row, seed: int, python: Path) -> dict[str, Any]:
 
 def name_of(row: Row) -> str:
     """A name for files."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{row.task} {row.agent}").strip("-").lower()
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{row.task} {row.agent} {row.env_steps}").strip("-").lower()
 
 
 def results_file(group: str) -> Path:
