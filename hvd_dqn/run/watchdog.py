@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from hvd_dqn.common.errors import EXIT_FAILED, RunError, one_line
 from hvd_dqn.common.files import read_bounded
@@ -164,7 +164,7 @@ class Watchdog:
             # process ends by this timer. It is off while the heartbeats are read and written,
             # because their file system may stall.
             if self._may_exit:
-                faulthandler.dump_traceback_later(2 * self._limit, exit=True)
+                faulthandler.dump_traceback_later(2 * self._limit, exit=True, file=_stderr())
             if self._ended.wait(self._interval):
                 return
             faulthandler.cancel_dump_traceback_later()
@@ -250,10 +250,7 @@ class Watchdog:
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:
-            try:
-                faulthandler.dump_traceback(sys.stderr, all_threads=True)
-            except (OSError, ValueError, AttributeError, RuntimeError):
-                return "no stacks, since stderr is not a file"
+            faulthandler.dump_traceback(_stderr(), all_threads=True)
             return "stacks above"
         return f"stacks in {where}"
 
@@ -287,6 +284,17 @@ class Watchdog:
 
     def _file(self, rank: int) -> Path:
         return self._run_dir.heartbeats / f"rank-{rank}.json"
+
+
+def _stderr() -> TextIO | int:
+    """Return standard error; its descriptor if something that is not a file has replaced it, as in
+    notebooks.
+    """
+    try:
+        sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2
+    return sys.stderr
 
 
 def _is_alive(pid: int) -> bool:

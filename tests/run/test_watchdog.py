@@ -6,6 +6,7 @@ For real launchers see tests/distributed/test_faults.py.
 from __future__ import annotations
 
 import io
+import time
 import types
 
 import pytest
@@ -121,8 +122,16 @@ def test_what_a_library_says_of_a_broken_sum_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("stderr", [None, types.SimpleNamespace(write=len), io.StringIO()])
-def test_stacks_need_neither_a_directory_nor_a_file(tmp_path, monkeypatch, stderr):
+def test_it_watches_where_something_has_replaced_standard_error(
+    tmp_path, monkeypatch, capfd, stderr
+):
     alone = Watchdog(LocalCommunicator(), Progress(), RunDirectory(tmp_path), limit=LIMIT)
-    monkeypatch.setattr(alone, "_has_directory", False)
     monkeypatch.setattr(watchdog.sys, "stderr", stderr)
-    assert alone._write_stacks("hung") == "no stacks, since stderr is not a file"
+    alone.start()
+    try:
+        assert alone._write_stacks("hung") == "stacks above"
+        time.sleep(0.1)
+        assert alone._thread.is_alive()
+    finally:
+        alone.stop()
+    assert "most recent call first" in capfd.readouterr().err
