@@ -56,7 +56,8 @@ def main() -> None:
     chosen = [
         row
         for row in rows()
-        if row.group in arguments.groups and arguments.only in f"{row.task}, {row.agent}, {row.env_steps}"
+        if row.group in arguments.groups
+        and arguments.only in f"{row.task}, {row.agent}, {row.env_steps}"
     ]
     if not arguments.table:
         train_missing(chosen, arguments)
@@ -143,7 +144,9 @@ def theirs(row: Row, seed: int, python: Path) -> dict[str, Any]:
 
 def name_of(row: Row) -> str:
     """A name for files."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{row.task} {row.agent} {row.env_steps}").strip("-").lower()
+    return (
+        re.sub(r"[^A-Za-z0-9]+", "-", f"{row.task} {row.agent} {row.env_steps}").strip("-").lower()
+    )
 
 
 def results_file(group: str) -> Path:

@@ -9,13 +9,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from hvd_dqn.common.errors import UserError
+from hvd_dqn.common.errors import UserError, one_line
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs.checks import require_numbers
-from hvd_dqn.envs.interface import InterfaceError
+from hvd_dqn.envs.interface import EnvironmentFailedError, InterfaceError
 from hvd_dqn.envs.observations import CheckedObservations, find_lost_value
 from hvd_dqn.spaces.actions import ActionCodes, ActionError, CodedActions, branches_of
 from hvd_dqn.spaces.records import MASK, RecordSpace, Text, mask_field, needs_record, record_space
+
+_MOST_MASKED = 10_000
+"""Actions up to which a value for each is advised."""
 
 
 class PackedObservations(gym.Wrapper[Any, Any, Any, Any]):
@@ -88,23 +91,88 @@ class MaskSource:
                 found = info[MASK]
             else:
                 found = env.get_wrapper_attr("action_masks")()
-            mask = np.asarray(found).astype(np.bool_).reshape(-1)
         except (KeyError, TypeError, ValueError) as error:
             raise InterfaceError(
                 f"its {self._place} contains no action mask ({error!r})"
             ) from error
-        if len(mask) != num_actions:
-            raise InterfaceError(
-                f"its action mask has {len(mask)} entries, and there are {num_actions} actions"
+        return _checked_mask(found, self._place, num_actions, final=final)
+
+
+def _checked_mask(found: Any, place: str, num_actions: int, *, final: bool) -> np.ndarray:
+    """Return a mask [A] bool; see `MaskSource.read`."""
+    try:
+        mask = np.asarray(found).astype(np.bool_).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise InterfaceError(f"its {place} contains no action mask ({error!r})") from error
+    if len(mask) != num_actions:
+        raise InterfaceError(
+            f"its action mask has {len(mask)} entries, and there are {num_actions} actions"
+        )
+    if mask.any():
+        return mask
+    if not final:
+        raise InterfaceError(
+            "its action mask allows no action in a state that is not terminated: end the "
+            "episode there (terminated or truncated)"
+        )
+    return np.ones(num_actions, dtype=np.bool_)
+
+
+class BatchAdapter:
+    """Does for N copies that step together what `adapted` does for one environment.
+
+    actions: the integers that stand for their actions; observations: the space of the arrays that
+    stand for their observations.
+    """
+
+    def __init__(
+        self, config: EnvConfig, observations: gym.Space[Any], actions: gym.Space[Any]
+    ) -> None:
+        """Raises `UserError` as `adapted` does."""
+        self.actions = _integers(config, actions)
+        self._mask = _place_of_mask(observations, config.action_mask)
+        self.observations = _arrays(config, observations, self.actions, self._mask, config.text)
+
+    def decode(self, action: np.ndarray) -> Any:
+        """Return the actions of N copies, numbered from 0, as these take them."""
+        if isinstance(self.actions, ActionCodes):
+            return self.actions.actions(action)
+        return (action + self.actions.start).astype(self.actions.dtype)
+
+    def encode(self, obs: Any, infos: Any, ended: np.ndarray) -> np.ndarray:
+        """Return observations as arrays [N, …] in new memory. `ended` [N]: no action follows them.
+
+        Raises `EnvironmentFailedError` if they do not have the shapes of the space, and
+        `InterfaceError` for wrong masks.
+        """
+        count = len(ended)
+        space = self.observations
+        try:
+            if isinstance(space, RecordSpace):
+                return space.pack_all(obs, count, self._masks(obs, infos, ended))
+            arrays = np.array(obs, dtype=space.dtype)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise EnvironmentFailedError(
+                f"{count} copies of {space} returned observations of another form: "
+                f"{one_line(error)}"
+            ) from error
+        if arrays.shape != (count, *space.shape):
+            raise EnvironmentFailedError(
+                f"{count} copies of {space} returned observations of shape {arrays.shape}"
             )
-        if mask.any():
-            return mask
-        if not final:
-            raise InterfaceError(
-                "its action mask allows no action in a state that is not terminated: end the "
-                "episode there (terminated or truncated)"
-            )
-        return np.ones(num_actions, dtype=np.bool_)
+        return arrays
+
+    def _masks(self, obs: Any, infos: Any, ended: np.ndarray) -> np.ndarray | None:
+        """Return the masks [N, A] bool of the legal actions, if the space has any."""
+        if self._mask is None:
+            return None
+        found = (obs if self._mask == "observation" else infos)[MASK]
+        return np.stack(
+            [
+                _checked_mask(mask, self._mask, int(self.actions.n), final=bool(final))
+                for mask, final in zip(found, ended, strict=True)
+            ]
+        )
 
 
 def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym.Env[Any, Any]:
@@ -113,41 +181,67 @@ def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym
 
     Raises `UserError` if its observations cannot be packed or its actions cannot be numbered.
     """
-    env = _with_integers(env, config)
-    place = _place_of_mask(env, config.action_mask)
-    if place is None and not needs_record(env.observation_space):
-        require_numbers(config.id, env.observation_space)
-        if config.check_observations == 0:
-            return env
-        return CheckedObservations(env, config.id, config.check_observations)
-    actions = env.action_space
-    assert isinstance(actions, gym.spaces.Discrete)
-    if place is not None and branches_of(actions):
+    actions = _integers(config, env.action_space)
+    if isinstance(actions, ActionCodes):
+        env = CodedActions(env, actions)
+    place = _place_of_mask(env.observation_space, config.action_mask)
+    if place is None and config.action_mask == "auto" and env.has_wrapper_attr("action_masks"):
+        place = "method"
+    space = _arrays(config, env.observation_space, actions, place, text)
+    if isinstance(space, RecordSpace):
+        mask = MaskSource(place or "")
+        return PackedObservations(env, config.id, space, mask, config.check_observations)
+    if config.check_observations == 0:
+        return env
+    return CheckedObservations(env, config.id, config.check_observations)
+
+
+def _integers(config: EnvConfig, actions: gym.Space[Any]) -> gym.spaces.Discrete:
+    """Return the integers that stand for the actions of this space."""
+    if isinstance(actions, gym.spaces.Discrete):
+        return actions
+    try:
+        return ActionCodes(actions, bins=config.action_bins, joint=config.joint_actions)
+    except ActionError as error:
+        raise UserError(f"env.id {config.id!r}: its action space {error}") from error
+
+
+def _arrays(
+    config: EnvConfig,
+    observations: gym.Space[Any],
+    actions: gym.spaces.Discrete,
+    mask: str | None,
+    text: Text | None,
+) -> gym.spaces.Box:
+    """Return the space of the arrays that stand for observations and, if `mask` says where they
+    are, for the masks of legal actions.
+    """
+    if mask is None and not needs_record(observations):
+        require_numbers(config.id, observations)
+        assert isinstance(observations, gym.spaces.Box)
+        return observations
+    if mask is not None and branches_of(actions):
         raise UserError(
             f"env.id {config.id!r}: masks are of whole actions, and its {actions.n:,} combinations "
             "have no value each",
-            f"raise --env.joint-actions to {actions.n:,}, or pass --env.action-mask none",
+            f"raise --env.joint-actions to {actions.n}, or pass --env.action-mask none"
+            if actions.n <= _MOST_MASKED
+            else "pass --env.action-mask none",
         )
-    num_actions = None if place is None else int(actions.n)
-    space = record_space(config.id, env.observation_space, num_actions, text, config.channels)
-    mask = MaskSource(place or "")
-    return PackedObservations(env, config.id, space, mask, config.check_observations)
+    num_actions = None if mask is None else int(actions.n)
+    masked = mask_field(observations) if mask == "observation" else None
+    size = num_actions if masked is None else gym.spaces.flatdim(masked)
+    if size != num_actions:
+        raise UserError(
+            f"env.id {config.id!r}: its {MASK} has {size} entries, and there are {num_actions} "
+            "actions",
+            "correct it, or pass --env.action-mask none",
+        )
+    return record_space(config.id, observations, num_actions, text, config.channels)
 
 
-def _with_integers(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
-    if isinstance(env.action_space, gym.spaces.Discrete):
-        return env
-    try:
-        codes = ActionCodes(env.action_space, bins=config.action_bins, joint=config.joint_actions)
-    except ActionError as error:
-        raise UserError(f"env.id {config.id!r}: its action space {error}") from error
-    return CodedActions(env, codes)
-
-
-def _place_of_mask(env: gym.Env[Any, Any], setting: str) -> str | None:
+def _place_of_mask(observations: gym.Space[Any], setting: str) -> str | None:
     """Return where the environment has its action mask, for `env.action_mask`."""
     if setting != "auto":
         return None if setting == "none" else setting
-    if mask_field(env.observation_space) is not None:
-        return "observation"
-    return "method" if env.has_wrapper_attr("action_masks") else None
+    return None if mask_field(observations) is None else "observation"

@@ -5,7 +5,7 @@ vector environments.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,16 +14,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
+from hvd_dqn.envs.adapting import BatchAdapter
 from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import EnvironmentFailedError, close_env
 from hvd_dqn.envs.simulators import GymnasiumSimulators, SimulatorStep
-
-
-class Declared(gym.Env[Any, Any]):
-    """The spaces of one copy, for checks that take an environment."""
-
-    def __init__(self, observations: Any, actions: Any) -> None:
-        self.observation_space, self.action_space = observations, actions
+from hvd_dqn.spaces.records import MASK
 
 
 class BatchedSimulators(GymnasiumSimulators):
@@ -31,17 +26,10 @@ class BatchedSimulators(GymnasiumSimulators):
 
     lets_others_run = True
 
-    def _checked(self, obs: Any) -> np.ndarray:
-        """Return observations [N, …] in new memory. Raises `EnvironmentFailedError` if they do not
-        have the shape of the space.
-        """
-        frames = np.array(obs, dtype=self.raw_space.dtype)
-        if frames.shape != (self.num_envs, *self.raw_space.shape):
-            raise EnvironmentFailedError(
-                f"{self.num_envs} copies of {self.raw_space} returned observations of shape "
-                f"{frames.shape}"
-            )
-        return frames
+    def __init__(self, num_envs: int, adapter: BatchAdapter) -> None:
+        super().__init__(num_envs, adapter.actions, adapter.observations)
+        self._adapter = adapter
+        self._none_ended = np.zeros(num_envs, dtype=np.bool_)
 
     def _draw(self) -> Any:
         return None
@@ -61,8 +49,13 @@ class VectorSimulators(BatchedSimulators):
 
     lets_others_run = False
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], info_keys: Sequence[str] = ()) -> None:
-        super().__init__(envs.num_envs, envs.single_action_space, envs.single_observation_space)
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        adapter: BatchAdapter,
+        info_keys: Sequence[str] = (),
+    ) -> None:
+        super().__init__(envs.num_envs, adapter)
         self._envs = envs
         self._mode = AutoresetMode(envs.metadata["autoreset_mode"])
         self.seeds_episodes = self._mode is AutoresetMode.DISABLED
@@ -79,21 +72,25 @@ class VectorSimulators(BatchedSimulators):
             for copy, value in zip(np.flatnonzero(chosen).tolist(), seeds, strict=True):
                 seed[copy] = value
             options = {"reset_mask": chosen.copy()}
-            self._frames = self._checked(self._envs.reset(seed=seed, options=options)[0])  # type: ignore[arg-type]
+            first = self._envs.reset(seed=seed, options=options)  # type: ignore[arg-type]
+            self._frames = self._adapter.encode(*first, self._none_ended)
         elif self._ended[chosen].all():
             self._waiting = chosen & (self._mode is AutoresetMode.NEXT_STEP)
         else:
             assert chosen.all(), "single copies start their episode by themselves"
-            self._frames = self._checked(self._envs.reset(seed=seeds[0])[0])
+            self._frames = self._adapter.encode(*self._envs.reset(seed=seeds[0]), self._none_ended)
             self._waiting = np.zeros_like(chosen)
         self._ended = self._ended & ~chosen
         return self._frames
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
-        obs, reward, terminated, truncated, infos = self._envs.step(action + self._first_action)
-        frames = self._frames = self._checked(obs)
+        step = self._envs.step(self._adapter.decode(action))
+        obs, reward, terminated, truncated, infos = step
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        same_step = self._mode is AutoresetMode.SAME_STEP
+        last = self._none_ended if same_step else terminated  # SAME_STEP has begun the next episode
+        frames = self._frames = self._adapter.encode(obs, infos, last)
         reward = np.array(reward, dtype=np.float64).reshape(self.num_envs)
         skipped, self._waiting = self._waiting, np.zeros(self.num_envs, dtype=np.bool_)
         if skipped.any():
@@ -102,8 +99,8 @@ class VectorSimulators(BatchedSimulators):
         numbers = array_of(infos, self._info_keys, self.num_envs)
         if numbers is not None:
             numbers[skipped] = np.nan  # of no step
-        if self._mode is AutoresetMode.SAME_STEP and ended.any():
-            frames = self._with_final(frames, infos, ended)
+        if same_step and ended.any():
+            frames = self._with_final(frames, infos, terminated, ended)
             final = array_of(infos.get("final_info", {}), self._info_keys, self.num_envs)
             if numbers is not None and final is not None:
                 numbers[ended] = final[ended]
@@ -117,7 +114,9 @@ class VectorSimulators(BatchedSimulators):
             skipped if skipped.any() else None,
         )
 
-    def _with_final(self, frames: np.ndarray, infos: Any, ended: np.ndarray) -> np.ndarray:
+    def _with_final(
+        self, frames: np.ndarray, infos: Any, terminated: np.ndarray, ended: np.ndarray
+    ) -> np.ndarray:
         """Return the frames with the final observations of the copies that ended."""
         if "final_obs" not in infos:
             raise EnvironmentFailedError(
@@ -125,8 +124,12 @@ class VectorSimulators(BatchedSimulators):
                 "promises"
             )
         frames = frames.copy()
+        masks = infos.get("final_info", {}).get(MASK)
         for copy in np.flatnonzero(ended):
-            frames[copy] = infos["final_obs"][copy]
+            one = slice(copy, copy + 1)
+            info = {} if masks is None else {MASK: masks[one]}
+            obs = _batch_of_one(infos["final_obs"][copy])
+            frames[copy] = self._adapter.encode(obs, info, terminated[one])[0]
         return frames
 
     def _draw(self) -> Any:
@@ -136,6 +139,15 @@ class VectorSimulators(BatchedSimulators):
     def close(self, *, broken: bool = False) -> None:
         """See `Simulators`."""
         close_env(self._envs, "the vector environment")
+
+
+def _batch_of_one(obs: Any) -> Any:
+    """Return an observation as that of a vector environment with one copy."""
+    if isinstance(obs, Mapping):
+        return {key: _batch_of_one(part) for key, part in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(_batch_of_one(part) for part in obs)
+    return np.asarray(obs)[None]
 
 
 def make_vector(env_id: str, count: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:

@@ -38,26 +38,6 @@ def _check_game(env_id: str, env: gym.Env[Any, Any]) -> None:
         )
 
 
-def check_arrays(env_id: str, env: gym.Env[Any, Any]) -> None:
-    """Raise `UserError` if actions are not discrete or observations not one array of numbers, which
-    nothing adapts in vector environments.
-    """
-    actions, observations = env.action_space, env.observation_space
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise UserError(
-            f"env.id {env_id!r} has {type(actions).__name__} actions "
-            f"{getattr(actions, 'shape', '')} in a vector environment, where they must be Discrete",
-            "pass --env.vectorization sync or async if it can be made alone, or wrap it",
-        )
-    if not isinstance(observations, gym.spaces.Box) or not observations.shape:
-        raise UserError(
-            f"env.id {env_id!r} has {type(observations).__name__} observations in a vector "
-            "environment, where they must be one array",
-            "pass --env.vectorization sync or async if it can be made alone, or wrap it",
-        )
-    require_numbers(env_id, observations)
-
-
 def require_numbers(env_id: str, observations: gym.Space[Any]) -> None:
     """Raise `UserError` if a Box is not one of numbers, or if it has none."""
     assert isinstance(observations, gym.spaces.Box)

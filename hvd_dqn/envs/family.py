@@ -22,9 +22,9 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 from hvd_dqn.common.errors import UserError, did_you_mean, one_line, typed_line
 from hvd_dqn.common.extensions import import_of_user, missing_module
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs.adapting import adapted
-from hvd_dqn.envs.batched import Declared, VectorSimulators, make_vector, require_vector
-from hvd_dqn.envs.checks import check_arrays, check_env
+from hvd_dqn.envs.adapting import BatchAdapter, adapted
+from hvd_dqn.envs.batched import VectorSimulators, make_vector, require_vector
+from hvd_dqn.envs.checks import check_env
 from hvd_dqn.envs.hints import hint, package_of
 from hvd_dqn.envs.infos import InfoNumbers
 from hvd_dqn.envs.interface import (
@@ -157,10 +157,8 @@ class Family:
             else:
                 envs = function(num_envs=len(places), **kwargs)
         require_vector(config.id, envs)
-        declared = Declared(envs.single_observation_space, envs.single_action_space)
-        check_env(config.id, declared)
-        check_arrays(config.id, declared)
-        simulators = VectorSimulators(envs, info_keys)
+        adapter = BatchAdapter(config, envs.single_observation_space, envs.single_action_space)
+        simulators = VectorSimulators(envs, adapter, info_keys)
         if simulators.num_envs != len(places):
             simulators.close()
             raise UserError(

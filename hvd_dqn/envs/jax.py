@@ -18,8 +18,8 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError, did_you_mean, typed_line
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs.batched import BatchedSimulators, Declared, require_package, require_plain
-from hvd_dqn.envs.checks import check_arrays
+from hvd_dqn.envs.adapting import BatchAdapter
+from hvd_dqn.envs.batched import BatchedSimulators, require_package, require_plain
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import RAISED, Place
@@ -43,12 +43,13 @@ class OneCopy(NamedTuple):
 class JaxSimulators(BatchedSimulators):
     """Copies of an environment of JAX, as arrays on JAX's device."""
 
-    def __init__(self, env_id: str, copy: OneCopy, num_envs: int, info_keys: Sequence[str]) -> None:
+    def __init__(
+        self, config: EnvConfig, copy: OneCopy, num_envs: int, info_keys: Sequence[str]
+    ) -> None:
         """Raises `UserError` if DQN cannot learn in the environment."""
         import jax
 
-        check_arrays(env_id, Declared(copy.observations, copy.actions))
-        super().__init__(num_envs, copy.actions, copy.observations)
+        super().__init__(num_envs, BatchAdapter(config, copy.observations, copy.actions))
         self._info_keys = info_keys
         self._copies: Any = None
         self._start = jax.jit(jax.vmap(partial(_start, copy)))
@@ -63,15 +64,15 @@ class JaxSimulators(BatchedSimulators):
             self._copies = self._start(seed)
         else:
             self._copies = self._restart(chosen, seed, self._copies)
-        return self._checked(self._copies[0])
+        return self._adapter.encode(self._copies[0], {}, self._none_ended)
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
-        actions = (action + self._first_action).astype(np.int32)
+        actions = _narrow(self._adapter.decode(action))
         self._copies, (reward, terminated, truncated, infos) = self._step(self._copies, actions)
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         return SimulatorStep(
-            self._checked(self._copies[0]),
+            self._adapter.encode(self._copies[0], infos, terminated),
             np.array(reward, dtype=np.float64).reshape(self.num_envs),
             terminated,
             truncated,
@@ -141,7 +142,7 @@ class JaxFamily(Family):
         try:
             self._require_known(config.id, name)
             copy = self._one_copy(name, kwargs)
-            simulators = JaxSimulators(config.id, copy, len(places), info_keys)
+            simulators = JaxSimulators(config, copy, len(places), info_keys)
         except UserError:
             raise
         except RAISED as error:
@@ -201,8 +202,8 @@ class Gymnax(JaxFamily):
 
 
 class Jumanji(JaxFamily):
-    """jumanji. The parts of an observation are joined in one vector of float32, or `observe`, an
-    argument in `env.kwargs`, names the one part that is the observation.
+    """jumanji. `observe`, an argument in `env.kwargs`, names the one part of an observation that is
+    used, if not all are.
     """
 
     package = module = "jumanji"
@@ -227,12 +228,12 @@ class Jumanji(JaxFamily):
             )
         if part is not None:
             parts = {part: parts[part]}
-        single = len(parts) == 1 and isinstance(next(iter(parts.values())), gym.spaces.Box)
-        observations = next(iter(parts.values())) if single else _joined_space(parts)
+        is_single = len(parts) == 1
+        observations = next(iter(parts.values())) if is_single else gym.spaces.Dict(parts)
 
         def observed(observation: Any) -> Any:
             found = {path: _at(observation, path) for path in parts}
-            return next(iter(found.values())) if single else _joined(found.values())
+            return next(iter(found.values())) if is_single else found
 
         def start(key: Any) -> Any:
             state, timestep = env.reset(key)
@@ -264,27 +265,8 @@ def _at(observation: Any, path: str) -> Any:
     return observation
 
 
-def _joined_space(parts: Mapping[str, gym.Space[Any]]) -> gym.Space[Any]:
-    bounds = [_bounds(space) for space in parts.values()]
-    low, high = (np.concatenate([each[side] for each in bounds]) for side in (0, 1))
-    return gym.spaces.Box(low, high, dtype=np.float32)
-
-
-def _bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a part's values, each [size] float32."""
-    if isinstance(space, gym.spaces.Box):
-        low, high = space.low, space.high
-    elif isinstance(space, gym.spaces.Discrete):
-        low, high = np.array(space.start), np.array(space.start + space.n - 1)
-    elif isinstance(space, gym.spaces.MultiDiscrete):
-        low, high = np.zeros_like(space.nvec), space.nvec - 1
-    else:
-        assert isinstance(space, gym.spaces.MultiBinary)
-        low, high = np.zeros(space.shape), np.ones(space.shape)
-    return low.reshape(-1).astype(np.float32), high.reshape(-1).astype(np.float32)
-
-
-def _joined(values: Any) -> Any:
-    from jax import numpy
-
-    return numpy.concatenate([numpy.ravel(value).astype(numpy.float32) for value in values])
+def _narrow(action: Any) -> Any:
+    """Return actions [N] with integers of 32 bits, the widest of JAX."""
+    if isinstance(action, tuple):
+        return tuple(map(_narrow, action))
+    return action.astype(np.int32) if action.dtype.kind == "i" else action

@@ -10,8 +10,8 @@ import numpy as np
 
 from hvd_dqn.common.errors import UserError, did_you_mean, typed_line
 from hvd_dqn.config import EnvConfig
-from hvd_dqn.envs.batched import BatchedSimulators, Declared, require_package, require_plain
-from hvd_dqn.envs.checks import check_arrays
+from hvd_dqn.envs.adapting import BatchAdapter
+from hvd_dqn.envs.batched import BatchedSimulators, require_package, require_plain
 from hvd_dqn.envs.family import Family, Made
 from hvd_dqn.envs.infos import array_of
 from hvd_dqn.envs.interface import RAISED, Place, close_env
@@ -32,7 +32,12 @@ class EnvPoolSimulators(BatchedSimulators):
     seeds_episodes = False
 
     def __init__(
-        self, task: str, num_envs: int, kwargs: dict[str, Any], info_keys: Sequence[str]
+        self,
+        config: EnvConfig,
+        task: str,
+        num_envs: int,
+        kwargs: dict[str, Any],
+        info_keys: Sequence[str],
     ) -> None:
         """Raises what EnvPool raises for these arguments."""
         import envpool
@@ -43,30 +48,30 @@ class EnvPoolSimulators(BatchedSimulators):
         self.limits_itself = 0 < getattr(spec.config, "max_episode_steps", 0) < 2**31 - 1
         self._pool: Any = None
         self._ended = np.zeros(num_envs, dtype=np.bool_)
-        declared = Declared(spec.gymnasium_observation_space, spec.gymnasium_action_space)
-        check_arrays(f"{_PREFIX}{task}", declared)
-        super().__init__(num_envs, declared.action_space, declared.observation_space)
+        spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        super().__init__(num_envs, BatchAdapter(config, *spaces))
 
     def reset(self, chosen: np.ndarray, seeds: list[int]) -> np.ndarray:
         """See `Simulators`."""
         if chosen.all() and not self._ended.all():
             self._make(seeds)
-            self._frames = self._checked(self._pool.reset()[0])
+            obs, info = self._pool.reset()
+            self._frames = self._adapter.encode(obs, info, self._none_ended)
         else:
             copies = np.flatnonzero(chosen)
             obs, info = self._pool.reset(copies)
             frames = self._frames.copy()
-            frames[info["env_id"]] = obs
+            frames[info["env_id"]] = self._adapter.encode(obs, info, self._none_ended[copies])
             self._frames = frames
         self._ended = self._ended & ~chosen
         return self._frames
 
     def step(self, action: np.ndarray) -> SimulatorStep:
         """See `Simulators`."""
-        action = (action + self._first_action).astype(self.action_space.dtype)
-        obs, reward, terminated, truncated, info = self._pool.step(action)
-        self._frames = self._checked(obs)
+        step = self._pool.step(self._adapter.decode(action))
+        obs, reward, terminated, truncated, info = step
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        self._frames = self._adapter.encode(obs, info, terminated)
         self._ended = terminated | truncated
         return SimulatorStep(
             self._frames,
@@ -130,7 +135,7 @@ class EnvPool(Family):
                 **({"stack_num": 1} if stacks else {}),
                 **given,
             }
-            simulators = EnvPoolSimulators(task, len(places), kwargs, info_keys)
+            simulators = EnvPoolSimulators(config, task, len(places), kwargs, info_keys)
         except UserError:
             raise
         except RAISED as error:

@@ -19,9 +19,9 @@ MOST_COMBINATIONS = 2**31 - 1
 class ActionCodes(gym.spaces.Discrete):
     """The combinations of the choices in each dimension of `source`, numbered.
 
-    counts: choices of each dimension. A Box has `bins` evenly spaced choices in each dimension,
-    bounds included. branches: `counts` if the network values the choices of each dimension apart,
-    which it does beyond `joint` combinations; otherwise empty.
+    counts: choices of each dimension. A Box of real numbers has `bins` evenly spaced choices in
+    each dimension, bounds included. branches: `counts` if the network values the choices of each
+    dimension apart, which it does beyond `joint` combinations; otherwise empty.
     """
 
     def __init__(self, source: gym.Space[Any], *, bins: int, joint: int) -> None:
@@ -35,7 +35,7 @@ class ActionCodes(gym.spaces.Discrete):
             raise ActionError(
                 f"{source} with {' · '.join(map(str, self.counts))} choices has {combinations:,} "
                 f"combinations; {MOST_COMBINATIONS:,} are possible: use fewer dimensions"
-                + (" or --env.action-bins 2" if isinstance(source, gym.spaces.Box) else "")
+                + (" or --env.action-bins 2" if _is_continuous(source) else "")
             )
         self.branches = self.counts if combinations > joint else ()
         super().__init__(combinations)
@@ -45,7 +45,7 @@ class ActionCodes(gym.spaces.Discrete):
         for one number.
         """
         choices = np.stack(np.unravel_index(codes, self.counts), axis=-1)
-        if isinstance(self.source, gym.spaces.Box):
+        if isinstance(self.source, gym.spaces.Box) and _is_continuous(self.source):
             low, high = (bound.reshape(-1) for bound in (self.source.low, self.source.high))
             shares = choices / (self.bins - 1)
             values: np.ndarray = low + shares * (high - low)
@@ -60,6 +60,14 @@ class ActionCodes(gym.spaces.Discrete):
         if isinstance(self.source, gym.spaces.Tuple):
             return tuple(int(choice) for choice in row)
         return row.reshape(self.source.shape).astype(self.source.dtype)
+
+    def actions(self, codes: np.ndarray) -> Any:
+        """Return the actions of these numbers [N] as a vector environment takes them."""
+        rows = self.decode(codes)
+        if isinstance(self.source, gym.spaces.Tuple):
+            return tuple(rows.T)
+        shape: tuple[int, ...] = self.source.shape or ()
+        return rows.reshape(len(rows), *shape).astype(self.source.dtype)
 
     def summary(self) -> str:
         """Return what the network values."""
@@ -144,11 +152,15 @@ def places_of(action: int, branches: tuple[int, ...] = ()) -> list[int]:
 
 
 def _counts(space: gym.Space[Any], bins: int) -> tuple[int, ...]:
-    if isinstance(space, gym.spaces.Box):
-        if not (space.is_bounded() and space.dtype.kind == "f"):
-            raise ActionError(f"{space} is not bounded: rescale it with a wrapper")
-        return (bins,) * math.prod(space.shape)
+    if isinstance(space, gym.spaces.Box) and not space.is_bounded():
+        raise ActionError(f"{space} is not bounded: rescale it with a wrapper")
+    if _is_continuous(space):
+        return (bins,) * math.prod(space.shape or ())
     return tuple(int(part.n) for part in _parts(space))
+
+
+def _is_continuous(space: gym.Space[Any]) -> bool:
+    return isinstance(space, gym.spaces.Box) and space.dtype.kind == "f"
 
 
 def _parts(space: gym.Space[Any]) -> list[gym.spaces.Discrete]:
@@ -156,6 +168,9 @@ def _parts(space: gym.Space[Any]) -> list[gym.spaces.Discrete]:
     if isinstance(space, gym.spaces.MultiDiscrete):
         pairs = zip(space.nvec.reshape(-1), space.start.reshape(-1), strict=True)
         return [gym.spaces.Discrete(int(count), start=int(start)) for count, start in pairs]
+    if isinstance(space, gym.spaces.Box) and space.dtype.kind in "iu":
+        bounds = zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True)
+        return [gym.spaces.Discrete(high - low + 1, start=low) for low, high in bounds]
     if isinstance(space, gym.spaces.MultiBinary):
         return [gym.spaces.Discrete(2)] * math.prod(space.shape)
     if isinstance(space, gym.spaces.Tuple):

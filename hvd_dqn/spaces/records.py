@@ -25,6 +25,8 @@ TOKENS, VOCABULARY = 16, 1024
 MASK = "action_mask"
 """The field of the legal actions."""
 _MOST_BYTES = 64 << 20
+_MOST_CHOICES = 2**20
+"""Discrete values of more choices are numbers to the network, not categories."""
 
 
 class Field(NamedTuple):
@@ -53,13 +55,15 @@ class Field(NamedTuple):
         """Return the value of each element [*shape] that is stored as 0."""
         return np.broadcast_to(getattr(self.space, "start", 0), self.shape)
 
-    def encode(self, value: Any) -> Any:
-        """Return a value of the space as it is stored."""
-        if isinstance(self.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-            return np.asarray(value).reshape(self.shape) - self.space.start
+    def encode(self, values: Any, count: int | None = None) -> np.ndarray:
+        """Return a value of the space as it is stored, [*shape]; `count` values, [N, *shape]."""
+        lead: tuple[int, ...] = () if count is None else (count,)
         if isinstance(self.space, gym.spaces.Text):
-            return _tokens(value)
-        return np.asarray(value).reshape(self.shape)
+            return _tokens(values) if count is None else np.stack([_tokens(v) for v in values])
+        array = np.asarray(values).reshape(*lead, *self.shape)
+        if isinstance(self.space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+            return array - self.space.start
+        return array
 
 
 class RecordSpace(gym.spaces.Box):
@@ -130,6 +134,17 @@ class RecordSpace(gym.spaces.Box):
             value = mask if field.name == MASK else field.encode(values[field.name])
             record[field.name][0] = value
         return record.view(np.uint8)
+
+    def pack_all(self, obs: Any, count: int, masks: np.ndarray | None = None) -> np.ndarray:
+        """Return the records [N, bytes] of `count` observations with the `masks` [N, A]. Their
+        parts are arrays [N, …]. Raises `ValueError` for arrays of other shapes.
+        """
+        records = np.zeros((count, 1), dtype=self.layout)
+        values = {name: get(obs) for name, leaf, get in _leaves(self.source)}
+        for field in self.fields:
+            value = masks if field.name == MASK else field.encode(values[field.name], count)
+            records[field.name][:, 0] = value
+        return records.view(np.uint8)
 
     def legal_actions(self, records: np.ndarray) -> np.ndarray | None:
         """Return the masks [N, A] bool of N stacks of records; `None` if these have none."""
@@ -247,10 +262,11 @@ def _field(name: str, space: gym.Space[Any], text: Text | None) -> Field:
                 "with a wrapper"
             )
         return Field(name, space, stored_dtype(dtype), space.shape or (1,))
-    if isinstance(space, gym.spaces.Discrete):
-        return Field(name, space, _smallest_type(int(space.n)), (1,))
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return Field(name, space, _smallest_type(int(space.nvec.max())), space.nvec.shape)
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        counts = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", 0)))
+        if counts.sum() > _MOST_CHOICES:
+            return Field(name, _range_of(space, counts), np.dtype(np.float32), counts.shape)
+        return Field(name, space, _smallest_type(int(counts.max())), counts.shape)
     if isinstance(space, gym.spaces.MultiBinary):
         return Field(name, space, np.dtype(np.uint8), space.shape)
     if isinstance(space, gym.spaces.Text) and text == "tokens":
@@ -265,6 +281,12 @@ def _field(name: str, space: gym.Space[Any], text: Text | None) -> Field:
         f"its observations have the part {name!r}, a {type(space).__name__}, which is not numbers "
         f"of a fixed shape: {remedy}"
     )
+
+
+def _range_of(space: gym.Space[Any], counts: np.ndarray) -> gym.spaces.Box:
+    """Return the numbers between the smallest and the largest of discrete values."""
+    low = np.broadcast_to(np.float32(space.start), counts.shape)  # type: ignore[attr-defined]
+    return gym.spaces.Box(low, low + (counts - 1).astype(np.float32), dtype=np.float32)
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -9,8 +10,11 @@ import torch
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import ConfigError, EnvConfig
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.envs.adapting import BatchAdapter
+from hvd_dqn.envs.batched import VectorSimulators
+from hvd_dqn.envs.interface import EnvironmentFailedError
 from hvd_dqn.replay import ReplayBuffer, Ring, UniformSampler
-from tests.envs.vectors import LENGTHS
+from tests.envs.vectors import LENGTHS, Vector
 from tests.short_runs import run_of
 
 OURS = "tests.envs.vectors"
@@ -140,6 +144,75 @@ def test_what_is_no_vector_environment_is_told_in_one_line(env_id, words):
 def test_wrappers_are_for_single_environments():
     with pytest.raises(ConfigError, match=r"wrappers.*single environments"):
         make("DISABLED", wrappers=("gymnasium.wrappers:FlattenObservation",))
+
+
+def steps_of(envs, choose, count):
+    """Return, for each copy, what its transitions were."""
+    obs = envs.reset()
+    seen = {copy: [] for copy in range(envs.num_envs)}
+    while min(map(len, seen.values())) < count:
+        legal = envs.legal_actions(obs)
+        actions = np.array(
+            [
+                choose(len(seen[copy]), None if legal is None else legal[copy])
+                for copy in range(envs.num_envs)
+            ]
+        )
+        step = envs.step(actions)
+        for copy in range(envs.num_envs):
+            if step.skipped is None or not step.skipped[copy]:
+                ends = bool(step.terminated[copy]), bool(step.truncated[copy])
+                frames = obs[copy].tobytes(), step.next_obs[copy].tobytes()
+                seen[copy].append((*frames, float(step.reward[copy]), *ends))
+        obs = step.obs
+    return {copy: steps[:count] for copy, steps in seen.items()}
+
+
+@pytest.mark.parametrize("mode", ["DISABLED", "SAME_STEP", "NEXT_STEP"])
+@pytest.mark.parametrize(
+    ("kwargs", "action_mask"),
+    [
+        ({"mask": "observation"}, "auto"),
+        ({"mask": "info"}, "info"),
+        ({"mask": "none", "moves": "box"}, "auto"),
+        ({"mask": "none", "moves": "tuple"}, "auto"),
+    ],
+)
+def test_records_masks_and_actions_are_those_of_single_environments(mode, kwargs, action_mask):
+    def choose(number, legal):
+        if legal is None:
+            return (5 * number + number // 4) % (6 if kwargs["moves"] == "tuple" else 3)
+        return np.flatnonzero(legal)[(number + number // 3) % legal.sum()]
+
+    def made(env_id, vectorization, **more):
+        config = EnvConfig(
+            id=f"{OURS}:{env_id}",
+            vectorization=vectorization,
+            kwargs=json.dumps(kwargs | more),
+            action_mask=action_mask,
+        )
+        return make_vector_env(config, num_envs=3, episode_seed=lambda copy, k: 10 * copy + k)
+
+    single = steps_of(made("Errands", "sync"), choose, 40)
+    assert steps_of(made("errands", "vector", mode=mode), choose, 40) == single
+    ends = [(terminated, truncated) for *_, terminated, truncated in single[0]]
+    assert {(True, False), (False, True)} <= set(ends) or kwargs["mask"] == "none"
+
+
+def test_a_vector_environment_that_returns_another_form_is_told():
+    class Broken(Vector):
+        def __init__(self, num_envs):
+            super().__init__(num_envs)
+            self.single_observation_space = gym.spaces.Dict(
+                {"a": gym.spaces.Discrete(3), "b": gym.spaces.Box(0, 1, (2,))}
+            )
+
+    envs = Broken(2)
+    config = EnvConfig(id="Broken")
+    adapter = BatchAdapter(config, envs.single_observation_space, envs.single_action_space)
+    simulators = VectorSimulators(envs, adapter)
+    with pytest.raises(EnvironmentFailedError, match=r"2 copies of Dict.* of another form"):
+        simulators.reset(np.ones(2, np.bool_), [0, 1])
 
 
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP", "DISABLED"])

@@ -6,6 +6,7 @@ import pytest
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.spaces.records import RecordSpace
 from tests.short_runs import run_of
 
 
@@ -66,21 +67,34 @@ def test_episodes_are_replayed_from_their_seeds(env_id, kwargs, package):
         np.testing.assert_array_equal(ours.next_obs, theirs.next_obs)
 
 
-def test_the_parts_of_a_jumanji_observation_are_joined_or_chosen():
+def test_the_parts_of_a_jumanji_observation_are_a_record_or_one_of_them():
     pytest.importorskip("jumanji")
-    joined, grid = make("jumanji:Snake-v1"), make("jumanji:Snake-v1", '{"observe": "grid"}')
-    assert joined.obs_space.shape == (12 * 12 * 5 + 1 + 4,)
+    every, grid = make("jumanji:Snake-v1"), make("jumanji:Snake-v1", '{"observe": "grid"}')
+    assert isinstance(every.raw_space, RecordSpace)
+    assert [field.name for field in every.raw_space.fields] == ["grid", "step_count", "action_mask"]
     assert grid.raw_space.shape == (12, 12, 5)
-    # as stored, the grid's channels come first; the other parts are a count and a mask
-    cells = grid.reset().transpose(0, 2, 3, 1).reshape(3, -1)
-    rows = joined.reset()
-    found = [
-        any(np.array_equal(row[i : i + 720], mine) for i in range(len(row) - 719))
-        for row, mine in zip(rows, cells, strict=True)
-    ]
-    assert found == [True] * 3
+    # as stored, the grid's channels come first
+    cells = grid.reset().transpose(0, 2, 3, 1)
+    records = every.reset().view(every.raw_space.layout)[:, 0]
+    np.testing.assert_array_equal(records["grid"], cells)
+    legal = every.legal_actions(every.obs)
+    assert legal.shape == (3, 4)
+    while legal.all():
+        legal = every.legal_actions(every.step(legal.argmax(axis=1)).obs)
+    assert legal.any(axis=1).all(), "at a wall, all but one direction"
     with pytest.raises(UserError, match=r"observe = 'map'.*grid"):
         make("jumanji:Snake-v1", '{"observe": "map"}')
+
+
+def test_masks_of_combinations_are_in_their_order():
+    pytest.importorskip("jumanji")
+    envs = make("jumanji:Tetris-v0")
+    assert envs.num_actions == 40
+    legal = envs.legal_actions(envs.reset())
+    assert 0 < legal.sum() < legal.size
+    for _ in range(5):
+        step = envs.step(envs.legal_actions(envs.obs).argmax(axis=1))
+        assert np.isfinite(step.reward).all()
 
 
 def test_names_and_arguments_that_do_not_exist_are_refused():
@@ -89,11 +103,16 @@ def test_names_and_arguments_that_do_not_exist_are_refused():
         make("gymnax:Cartpole-v1")
     with pytest.raises(UserError, match="wheels"):
         make("gymnax:CartPole-v1", '{"wheels": 3}')
-    with pytest.raises(UserError, match="Box actions"):
-        make("gymnax:Pendulum-v1")
 
 
-def test_a_run_trains_in_them(tmp_path):
+@pytest.mark.parametrize("env_id", ["gymnax:Catch-bsuite", "gymnax:Pendulum-v1"])
+def test_a_run_trains_in_them(env_id, tmp_path):
     pytest.importorskip("gymnax")
-    run = run_of(tmp_path / "run", {"env.id": "gymnax:Catch-bsuite"})
+    run = run_of(tmp_path / "run", {"env.id": env_id})
+    assert (run / "final.json").exists()
+
+
+def test_a_run_trains_on_records_with_masks(tmp_path):
+    pytest.importorskip("jumanji")
+    run = run_of(tmp_path / "run", {"env.id": "jumanji:Game2048-v1"})
     assert (run / "final.json").exists()

@@ -6,6 +6,7 @@ import pytest
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.config import EnvConfig
 from hvd_dqn.envs import make_vector_env
+from tests.short_runs import run_of
 
 
 def make(env_id="envpool:CartPole-v1", kwargs="{}", num_envs=3, **options):
@@ -84,5 +85,9 @@ def test_names_that_are_not_envpools_are_refused():
         make("envpool:CartPole-v9")
     with pytest.raises(UserError, match="wheels"):
         make(kwargs='{"wheels": 3}')
-    with pytest.raises(UserError, match="Box actions"):
-        make("envpool:Pendulum-v1")
+
+
+def test_a_run_trains_on_goals_with_continuous_actions(tmp_path):
+    pytest.importorskip("envpool")
+    run = run_of(tmp_path / "run", {"env.id": "envpool:Parking-v0"})
+    assert (run / "final.json").exists()

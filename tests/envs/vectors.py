@@ -65,6 +65,63 @@ class Silent(Vector):
         self.metadata = {}
 
 
+class Errands(gym.Env):
+    """Deterministic, with a record, a mask and continuous actions by choice: walks from place to
+    place, of which some steps are illegal; the third one of a kind ends the episode.
+    """
+
+    def __init__(self, mask="observation", moves="discrete"):
+        self.mask = mask
+        parts = {
+            "place": gym.spaces.Discrete(5, start=1),
+            "seen": gym.spaces.MultiBinary(5),
+            "heat": gym.spaces.Tuple([gym.spaces.Box(-1, 9, (), np.float64)] * 2),
+        }
+        if mask == "observation":
+            parts["action_mask"] = gym.spaces.MultiBinary(3)
+        self.observation_space = gym.spaces.Dict(parts)
+        self.action_space = {
+            "discrete": gym.spaces.Discrete(3, start=-1),
+            "box": gym.spaces.Box(-1, 1, (1,), np.float32),
+            "tuple": gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Discrete(3)]),
+        }[moves]
+        self.moves = moves
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.seen, self.steps = 1, np.zeros(5, np.int8), 0
+        return self._obs()
+
+    def _obs(self):
+        legal = np.array([self.place > 1, 1, self.place < 5], np.int8)
+        heat = (np.array(self.steps / 2), np.array(self.place / 4))
+        obs = {"place": np.int64(self.place), "seen": self.seen.copy(), "heat": heat}
+        if self.mask == "observation":
+            obs["action_mask"] = legal
+        return obs, {"action_mask": legal} if self.mask == "info" else {}
+
+    def step(self, action):
+        if self.moves == "tuple":
+            assert len(action) == 2
+            move = int(action[1]) - 1
+        else:
+            assert self.action_space.contains(np.asarray(action, self.action_space.dtype)), action
+            move = int(np.asarray(action).item())
+        if self.mask == "none":
+            move = np.clip(self.place + move, 1, 5) - self.place
+        assert 1 <= self.place + move <= 5, "an illegal action"
+        self.place += move
+        self.seen[self.place - 1] = 1
+        self.steps += 1
+        obs, info = self._obs()
+        return obs, float(self.place), self.seen.sum() == 3, self.steps == 7, info
+
+
+def errands(num_envs, mode="DISABLED", **kwargs):
+    makers = [lambda: Errands(**kwargs)] * num_envs
+    return gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
+
+
 def two(num_envs):
     return Vector(2)
 

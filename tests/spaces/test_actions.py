@@ -25,6 +25,7 @@ SOURCES = [
     gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Discrete(3, start=4)]),
     gym.spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float32),
     gym.spaces.Box(-2, 2, (), np.float64),
+    gym.spaces.Box(np.array([0, 3]), np.array([2, 4]), dtype=np.int16),
 ]
 
 
@@ -38,6 +39,17 @@ def test_numbers_are_those_of_all_combinations(source, joint):
     assert actions_of(describe(codes)) == codes
     assert bool(codes.branches) == (codes.n > joint)
     assert len(codes.names()) == (sum(codes.counts) if codes.branches else codes.n)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_vector_environments_get_the_same_actions(source):
+    codes = ActionCodes(source, bins=3, joint=64)
+    chosen = np.arange(codes.n)[::-1]
+    batch = codes.actions(chosen)
+    assert gym.vector.utils.batch_space(source, int(codes.n)).contains(batch)
+    singles = gym.vector.utils.iterate(gym.vector.utils.batch_space(source, int(codes.n)), batch)
+    for code, single in zip(chosen, singles, strict=True):
+        np.testing.assert_array_equal(single, codes.action(int(code)))
 
 
 def test_bins_are_evenly_spaced_and_hold_the_bounds():

@@ -52,6 +52,39 @@ def test_the_network_gets_what_gymnasium_flattens(source, seed):
     np.testing.assert_allclose(unpacked(space, records), expected, atol=1e-6)
 
 
+@given(source=SPACES, seed=st.integers(0, 99), masked=st.none() | st.integers(1, 4))
+def test_a_batch_has_the_records_of_its_observations(source, seed, masked):
+    source.seed(seed)
+    observations = [source.sample() for _ in range(3)]
+    batch = gym.vector.utils.concatenate(
+        source, observations, gym.vector.utils.create_empty_array(source, 3)
+    )
+    masks = None if masked is None else np.random.default_rng(seed).random((3, masked)) < 0.5
+    space = RecordSpace(source, num_actions=masked)
+    singles = [
+        space.pack(obs, None if masks is None else masks[number])
+        for number, obs in enumerate(observations)
+    ]
+    np.testing.assert_array_equal(space.pack_all(batch, 3, masks), np.stack(singles))
+
+
+def test_discrete_values_of_very_many_choices_are_numbers():
+    source = gym.spaces.Dict(
+        {
+            "time": gym.spaces.Discrete(10**9, start=5),
+            "counts": gym.spaces.MultiDiscrete([[2**31 - 1, 2]], start=[[0, -1]]),
+        }
+    )
+    space = RecordSpace(source)
+    assert "1 numbers" in space.summary()
+    assert all(field.dtype == np.float32 for field in space.fields)
+    obs = {"time": np.int64(1_000_000), "counts": np.array([[7, -1]])}
+    assert source.contains(obs)
+    got = unpacked(space, space.pack(obs)[None])
+    assert sorted(got[0].tolist()) == [-1, 7, 1_000_000]
+    assert observations_of(describe(space)) == space
+
+
 @given(source=SPACES, masked=st.none() | st.integers(1, 4))
 def test_a_description_gives_the_same_space(source, masked):
     space = RecordSpace(source, num_actions=masked)
