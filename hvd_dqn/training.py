@@ -152,16 +152,18 @@ def update(components: Components) -> None:
     that has begun.
     """
     progress, pace = components.progress, components.pace
-    learner, replay, clock = components.learner, components.replay, components.clock
-    if progress.env_steps < pace.updates_start_env_steps or not components.turns.may_update(replay):
+    learner, experience, clock = components.learner, components.experience, components.clock
+    if progress.env_steps < pace.updates_start_env_steps or not components.turns.may_update(
+        experience
+    ):
         return
-    batches = replay.batches(pace.updates, pace.importance_exponent(progress.env_steps))
+    batches = experience.batches(pace.updates, pace.importance_exponent(progress.env_steps))
     batch = next(batches)
     clock.lap("replay")
     for _ in range(pace.updates):
         priority = learner.start(batch)
         clock.lap("gradients")
-        replay.update_priorities(batch.slot, priority)
+        experience.update_priorities(batch.slot, priority)
         batch = next(batches, batch)
         clock.lap("replay")
         components.actor.step_meanwhile()

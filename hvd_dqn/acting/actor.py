@@ -11,7 +11,7 @@ from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
 from hvd_dqn.common.structs import Episode, ReplayedEpisodes
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
-from hvd_dqn.replay import ReplayBuffer
+from hvd_dqn.replay import Experience
 
 
 class Actor:
@@ -24,14 +24,14 @@ class Actor:
         envs: VectorEnvironment,
         policy: GreedyPolicy,
         exploration: Exploration,
-        replay: ReplayBuffer,
+        experience: Experience,
         clock: StageClock,
     ) -> None:
         self.exploration = exploration
         self._clock = clock
         self._envs = envs
         self._policy = policy
-        self._replay = replay
+        self._experience = experience
         self._values = Values(lambda: self._policy.values(self._obs), envs.branches)
         self._begin(envs.obs)
 
@@ -42,7 +42,7 @@ class Actor:
     def _begin(self, obs: np.ndarray) -> None:
         self._policy.follow()
         self._obs = obs
-        self._replay.start(self._obs)
+        self._experience.start(self._obs)
         self.exploration.end_episodes(np.ones(len(self._obs), dtype=np.bool_))
 
     def step(self, env_steps: int) -> list[Episode]:
@@ -93,7 +93,7 @@ class Actor:
 
     def _store(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
         self._clock.lap("envs")
-        self._replay.add(
+        self._experience.add(
             action=action if step.action is None else step.action,
             reward=step.reward,
             terminated=step.terminated,
@@ -133,7 +133,7 @@ class Actor:
     def _lose_episodes(self, lost: np.ndarray) -> None:
         """Tell replay and exploration that the environments `lost` [N] started new episodes."""
         self._obs = self._envs.obs
-        self._replay.truncate(np.flatnonzero(lost), self._obs[lost])
+        self._experience.truncate(np.flatnonzero(lost), self._obs[lost])
         self.exploration.end_episodes(lost)
 
     def load_random_streams(self, state: dict[str, Any]) -> None:

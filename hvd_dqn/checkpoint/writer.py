@@ -42,7 +42,7 @@ class _PendingCheckpoint:
     env_steps: int
     updates: int
     metrics_bytes: int
-    new_rows: PendingSegment
+    new_rows: PendingSegment | None
     written: Future[tuple[FileRecord | None, RankFiles]]
 
 
@@ -88,27 +88,31 @@ class Saver:
             self._remove_unused()
 
     def begin(
-        self, state: DistributedState, ring: Ring, progress: Progress, *, metrics_bytes: int
+        self, state: DistributedState, ring: Ring | None, progress: Progress, *, metrics_bytes: int
     ) -> None:
-        """Copy the state and start writing it. The previous checkpoint must be finished."""
+        """Copy the state and start writing it, with the frames of `ring` if there is one. The
+        previous checkpoint must be finished.
+        """
         assert self._pending is None, "call finish first"
         env_steps = progress.env_steps
         directory, rank = step_directory(env_steps), f"rank-{self._comm.rank:04d}"
         shared = snapshot(state.shared) if self._comm.is_root else None
         per_rank = snapshot(state.per_rank)
-        new_rows = PendingSegment(ring, self._segments)
-        kept = still_needed(self._segments, ring)
+        new_rows = None if ring is None else PendingSegment(ring, self._segments)
+        segments = [] if ring is None else still_needed(self._segments, ring)
 
         def write() -> tuple[FileRecord | None, RankFiles]:
-            if not torch.isfinite(per_rank["replay"]["ring"]["rewards"]).all():
-                raise DamageError("the replay holds a reward that is not finite")
-            frames = self._write(f"frames/{rank}-{env_steps:012d}.bin", new_rows.chunks())
-            segment = Segment(frames, new_rows.start.tolist(), new_rows.stop.tolist())
+            if new_rows is not None:
+                if not torch.isfinite(per_rank["replay"]["ring"]["rewards"]).all():
+                    raise DamageError("the replay holds a reward that is not finite")
+                frames = self._write(f"frames/{rank}-{env_steps:012d}.bin", new_rows.chunks())
+                rows = new_rows.start.tolist(), new_rows.stop.tolist()
+                segments.append(Segment(frames, *rows))
             root = None
             if shared is not None:
                 root = self._write(f"{directory}/shared.safetensors", [memoryview(pack(shared))])
             mine = self._write(f"{directory}/{rank}.safetensors", [memoryview(pack(per_rank))])
-            return root, RankFiles(mine, [*kept, segment])
+            return root, RankFiles(mine, segments)
 
         written = self._thread.submit(write)
         self._pending = _PendingCheckpoint(
@@ -119,7 +123,8 @@ class Saver:
         """Wait for the writing thread if `steps` more steps would overwrite rows that it still
         reads.
         """
-        if self._pending is not None and not self._pending.new_rows.survives(steps):
+        rows = None if self._pending is None else self._pending.new_rows
+        if rows is not None and not rows.survives(steps):
             self.wait()
 
     def wait(self) -> None:

@@ -26,6 +26,8 @@ class ReplayBuffer:
     row that was complete, it calls `before_truncating`, so that nobody is reading the row.
     """
 
+    needs_values = False
+
     def __init__(
         self,
         ring: Ring,
@@ -54,6 +56,11 @@ class ReplayBuffer:
         # A GPU copies one batch while the next is assembled; on the host, one memory is enough.
         turns = 2 if device.type == "cuda" else 1
         self._memories = itertools.cycle([ring.new_memory(count, device) for _ in range(turns)])
+
+    @property
+    def transitions(self) -> int:
+        """See `Experience`."""
+        return int(self._ring.filled.sum())
 
     @property
     def age(self) -> float:

@@ -23,7 +23,14 @@ from hvd_dqn.learner import Learner, RewardScaling, TargetUpdate, make_learner
 from hvd_dqn.methods import schedules
 from hvd_dqn.methods.registry import make_network, make_objective
 from hvd_dqn.networks import QNetwork
-from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, Sampler, UniformSampler
+from hvd_dqn.replay import (
+    Experience,
+    PrioritizedSampler,
+    ReplayBuffer,
+    Ring,
+    Sampler,
+    UniformSampler,
+)
 from hvd_dqn.reporting.metrics import Callback
 from hvd_dqn.run.observer import Observer
 from hvd_dqn.run.pace import Pace, make_pace
@@ -39,7 +46,7 @@ class Components:
     turns: Turns
     progress: Progress
     learner: Learner
-    replay: ReplayBuffer
+    experience: Experience
     actor: Actor
     observer: Observer
     clock: StageClock
@@ -49,7 +56,7 @@ class Components:
         return self.turns.is_stopping(self.observer.wants_stop)
 
     def state_dict(self) -> DistributedState:
-        """Return the state of everything except the replay's frames. With those, a run of the same
+        """Return the state of everything except a ring's frames. With those, a run of the same
         configuration continues from it bit for bit.
         """
         learner, observer = self.learner.state_dict(), self.observer.state_dict()
@@ -61,7 +68,7 @@ class Components:
             },
             per_rank={
                 "learner": learner.per_rank,
-                "replay": self.replay.state_dict(),
+                "replay": self.experience.state_dict(),
                 "actor": self.actor.state_dict(),
                 "observer": observer.per_rank,
             },
@@ -72,7 +79,7 @@ class Components:
         their episodes.
         """
         self.load_all_but_experience(state, mine=True)
-        self.replay.load_state_dict(state.per_rank["replay"])
+        self.experience.load_state_dict(state.per_rank["replay"])
         return self.actor.load_state_dict(state.per_rank["actor"])
 
     def load_all_but_experience(self, state: DistributedState, *, mine: bool) -> None:
@@ -97,14 +104,14 @@ def assemble(
     """Build every component of this rank, as at the start of a run. Collective."""
     clock = StageClock()
     learner = assemble_learner(config, comm, resources, clock)
-    replay = assemble_replay(config, comm, resources)
-    actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
+    experience = assemble_replay(config, comm, resources)
+    actor = assemble_actor(config, comm, resources, learner.online, experience, clock)
     observer = Observer(
-        config, comm, resources, learner, replay, progress, clock, actor.exploration, callbacks
+        config, comm, resources, learner, experience, progress, clock, actor.exploration, callbacks
     )
     pace = make_pace(config, world_size=comm.world_size)
     turns = make_turns(config, progress, pace, comm, learner, resources.stop)
-    return Components(pace, turns, progress, learner, replay, actor, observer, clock)
+    return Components(pace, turns, progress, learner, experience, actor, observer, clock)
 
 
 def assemble_learner(
@@ -202,7 +209,7 @@ def assemble_actor(
     comm: Communicator,
     resources: Resources,
     online: QNetwork,
-    replay: ReplayBuffer,
+    experience: Experience,
     clock: StageClock,
 ) -> Actor:
     """Build the actor, which steps this rank's environments by the online network."""
@@ -216,4 +223,4 @@ def assemble_actor(
     generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
     kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
     policy = kind(online, resources.device, generator)
-    return Actor(resources.envs, policy, exploration, replay, clock)
+    return Actor(resources.envs, policy, exploration, experience, clock)

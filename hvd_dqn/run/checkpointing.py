@@ -90,7 +90,7 @@ class Checkpoints:
         components = self._components
         self._saver.begin(
             components.state_dict(),
-            components.replay.ring,
+            components.experience.ring,
             components.progress,
             metrics_bytes=self._resources.outputs.sink.position,
         )

@@ -22,7 +22,7 @@ from hvd_dqn.learner import Learner, LearnerStatistics, NonFiniteError
 from hvd_dqn.methods.registry import method_of
 from hvd_dqn.methods.schedules import period_ended
 from hvd_dqn.networks.saved import EvaluatedNetwork
-from hvd_dqn.replay import ReplayBuffer
+from hvd_dqn.replay import Experience
 from hvd_dqn.reporting.metrics import (
     Callback,
     Evaluation,
@@ -49,7 +49,7 @@ class Observer:
         communicator: Communicator,
         resources: Resources,
         learner: Learner,
-        replay: ReplayBuffer,
+        experience: Experience,
         progress: Progress,
         clock: StageClock,
         exploration: Exploration,
@@ -62,7 +62,7 @@ class Observer:
         self._comm = communicator
         self._resources = resources
         self._learner = learner
-        self._replay = replay
+        self._experience = experience
         self._policy = GreedyPolicy(learner.online, resources.device)
         self._progress = progress
         self._meter = Meter(
@@ -216,8 +216,8 @@ class Observer:
             epsilon=self._exploration.mean_epsilon(self._progress.env_steps),
             learning_rate=self._learner.learning_rate,
             replay=ReplayStatistics(
-                int(self._replay.ring.filled.sum()),
-                self._replay.age,
+                self._experience.transitions,
+                self._experience.age,
                 self._config.global_batch_size(ranks) / ranks,
                 self._config.env.num_envs,
             ),

@@ -19,6 +19,7 @@ from hvd_dqn.common.structs import ReplayedEpisodes
 from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
+from hvd_dqn.replay import ReplayBuffer
 from hvd_dqn.replay.redistribution import RowData, SavedEnvironment, redistribute
 from hvd_dqn.run.assembly import Components
 from hvd_dqn.run.start import Start
@@ -146,9 +147,10 @@ class _Source:
         segments = self._manifest.ranks[rank].segments
 
         def put_back() -> ReplayedEpisodes:
-            ring = self._components.replay.ring
-            ring.load_state_dict(state.per_rank["replay"]["ring"])
-            load_ring(self._store, segments, ring, self._touch)
+            ring = self._components.experience.ring
+            if ring is not None:
+                ring.load_state_dict(state.per_rank["replay"]["ring"])
+                load_ring(self._store, segments, ring, self._touch)
             return self._components.load_state_dict(state)
 
         replayed: ReplayedEpisodes = restore_or_raise(put_back, str(self))
@@ -165,7 +167,7 @@ class _Source:
             state = self._state(comm.rank % ranks)
             self._components.load_all_but_experience(state, mine=mine)
             if mine:
-                self._components.replay.load_random_stream(state.per_rank["replay"])
+                self._components.experience.load_random_stream(state.per_rank["replay"])
                 self._components.actor.load_random_streams(state.per_rank["actor"])
             del state
             self._fill(config, comm)
@@ -173,25 +175,39 @@ class _Source:
         restore_or_raise(put_back, str(self))
 
     def _fill(self, config: Config, comm: Communicator) -> None:
-        replay = self._components.replay
-        replays = [_OldReplay(self._own(rank)) for rank in range(len(self._manifest.ranks))]
+        """Start new episodes and, if there is a replay, take this rank's part of the old ones."""
+        ranks = [self._own(rank) for rank in range(len(self._manifest.ranks))]
+        played = max(int(own["actor"]["envs"]["episode_number"].max()) for own in ranks)
+        experience = self._components.experience
+        if not isinstance(experience, ReplayBuffer):
+            self._components.actor.begin_episodes(1 + played)
+            return
+        replays = [_OldReplay(own["replay"]) for own in ranks]
         slots, priorities = redistribute(
             [
-                SavedEnvironment(old.rows(column), self._frames(rank, column, old.oldest[column]))
+                SavedEnvironment(
+                    old.rows(column),
+                    self._frames(experience.ring.frame, rank, column, old.oldest[column]),
+                )
                 for rank, old in enumerate(replays)
                 for column in range(old.num_envs)
             ],
-            replay.ring,
+            experience.ring,
             first=comm.rank * config.env.num_envs,
             count=comm.world_size * config.env.num_envs,
             frame_stack=config.env.frame_stack,
         )
-        self._components.actor.begin_episodes(1 + max(old.episode_number for old in replays))
-        replay.load_priorities(slots, priorities, max(old.highest_priority for old in replays))
+        self._components.actor.begin_episodes(1 + played)
+        highest = max(old.highest_priority for old in replays)
+        experience.load_priorities(slots, priorities, highest)
 
-    def _frames(self, rank: int, column: int, oldest: int) -> Callable[[int, int], np.ndarray]:
-        """Return a function that reads an old environment's frames, counted from its oldest row."""
-        segments, frame = self._manifest.ranks[rank].segments, self._components.replay.ring.frame
+    def _frames(
+        self, frame: np.ndarray, rank: int, column: int, oldest: int
+    ) -> Callable[[int, int], np.ndarray]:
+        """Return a function that reads an old environment's frames, of the form of `frame`, counted
+        from its oldest row.
+        """
+        segments = self._manifest.ranks[rank].segments
 
         def read(start: int, stop: int) -> np.ndarray:
             frames = np.empty((stop - start, frame.size), dtype=frame.dtype)
@@ -216,14 +232,13 @@ class _Source:
 class _OldReplay:
     """The rows of a replay that a rank of the checkpoint held."""
 
-    def __init__(self, own: State) -> None:
-        ring, sampler = own["replay"]["ring"], own["replay"]["sampler"]
+    def __init__(self, replay: State) -> None:
+        ring, sampler = replay["ring"], replay["sampler"]
         self._kinds = ring["kinds"].numpy()
         self._actions, self._rewards = ring["actions"].numpy(), ring["rewards"].numpy()
         self.num_envs, self._capacity = self._kinds.shape
         self._moved = ring["moved"].numpy()
         self.oldest = np.maximum(self._moved - self._capacity + 1, 0)
-        self.episode_number = int(own["actor"]["envs"]["episode_number"].max())
         self.highest_priority = float(sampler.get("highest_priority", 1.0))
         leaves = sampler.get("priorities")
         self._priorities = (

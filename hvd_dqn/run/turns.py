@@ -10,7 +10,7 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.one_sided import Counter
 from hvd_dqn.learner import Learner, ParameterServerLearner
-from hvd_dqn.replay import ReplayBuffer
+from hvd_dqn.replay import Experience
 from hvd_dqn.run.pace import Pace
 
 _CLOSED = 2**62
@@ -28,7 +28,7 @@ class Turns(Protocol):
         """
         ...
 
-    def may_update(self, replay: ReplayBuffer) -> bool:
+    def may_update(self, experience: Experience) -> bool:
         """Return whether this rank can sample, once updates have started over all ranks."""
         ...
 
@@ -57,7 +57,7 @@ class Together:
         iterate()
         return self._pace.env_steps_per_iteration
 
-    def may_update(self, replay: ReplayBuffer) -> bool:
+    def may_update(self, experience: Experience) -> bool:
         """See `Turns`. All ranks have taken equally many steps."""
         return True
 
@@ -118,9 +118,9 @@ class Apart:
         progress.updates = self._learner.updates
         return progress.env_steps - start
 
-    def may_update(self, replay: ReplayBuffer) -> bool:
+    def may_update(self, experience: Experience) -> bool:
         """See `Turns`. The others may have taken most of the steps."""
-        return replay.has_complete_window
+        return experience.has_complete_window
 
     def is_stopping(self, asked: bool) -> bool:
         """See `Turns`."""
