@@ -32,7 +32,13 @@ from hvd_dqn.config import Config
 from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.learner import Learner
-from hvd_dqn.run.assembly import Components, assemble_actor, assemble_learner, assemble_replay
+from hvd_dqn.run.assembly import (
+    Components,
+    assemble_actor,
+    assemble_experience,
+    assemble_learner,
+    assemble_policy,
+)
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.observer import Observer
 from hvd_dqn.run.pace import make_pace
@@ -103,12 +109,15 @@ def assemble(
     clock = StageClock()
     ours = assemble_learner(config, comm, resources, clock)
     learner: Any = DocumentedLearner(ours, config, way, comm)
-    replay = assemble_replay(config, comm, resources)
-    actor = assemble_actor(config, comm, resources, learner.online, replay, clock)
-    observer = Observer(config, comm, resources, ours, replay, progress, clock, actor.exploration)
+    policy = assemble_policy(config, comm, resources, learner.online)
+    experience = assemble_experience(config, comm, resources, policy)
+    actor = assemble_actor(config, comm, resources, policy, experience, clock)
+    observer = Observer(
+        config, comm, resources, ours, experience, progress, clock, actor.exploration
+    )
     pace = make_pace(config, world_size=comm.world_size)
     turns = make_turns(config, progress, pace, comm, learner, resources.stop)
-    return Components(pace, turns, progress, learner, replay, actor, observer, clock)
+    return Components(pace, turns, progress, learner, experience, actor, observer, clock)
 
 
 def measure(config: Config, comm: Communicator, run_dir: RunDirectory, way: str) -> list[float]:

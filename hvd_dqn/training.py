@@ -153,9 +153,8 @@ def update(components: Components) -> None:
     """
     progress, pace = components.progress, components.pace
     learner, experience, clock = components.learner, components.experience, components.clock
-    if progress.env_steps < pace.updates_start_env_steps or not components.turns.may_update(
-        experience
-    ):
+    has_started = progress.env_steps >= pace.updates_start_env_steps
+    if not has_started or not components.turns.may_update(experience):
         return
     batches = experience.batches(pace.updates, pace.importance_exponent(progress.env_steps))
     batch = next(batches)

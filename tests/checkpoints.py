@@ -42,8 +42,11 @@ def state(path: Path) -> dict[str, Any]:
 
 def frames(root: Path, segments: list[Any], tensors: dict[str, Any]) -> dict[str, Any]:
     """Bytes of every frame that the ring has, by its environment and row number; a later segment
-    counts.
+    counts. Nothing, if there is no ring.
     """
+    if "/replay/ring/moved" not in tensors:
+        assert segments == []
+        return {}
     moved = tensors["/replay/ring/moved"].tolist()
     rows = tensors["/replay/ring/kinds"].shape[1]
     found: dict[str, Any] = {}

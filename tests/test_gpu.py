@@ -13,7 +13,7 @@ from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.learner import NonFiniteError
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.run.assembly import assemble_replay
+from hvd_dqn.run.assembly import assemble_experience
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.resources import Resources
 from hvd_dqn.training import train
@@ -179,7 +179,7 @@ def filled_replay(storage: str, device: str, **changes):
         saver=Mock(),
         stop=None,
     )
-    replay = assemble_replay(config, LocalCommunicator(), resources)
+    replay = assemble_experience(config, LocalCommunicator(), resources, None)
     rng = np.random.default_rng(0)
     replay.start(envs.reset())
     for _ in range(70):

@@ -12,6 +12,7 @@ from hvd_dqn.common.stages import StageClock
 from hvd_dqn.common.structs import Episode, ReplayedEpisodes
 from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
 from hvd_dqn.replay import Experience
+from hvd_dqn.spaces.actions import best_values
 
 
 class Actor:
@@ -32,7 +33,8 @@ class Actor:
         self._envs = envs
         self._policy = policy
         self._experience = experience
-        self._values = Values(lambda: self._policy.values(self._obs), envs.branches)
+        self._values = Values(self._compute_values, envs.branches)
+        self._computed: np.ndarray | None = None  # those of the observations to act on
         self._begin(envs.obs)
 
     def begin_episodes(self, number: int) -> None:
@@ -84,7 +86,13 @@ class Actor:
             return self.step(env_steps)
         return self._store(action, step)
 
+    def _compute_values(self) -> np.ndarray:
+        if self._computed is None:
+            self._computed = self._policy.values(self._obs)
+        return self._computed
+
     def _choose(self, env_steps: int) -> np.ndarray:
+        self._computed = None
         legal = self._envs.legal_actions(self._obs)
         chosen = self.exploration.choose(env_steps, self._values, legal)
         action = as_actions(chosen, len(self._obs), self._envs.num_actions, legal)
@@ -103,12 +111,19 @@ class Actor:
             obs=step.obs,
             skipped=step.skipped,
             stepped=step.stepped,
+            **self._noted_value(),
         )
         if step.episodes:
             self.exploration.end_episodes(step.ended)
         self._obs = step.obs
         self._clock.lap("replay")
         return step.episodes
+
+    def _noted_value(self) -> dict[str, np.ndarray]:
+        """Return the value of each observation that was acted on, if the experience needs it."""
+        if not self._experience.needs_values:
+            return {}
+        return {"value": best_values(self._compute_values(), self._envs.branches)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of environments, exploration and policy, but not the replay's."""

@@ -12,7 +12,7 @@ from torch import cuda
 
 from hvd_dqn.common.seeding import restore_generator
 from hvd_dqn.networks import QNetwork, TensorPlaces, numpy_network
-from hvd_dqn.spaces.actions import best_actions
+from hvd_dqn.spaces.actions import best_actions, best_values
 
 
 class GreedyPolicy:
@@ -43,6 +43,10 @@ class GreedyPolicy:
             self._network.prepare(self._generator, learning=False)
             values: np.ndarray = self._network(torch.from_numpy(obs).to(self._device)).cpu().numpy()
         return values
+
+    def best_values(self, obs: np.ndarray) -> np.ndarray:
+        """Return the values [N] of the best actions for observations [N, *shape]."""
+        return best_values(self.values(obs), self._branches)
 
     def follow(self) -> None:
         """Called when the actions of an iteration are chosen and its updates come next. This policy

@@ -6,7 +6,7 @@ count steps of single environments, over all environments of all ranks; an updat
 step.
 """
 
-from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
+from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig, RolloutConfig
 from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.config.run import Config
 from hvd_dqn.config.running import (
@@ -30,4 +30,5 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "ReplayConfig",
+    "RolloutConfig",
 ]

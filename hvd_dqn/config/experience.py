@@ -223,6 +223,25 @@ class ExplorationConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutConfig(Section):
+    """Learning from rollouts instead of a replay (PQN, Gallici et al. 2025)."""
+
+    prefix = "rollout."
+
+    steps: int = non_negative(0)
+    """Steps of each environment in an iteration, T. 0: learn from a replay. Otherwise each
+    iteration takes T vector steps and then makes updates on these steps alone, towards λ-returns
+    of Q-learning; there is no replay, and no target network is used.
+    """
+    epochs: int = positive(2)
+    """How often an iteration's updates use each step."""
+    minibatches: int = positive(32)
+    """Updates of an epoch: each takes 1 / `minibatches` of a rank's T · `env.num_envs` steps."""
+    td_lambda: float = fraction(0.65)
+    """λ: 0 bootstraps from the next observation, 1 sums rewards to the end of the rollout."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplayConfig(Section):
     """The replay buffer of each rank, and how it is sampled."""
 

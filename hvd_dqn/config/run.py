@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig
+from hvd_dqn.config.experience import EnvConfig, ExplorationConfig, ReplayConfig, RolloutConfig
 from hvd_dqn.config.keywords import merged_text
 from hvd_dqn.config.learning import NetworkConfig, ObjectiveConfig, OptimizerConfig
 from hvd_dqn.config.running import (
@@ -53,6 +53,7 @@ class Config(Section):
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
@@ -63,14 +64,10 @@ class Config(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rows = self.replay.capacity // self.env.num_envs
-        needed = self.replay.n_step + self.env.frame_stack
-        if rows <= needed:
-            raise ConfigError(
-                f"replay.capacity = {self.replay.capacity}: gives {rows} rows to each of "
-                f"{self.env.num_envs} environments, but n-step windows of {self.replay.n_step} on "
-                f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
-            )
+        if self.rollout.steps:
+            self._require_rollouts()
+        else:
+            self._require_capacity()
         if self.env.ready_fraction < 1 and self.exploration.zeta_exponent is not None:
             self.exploration.refuse(
                 "zeta_exponent",
@@ -125,6 +122,68 @@ class Config(Section):
                 "raise the total",
             )
 
+    def _require_capacity(self) -> None:
+        """Raise `ConfigError` if the replay cannot hold a window."""
+        rows = self.replay.capacity // self.env.num_envs
+        needed = self.replay.n_step + self.env.frame_stack
+        if rows <= needed:
+            raise ConfigError(
+                f"replay.capacity = {self.replay.capacity}: gives {rows} rows to each of "
+                f"{self.env.num_envs} environments, but n-step windows of {self.replay.n_step} on "
+                f"stacks of {self.env.frame_stack} need more than {needed}; raise the capacity"
+            )
+
+    def _require_rollouts(self) -> None:
+        """Raise `ConfigError` for what rollouts do not go with."""
+        rollout = self.rollout
+        steps = rollout.steps * self.env.num_envs
+        if steps % rollout.minibatches:
+            rollout.refuse(
+                "minibatches",
+                rollout.minibatches,
+                f"must divide the {steps:,} steps of a rollout (rollout.steps · env.num-envs = "
+                f"{rollout.steps} · {self.env.num_envs})",
+            )
+        instead = "with rollout.steps"
+        rules: tuple[tuple[Section, str, object, str], ...] = (
+            (self, "vector_steps_per_iteration", 1, f"{instead}, an iteration is one rollout"),
+            (
+                self,
+                "updates_per_iteration",
+                1,
+                f"{instead}, an iteration has rollout.epochs · rollout.minibatches updates",
+            ),
+            (self.replay, "n_step", 1, f"{instead}, returns are those of rollout.td-lambda"),
+            (self.replay, "sampling", "uniform", f"{instead}, there is no replay to sample"),
+            (self.replay, "storage", "host", f"{instead}, there is no replay to store"),
+            (
+                self.objective,
+                "distribution",
+                "expected",
+                "λ-returns are of expected values; the distribution of a mixture of returns is not "
+                "defined here",
+            ),
+            (self.objective, "munchausen", False, f"{instead}, bootstraps are maxima"),
+            (
+                self.objective,
+                "double",
+                False,
+                f"{instead}, no target network is used that could value the action",
+            ),
+            (
+                self.objective,
+                "normalize_rewards",
+                False,
+                f"{instead}, an update has λ-returns, not rewards; use env.reward-scale",
+            ),
+            (self.env, "overlap_updates", False, f"{instead}, updates need the whole rollout"),
+            (self.env, "ready_fraction", 1.0, f"{instead}, every environment takes every step"),
+        )
+        for section, name, needed, reason in rules:
+            value = getattr(section, name)
+            if value != needed:
+                section.refuse(name, value, f"{reason}; set it to {needed}")
+
     def _require_sums_of_moments(self, section: Section, name: str) -> None:
         """Raise `ConfigError` for this setting if updates do not sum the moments of batches."""
         for setting, value, needed in (
@@ -147,11 +206,30 @@ class Config(Section):
 
     def global_batch_size(self, world_size: int) -> int:
         """Transitions of one update, over the ranks that make it together."""
-        return self.replay.batch_size * self.ranks_together(world_size)
+        return self.batch_size * self.ranks_together(world_size)
+
+    @property
+    def vector_steps(self) -> int:
+        """Vector steps of an iteration."""
+        return self.rollout.steps or self.vector_steps_per_iteration
+
+    @property
+    def updates(self) -> int:
+        """Updates of an iteration."""
+        if self.rollout.steps:
+            return self.rollout.epochs * self.rollout.minibatches
+        return self.updates_per_iteration
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of one update of a rank."""
+        if self.rollout.steps:
+            return self.rollout.steps * self.env.num_envs // self.rollout.minibatches
+        return self.replay.batch_size
 
     def env_steps_per_iteration(self, world_size: int) -> int:
         """Env steps of one iteration, over the ranks that take it together."""
-        vector_steps = self.vector_steps_per_iteration * self.ranks_together(world_size)
+        vector_steps = self.vector_steps * self.ranks_together(world_size)
         return self.env.ready_envs * vector_steps
 
     def updates_start_env_steps(self, world_size: int) -> int:
@@ -169,7 +247,7 @@ class Config(Section):
         step = self.env_steps_per_iteration(world_size)
         iterations = -(-self.total_env_steps // step)
         without_update = -(-self.updates_start_env_steps(world_size) // step) - 1
-        return max(iterations - without_update, 0) * self.updates_per_iteration
+        return max(iterations - without_update, 0) * self.updates
 
     @property
     def checkpoint_period_env_steps(self) -> int:

@@ -12,6 +12,9 @@ from hvd_dqn.methods.method import LossTerms, Method
 from hvd_dqn.methods.munchausen import Munchausen
 from hvd_dqn.networks import QNetwork
 
+LOSSES = {"huber": losses.huber, "squared": losses.squared}
+"""What `objective.loss` names."""
+
 
 def expected(config: ObjectiveConfig) -> Method:
     """Return the method `expected`."""
@@ -27,14 +30,14 @@ class ExpectedObjective:
     def __init__(self, config: ObjectiveConfig) -> None:
         self._double = config.double
         self._munchausen = Munchausen(config) if config.munchausen else None
-        self._loss = {"huber": losses.huber, "squared": losses.squared}[config.loss]
+        self._loss = LOSSES[config.loss]
 
     def __call__(self, online: QNetwork, target: QNetwork, batch: Batch) -> LossTerms:
         """See `Objective`."""
         with torch.no_grad():
             reward, next_value = self._goal(online, target, batch)
             goal = losses.td_target(reward, batch.discount, next_value)
-        chosen = _taken(online, online(batch.obs), batch.action)
+        chosen = taken_values(online, online(batch.obs), batch.action)
         value = chosen.detach()
         error = (goal - value).abs()
         return LossTerms(self._loss(chosen, goal), error, value, priority=error)
@@ -54,7 +57,7 @@ class ExpectedObjective:
         return batch.reward, losses.max_value(next_q)
 
 
-def _taken(network: QNetwork, values: Tensor, action: Tensor) -> Tensor:
+def taken_values(network: QNetwork, values: Tensor, action: Tensor) -> Tensor:
     """Return the values [B] of the actions [B] taken."""
     if network.branches is None:
         return losses.taken(values, action)

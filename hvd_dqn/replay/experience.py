@@ -16,7 +16,7 @@ class Experience(Protocol):
     """The steps of one rank's environments, and the batches that are made of them."""
 
     needs_values: bool
-    """Whether `add` takes the value of each observation that was acted on."""
+    """Whether `add` needs `value`."""
 
     @property
     def ring(self) -> Ring | None:
@@ -44,8 +44,23 @@ class Experience(Protocol):
         """Add the first observations [N, *obs] of new episodes."""
         ...
 
-    def add(self, **step: Any) -> None:
-        """Add one step of N environments; see `Ring.add` for the arguments."""
+    def add(
+        self,
+        *,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        ended: np.ndarray,
+        next_obs: np.ndarray,
+        obs: np.ndarray,
+        skipped: np.ndarray | None = None,
+        stepped: np.ndarray | None = None,
+        value: np.ndarray | None = None,
+    ) -> None:
+        """Add one step of N environments; see `EnvStep`. value [N]: the values of the observations
+        that were acted on, if they are needed.
+        """
         ...
 
     def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:

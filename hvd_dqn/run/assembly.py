@@ -22,12 +22,14 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.learner import Learner, RewardScaling, TargetUpdate, make_learner
 from hvd_dqn.methods import schedules
 from hvd_dqn.methods.registry import make_network, make_objective
+from hvd_dqn.methods.returns import ReturnsObjective
 from hvd_dqn.networks import QNetwork
 from hvd_dqn.replay import (
     Experience,
     PrioritizedSampler,
     ReplayBuffer,
     Ring,
+    Rollout,
     Sampler,
     UniformSampler,
 )
@@ -104,8 +106,9 @@ def assemble(
     """Build every component of this rank, as at the start of a run. Collective."""
     clock = StageClock()
     learner = assemble_learner(config, comm, resources, clock)
-    experience = assemble_replay(config, comm, resources)
-    actor = assemble_actor(config, comm, resources, learner.online, experience, clock)
+    policy = assemble_policy(config, comm, resources, learner.online)
+    experience = assemble_experience(config, comm, resources, policy)
+    actor = assemble_actor(config, comm, resources, policy, experience, clock)
     observer = Observer(
         config, comm, resources, learner, experience, progress, clock, actor.exploration, callbacks
     )
@@ -142,7 +145,9 @@ def assemble_learner(
         else None,
         online=online,
         target=target,
-        objective=make_objective(config.objective, generator),
+        objective=ReturnsObjective(config.objective)
+        if config.rollout.steps
+        else make_objective(config.objective, generator),
         config=config.optimizer,
         rate=lambda updates: schedules.learning_rate(
             config.optimizer, comm.world_size, updates, planned
@@ -156,8 +161,8 @@ def assemble_learner(
 
 
 def blank_batch(config: Config, resources: Resources) -> Batch:
-    """Return a batch of zeros, of the shapes and types that this rank's replay yields."""
-    size, device = config.replay.batch_size, resources.device
+    """Return a batch of zeros, of the shapes and types that this rank's experience yields."""
+    size, device = config.batch_size, resources.device
     obs = torch.from_numpy(
         np.zeros((size, *resources.envs.obs_space.shape), dtype=resources.envs.obs_dtype)
     ).to(device)
@@ -167,16 +172,36 @@ def blank_batch(config: Config, resources: Resources) -> Batch:
         action=zeros.long(),
         reward=zeros,
         discount=zeros,
-        next_obs=obs,
+        next_obs=obs[:0] if config.rollout.steps else obs,
         weight=zeros,
         slot=np.zeros(size, dtype=np.int64),
         share=ReplayShare(),
     )
 
 
-def assemble_replay(config: Config, comm: Communicator, resources: Resources) -> ReplayBuffer:
-    """Build this rank's replay."""
+def assemble_experience(
+    config: Config, comm: Communicator, resources: Resources, policy: GreedyPolicy
+) -> Experience:
+    """Build this rank's replay or, if these are asked for, its rollouts."""
     rng = seeding.generator(config.seed, comm.rank, Stream.REPLAY)
+    if not config.rollout.steps:
+        return assemble_replay(config, resources, rng)
+    return Rollout(
+        num_envs=config.env.num_envs,
+        steps=config.rollout.steps,
+        obs_shape=resources.envs.obs_space.shape,
+        obs_dtype=resources.envs.obs_dtype,
+        gamma=config.objective.gamma,
+        td_lambda=config.rollout.td_lambda,
+        minibatches=config.rollout.minibatches,
+        values=policy.best_values,
+        rng=rng,
+        device=resources.device,
+    )
+
+
+def assemble_replay(config: Config, resources: Resources, rng: np.random.Generator) -> ReplayBuffer:
+    """Build this rank's replay."""
     on_device = config.replay.storage == "device"
     ring = Ring(
         capacity=config.replay.capacity,
@@ -204,15 +229,24 @@ def assemble_replay(config: Config, comm: Communicator, resources: Resources) ->
     )
 
 
+def assemble_policy(
+    config: Config, comm: Communicator, resources: Resources, online: QNetwork
+) -> GreedyPolicy:
+    """Build the policy that acts by the online network."""
+    generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
+    kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
+    return kind(online, resources.device, generator)
+
+
 def assemble_actor(
     config: Config,
     comm: Communicator,
     resources: Resources,
-    online: QNetwork,
+    policy: GreedyPolicy,
     experience: Experience,
     clock: StageClock,
 ) -> Actor:
-    """Build the actor, which steps this rank's environments by the online network."""
+    """Build the actor, which steps this rank's environments by the policy."""
     count = config.env.num_envs
     exploration = make_exploration(
         config.exploration,
@@ -220,7 +254,4 @@ def assemble_actor(
         num_actions=resources.envs.num_actions,
         rng=seeding.generator(config.seed, comm.rank, Stream.EXPLORATION),
     )
-    generator = seeding.torch_generator(config.seed, comm.rank, Stream.ACTING, resources.device)
-    kind = LatePolicy if config.env.overlap_acting else GreedyPolicy
-    policy = kind(online, resources.device, generator)
     return Actor(resources.envs, policy, exploration, experience, clock)

@@ -31,7 +31,7 @@ class Checkpoints:
 
     def before_iteration(self) -> None:
         """Wait if the next iteration would overwrite rows that are still being written."""
-        self._saver.wait_before_overwriting(self._config.vector_steps_per_iteration)
+        self._saver.wait_before_overwriting(self._config.vector_steps)
 
     def after_iteration(self, env_steps: int, *, stopping: bool) -> None:
         """Start a checkpoint if a period, or the run, ended within the last `env_steps`, and

@@ -85,7 +85,7 @@ def _sizes(
     rate = config.optimizer.learning_rate * schedules.world_size_factor(
         config.optimizer, comm.world_size
     )
-    size, in_all = config.replay.batch_size, config.global_batch_size(comm.world_size)
+    size, in_all = config.batch_size, config.global_batch_size(comm.world_size)
     return [
         ("environments", f"{config.env.num_envs} of {config.env.id} per rank"),
         *_solvers(config.env, comm),
@@ -93,14 +93,20 @@ def _sizes(
         ("actions", str(envs.num_actions)),
         ("parameters", f"{parameters:,} ({_bytes(4 * parameters)})"),
         (
-            "replay",
-            f"{config.replay.capacity:,} transitions per rank: {_bytes(replay)}; {on_host}{left}",
+            "rollout" if config.rollout.steps else "replay",
+            f"{_transitions(config):,} transitions per rank: {_bytes(replay)}; {on_host}{left}",
         ),
         (
             "batch",
             f"{size} per rank, {in_all} in all; learning rate {rate:.3g}",
         ),
     ]
+
+
+def _transitions(config: Config) -> int:
+    if config.rollout.steps:
+        return config.rollout.steps * config.env.num_envs
+    return config.replay.capacity
 
 
 def _observation(envs: VectorEnvironment) -> str:

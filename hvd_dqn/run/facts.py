@@ -43,7 +43,7 @@ def run_facts(
         "threads_per_rank": threads,
         "devices": devices,
         "spaces": spaces,
-        "global_batch_size": config.replay.batch_size * len(hosts),
+        "global_batch_size": config.batch_size * len(hosts),
         "learning_rate_factor": schedules.world_size_factor(config.optimizer, len(hosts)),
     }
 

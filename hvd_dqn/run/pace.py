@@ -39,8 +39,8 @@ def make_pace(config: Config, *, world_size: int) -> Pace:
     return Pace(
         total_env_steps=total,
         env_steps_per_vector_step=config.env.ready_envs * config.ranks_together(world_size),
-        vector_steps=config.vector_steps_per_iteration,
-        updates=config.updates_per_iteration,
+        vector_steps=config.vector_steps,
+        updates=config.updates,
         updates_start_env_steps=config.updates_start_env_steps(world_size),
         overlap_updates=config.env.overlap_updates,
         importance_exponent=lambda env_steps: schedules.importance_exponent(

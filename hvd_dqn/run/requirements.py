@@ -186,12 +186,13 @@ def require_memory(
     on_gpu = config.replay.storage == "device" and device.type == "cuda"
     needed = (priorities if on_gpu else frames + priorities) * ranks_on_host
     free = available_bytes()
+    setting = "rollout.steps" if config.rollout.steps else "replay.capacity"
+    size = config.rollout.steps or config.replay.capacity
     if free is not None and needed > free:
         raise UserError(
-            f"replay.capacity = {config.replay.capacity} takes {needed / 1e9:.1f} GB of "
-            f"{hostname()}'s memory on {counted(ranks_on_host, 'rank')}, and {free / 1e9:.1f} GB "
-            "are free",
-            "lower replay.capacity, or start fewer ranks on a host",
+            f"{setting} = {size} takes {needed / 1e9:.1f} GB of {hostname()}'s memory on "
+            f"{counted(ranks_on_host, 'rank')}, and {free / 1e9:.1f} GB are free",
+            f"lower {setting}, or start fewer ranks on a host",
         )
     if not on_gpu:
         return
@@ -207,7 +208,12 @@ def require_memory(
 
 
 def replay_bytes(config: Config, envs: VectorEnvironment) -> tuple[int, int]:
-    """Return the bytes that this rank's full replay takes: its ring, and its priorities."""
+    """Return the bytes that this rank's full replay takes: its ring, and its priorities; or those
+    of a rollout.
+    """
+    if config.rollout.steps:
+        frame = math.prod(envs.obs_space.shape) * envs.obs_dtype.itemsize
+        return (config.rollout.steps + 1) * config.env.num_envs * frame, 0
     shape = {"capacity": config.replay.capacity, "num_envs": config.env.num_envs}
     frames = Ring.bytes_needed(
         **shape,
@@ -232,7 +238,7 @@ def useful_threads(config: Config, envs: VectorEnvironment) -> int:
             branches=envs.branches,
             device=torch.device("cpu"),
         )
-    work = multiply_adds(network, envs.obs_space.shape, config.replay.batch_size)
+    work = multiply_adds(network, envs.obs_space.shape, config.batch_size)
     return math.ceil(work / _WORK_PER_THREAD)
 
 

@@ -142,6 +142,16 @@ def best_actions(values: np.ndarray, branches: tuple[int, ...] = ()) -> np.ndarr
     return best
 
 
+def best_values(values: np.ndarray, branches: tuple[int, ...] = ()) -> np.ndarray:
+    """Return the values [N] of the best actions; see `best_actions`."""
+    if not branches:
+        best: np.ndarray = values.max(axis=1)
+        return best
+    parts = np.split(values, np.cumsum(branches)[:-1], axis=1)
+    mean: np.ndarray = np.mean([part.max(axis=1) for part in parts], axis=0)
+    return mean
+
+
 def places_of(action: int, branches: tuple[int, ...] = ()) -> list[int]:
     """Return the places of an action's values among those of the network."""
     if not branches:

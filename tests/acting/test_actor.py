@@ -132,6 +132,8 @@ def test_no_random_action_outlasts_its_episode():
 class Recorder:
     """A replay that keeps what it is given."""
 
+    needs_values = False
+
     def __init__(self):
         self.steps = []
 

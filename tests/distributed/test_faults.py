@@ -16,7 +16,7 @@ import pytest
 from hvd_dqn.tools.horovod.recipe import current_recipe, installed_recipe
 from tests.chaos import campaign
 from tests.checkpoints import assert_equal, everything
-from tests.distributed.workers import small_config
+from tests.distributed.workers import ROLLOUTS, small_config
 from tests.launching import AS_ROOT, clean_environment, hvd_dqn, started, wait_until
 
 pytestmark = pytest.mark.multirank
@@ -182,6 +182,7 @@ RESUMED = {
         "network.normalize_observations": True,
     },
     "branches": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
+    "rollouts": ROLLOUTS,
 }
 
 

@@ -351,6 +351,17 @@ def small_config(**changes: Any) -> Config:
     return dataclasses.replace(config, **changes)
 
 
+ROLLOUTS = {
+    "rollout.steps": 6,
+    "rollout.minibatches": 3,
+    "vector_steps_per_iteration": 1,
+    "updates_per_iteration": 1,
+    "replay.n_step": 1,
+    "objective.double": False,
+}
+"""Changes of `small_config` for rollouts instead of a replay."""
+
+
 def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     """Every preset's own parts, in little: real environments, networks and updates."""
     from hvd_dqn.presets import PRESETS
@@ -361,13 +372,15 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     for name in options["names"]:
         config = PRESETS[name]()
         rows = config.replay.n_step + config.env.frame_stack + 6
+        pace: dict[str, Any] = {"updates_per_iteration": 1, "vector_steps_per_iteration": 2}
+        if config.rollout.steps:
+            pace = {"rollout.steps": 4, "rollout.minibatches": 2}
         config = config.changed(
             {
                 "env.num_envs": 2,
                 "total_env_steps": 48,
                 "learning_starts_env_steps": 24,
-                "updates_per_iteration": 1,
-                "vector_steps_per_iteration": 2,
+                **pace,
                 "target_period_updates": 2,
                 "replay.capacity": 4 * rows,
                 "replay.batch_size": 4,

@@ -16,6 +16,7 @@ from hvd_dqn.config import (
     ReplayConfig,
 )
 from hvd_dqn.distributed.communicator import LocalCommunicator
+from hvd_dqn.presets import PRESETS
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.distributed.workers import small_config
@@ -56,6 +57,21 @@ def test_every_part_of_the_network_and_optimizer_learns_together(tmp_path):
     config = dataclasses.replace(config, total_env_steps=3600, distributed=one_thread)
     summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
     assert summary.last_mean >= 19
+
+
+def test_rollouts_balance_the_pole_within_twenty_seconds(tmp_path):
+    config = PRESETS["cartpole-pqn"]().changed(
+        {
+            "total_env_steps": 150_000,
+            "exploration.epsilon_decay_env_steps": 60_000,
+            "evaluation.episodes": 5,
+            "evaluation.final_episodes": 20,
+            "logging.loggers": (),
+            "distributed.threads_per_rank": 1,
+        }
+    )
+    summary = train(config, LocalCommunicator(), RunDirectory(tmp_path / "run"))
+    assert summary.score.mean >= 475
 
 
 @pytest.mark.multirank

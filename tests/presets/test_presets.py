@@ -8,7 +8,7 @@ import json
 import pytest
 
 from hvd_dqn.config import Config
-from hvd_dqn.presets import PRESETS, atari, classic, minatar
+from hvd_dqn.presets import PRESETS, atari, classic, minatar, pqn
 from tests.presets.pin import PINNED
 
 CLASSIC = {
@@ -235,6 +235,35 @@ def test_highway():
     expect(PRESETS["highway"](), HIGHWAY)
 
 
+# From purejaxql's configurations, as above: envs, steps, epochs, minibatches, λ, learning rate, its
+# final fraction, ε, hidden layers, reward scale.
+PQN = {
+    "pqn": (128, 32, 2, 32, 0.65, 2.5e-4, 1.0, 0.001, (512,), 1.0),
+    "minatar-pqn": (128, 32, 2, 32, 0.65, 5e-4, 0.0, 0.05, (128,), 1.0),
+    "cartpole-pqn": (32, 64, 4, 16, 0.95, 1e-4, 0.0, 0.2, (256, 256), 0.1),
+}
+
+
+@pytest.mark.parametrize("name", PQN)
+def test_rollouts(name):
+    c = PRESETS[name]()
+    rollout = c.rollout
+    assert PQN[name] == (
+        c.env.num_envs,
+        rollout.steps,
+        rollout.epochs,
+        rollout.minibatches,
+        rollout.td_lambda,
+        c.optimizer.learning_rate,
+        c.optimizer.final_learning_rate_fraction,
+        c.exploration.epsilon_final,
+        c.network.hidden_sizes,
+        c.env.reward_scale,
+    )
+    assert (c.optimizer.name, c.optimizer.max_grad_norm) == ("radam", 10.0)
+    assert (c.objective.gamma, c.objective.loss, c.network.layer_norm) == (0.99, "squared", True)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting(name):
     pinned = json.loads(PINNED.read_text())
@@ -247,7 +276,8 @@ def test_every_preset_is_pinned():
     assert set(classic.PRESETS) == set(CLASSIC)
     assert set(atari.PRESETS) == set(ATARI)
     assert set(minatar.PRESETS) == {f"minatar-{name}" for name in ATARI}
-    assert set(PRESETS) == {*CLASSIC, *ATARI, *minatar.PRESETS, "highway", "general"}
+    others = {*CLASSIC, *ATARI, *minatar.PRESETS, "highway", "general"}
+    assert set(PRESETS) == others | set(pqn.PRESETS)
     assert set(PRESETS) == set(json.loads(PINNED.read_text())), "run python -m tests.presets.pin"
 
 

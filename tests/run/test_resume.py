@@ -14,7 +14,7 @@ from hvd_dqn.run import requirements
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.training import train
 from tests.checkpoints import assert_equal, everything
-from tests.distributed.workers import recorded_without_a_gpu, small_config
+from tests.distributed.workers import ROLLOUTS, recorded_without_a_gpu, small_config
 
 CASES = {
     "uniform": {},
@@ -63,6 +63,19 @@ CASES = {
         "env.overlap_acting": True,
         "network.noisy": True,
         "total_env_steps": 800,
+    },
+    "rollouts": ROLLOUTS,
+    "rollouts, compiled, of masked records": {
+        **ROLLOUTS,
+        "env.id": "tests.envs.toy:ToyMaskedRing-v0",
+        "optimizer.compile": True,
+    },
+    "rollouts, recorded": {**ROLLOUTS, "optimizer.cuda_graph": True},
+    "rollouts of several dimensions, one update late": {
+        **ROLLOUTS,
+        "env.id": "Pendulum-v1",
+        "env.joint_actions": 2,
+        "distributed.average": "delayed_gradients",
     },
     "Box2D": {"env.id": "LunarLander-v3"},
     "masked records": {

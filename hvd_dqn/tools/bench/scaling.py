@@ -31,7 +31,9 @@ def measure_scaling(
     Weak scaling: each rank does the work of one. Strong scaling: the environments and the batch of
     one are divided among the ranks; numbers of ranks that do not divide them are skipped.
     """
-    whole = {"env.num-envs": config.env.num_envs, "replay.batch-size": config.replay.batch_size}
+    whole = {"env.num-envs": config.env.num_envs}
+    if not config.rollout.steps:  # otherwise a rank's batch is a part of its environments' steps
+        whole["replay.batch-size"] = config.replay.batch_size
     undivided = [count for count in ranks if any(value % count for value in whole.values())]
     for count in undivided:
         what = " and ".join(f"--{name} {value}" for name, value in whole.items())

@@ -30,7 +30,7 @@ def shortened(config: Config, *, records: int, world_size: int) -> Config:
     Updates start early; the run is evaluated and saved only at its end.
     """
     period = config.logging.period_env_steps
-    starts = min(config.learning_starts_env_steps, max(1_000, 2 * config.replay.batch_size))
+    starts = min(config.learning_starts_env_steps, max(1_000, 2 * config.batch_size))
     early = config.changed({"learning_starts_env_steps": starts})
     total = early.updates_start_env_steps(world_size) + (records + WARM_UP) * period
     return config.changed(
@@ -69,7 +69,7 @@ def measure_training(config: Config, comm: Communicator, *, records: int) -> dic
         "backend": comm.backend,
         "average": config.distributed.average,
         "num_envs": config.env.num_envs,
-        "batch_size": config.replay.batch_size,
+        "batch_size": config.batch_size,
         "parameter_bytes": parameter_bytes,
         "env_steps_per_second": each("speed/env_steps_per_second"),
         "updates_per_second": each("speed/updates_per_second"),
