@@ -79,6 +79,7 @@ def rows() -> Iterator[Row]:
     """Yield all rows."""
     yield from _environments()
     yield from _minatar()
+    yield from _minatar_at_length()
 
 
 def _environments() -> Iterator[Row]:
@@ -127,3 +128,10 @@ def _minatar() -> Iterator[Row]:
         work["options"] = _DQN | {"policy_kwargs": {"n_quantiles": 200}}
         once["library"] = "sb3-contrib"
         yield Row("minatar-50k", game, "SB3 QR-DQN", env_steps, 3, work=work, **once)
+
+
+def _minatar_at_length() -> Iterator[Row]:
+    """Ten million steps of the games as published: six actions, sticky ones."""
+    for game in _MINATAR:
+        words = ("minatar-pqn", "--env.id", f"MinAtar/{game}-v0")
+        yield Row("minatar", game, "minatar-pqn", 10_000_000, 5, words, evaluations=20)
