@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import tyro
@@ -13,7 +15,7 @@ from hvd_dqn.commands.all_ranks import run_on_all_ranks
 from hvd_dqn.commands.options import OptionalFile, parse, parse_train
 from hvd_dqn.common.errors import EXIT_OK, AgreedError, UserError
 from hvd_dqn.common.files import require_writable
-from hvd_dqn.config.section import Section, positive, ranged
+from hvd_dqn.config.section import Section, non_negative, positive, ranged
 from hvd_dqn.distributed.communicator import Communicator
 from hvd_dqn.distributed.connect import connect
 from hvd_dqn.distributed.launcher import detect_launch
@@ -74,6 +76,41 @@ class ScalingBench(Section):
     """Program that starts several ranks, with its options."""
     plot: OptionalFile = None
     """Plot the efficiencies to this file (.png, .svg or .pdf)."""
+    json: OptionalFile = None
+    """Write all measurements to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningBench(Section):
+    """Compute on this machine how fast a preset would learn on more ranks, by the single process
+    that learns the same: hvd-dqn bench learning-at-scale --score 475 --ranks 1 2 4 8 -- cartpole
+    """
+
+    prefix = "--"
+
+    score: float
+    """Mean return of an evaluation to reach."""
+    ranks: tuple[int, ...] = ranged(
+        (1, 2, 4, 8), lambda ranks: min(ranks, default=0) > 0, "one or more numbers greater than 0"
+    )
+    """Numbers of ranks; 1 is always added."""
+    rules: tuple[Literal["none", "sqrt", "linear"], ...] = ("none", "sqrt")
+    """How the learning rate grows with the ranks; linear warms up over a twentieth of the updates.
+    """
+    seeds: int = positive(3)
+    """Number of seeds, from 0 on."""
+    latency_us: float = non_negative(20.0)
+    """Predicted seconds: microseconds of a message between two ranks."""
+    bandwidth_gb: float = positive(1.25)
+    """Predicted seconds: GB/s between two ranks (1.25: 10 GbE)."""
+    update_ms: float | None = positive(None)
+    """Predicted seconds: milliseconds of an update of one rank, its environments included. None:
+    as measured here.
+    """
+    run_dir: OptionalFile = None
+    """Keep the runs in this directory; the same command continues them. None: a temporary one."""
+    plot: OptionalFile = None
+    """Plot env steps and updates to this file (.png, .svg or .pdf)."""
     json: OptionalFile = None
     """Write all measurements to this file."""
 
@@ -153,9 +190,7 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     if max(options.ranks) > 1:
         require_launcher(options.launcher)
     file = _writable(options.json)
-    if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--plot {options.plot}", "must end in .png, .svg or .pdf")
-    plot = _writable(options.plot)
+    plot = _picture(options.plot)
     words = words or ["cartpole"]
     result = measure_scaling(
         words,
@@ -173,6 +208,44 @@ def _scaling(flags: Sequence[str], words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def _learning_at_scale(flags: Sequence[str], words: Sequence[str]) -> int:
+    from hvd_dqn.tools.bench import learning
+    from hvd_dqn.tools.bench.report import finish, write
+
+    launch = detect_launch()
+    if launch is not None and launch.world_size > 1:
+        raise AgreedError("bench learning-at-scale is one process", "run it without a launcher")
+    options = parse(LearningBench, flags, program="hvd-dqn bench learning-at-scale")
+    file, plot = _writable(options.json), _picture(options.plot)
+    words = words or ["cartpole"]
+    config = parse_train(words).config
+    with ExitStack() as stack:
+        result = learning.measure_learning(
+            words,
+            config,
+            ranks=sorted({1, *options.ranks}),
+            rules=options.rules,
+            seeds=range(options.seeds),
+            score=options.score,
+            directory=options.run_dir or Path(stack.enter_context(TemporaryDirectory())),
+            keep=lambda so_far: write("learning-at-scale", so_far, file),
+        )
+    network = learning.Network(1e-6 * options.latency_us, 1e9 * options.bandwidth_gb)
+    update_seconds = None if options.update_ms is None else 1e-3 * options.update_ms
+    rows = learning.rows_of(result, network, update_seconds)
+    learning.print_learning(result, rows, network)
+    if plot is not None:
+        learning.plot_learning(result, rows, plot)
+    finish("learning-at-scale", result, file)
+    return EXIT_OK
+
+
+def _picture(file: Path | None) -> Path | None:
+    if file is not None and file.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {file}", "must end in .png, .svg or .pdf")
+    return _writable(file)
+
+
 def _writable(file: Path | None) -> Path | None:
     return None if file is None else require_writable(file)
 
@@ -181,12 +254,14 @@ _BENCHES: dict[str, Callable[[Sequence[str], Sequence[str]], int]] = {
     "train": _train,
     "allreduce": _allreduce,
     "scaling": _scaling,
+    "learning-at-scale": _learning_at_scale,
 }
 _USAGE = """usage: hvd-dqn bench NAME [OPTIONS] [-- PRESET [--section.field VALUE …]]
 
-  train      env steps and updates per second, and how the time is spent
-  allreduce  sums over the ranks of this launch, compared with plain MPI, NCCL or Gloo
-  scaling    one rank and several: efficiency, and predictions for more ranks
+  train              env steps and updates per second, and how the time is spent
+  allreduce          sums over the ranks of this launch, compared with plain MPI, NCCL or Gloo
+  scaling            one rank and several: efficiency, and predictions for more ranks
+  learning-at-scale  env steps and updates to a score as more ranks would learn, on one process
 
 Run hvd-dqn bench NAME --help for the options of each. Comparisons with other
 libraries are in the repository's benchmarks/ directory."""

@@ -10,6 +10,8 @@ import pytest
 
 from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.stages import STAGES
+from hvd_dqn.presets import PRESETS
+from hvd_dqn.tools.bench import learning
 from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.launched import efficiencies, rates, run_program
 from hvd_dqn.tools.bench.predictions import calibrate, predict
@@ -273,3 +275,81 @@ def test_scaling_refuses_to_run_under_a_launcher():
     done = hvd_dqn("bench", "scaling", ranks=2)
     assert done.code == 2, done.output
     assert "starts its ranks itself" in done.output
+
+
+def test_learning_at_scale(tmp_path):
+    file, runs = tmp_path / "learning.json", tmp_path / "runs"
+    options = ["--score", "5", "--ranks", "2", "512", "--seeds", "1", "--rules", "sqrt", "linear"]
+    options += ["--run-dir", str(runs), "--json", str(file), "--plot", str(tmp_path / "a.png")]
+    short = ["--total-env-steps=400", "--evaluation.period-env-steps=200", "--logging.loggers"]
+    words = ["bench", "learning-at-scale", *options, "--", *TINY, *short]
+    done = hvd_dqn(*words, ranks=1, launcher="none", cwd=tmp_path)
+    assert done.code == 0, done.output
+    assert "512 ranks make no update within 400 env steps" in done.output
+    result = json.loads(file.read_text())
+    kinds = [(run["ranks"], run["rule"]) for run in result["runs"]]
+    assert kinds == [(1, "none"), (2, "sqrt"), (2, "linear")]
+    assert all(run["reached_env_steps"] >= 200 for run in result["runs"])
+    two = json.loads((runs / "sqrt-2-ranks-seed-0/config.json").read_text())
+    one = json.loads((runs / "none-1-ranks-seed-0/config.json").read_text())
+    assert two["env"]["num_envs"] == 2 * one["env"]["num_envs"]
+    assert two["replay"]["batch_size"] == 2 * one["replay"]["batch_size"]
+    assert two["optimizer"]["learning_rate"] == pytest.approx(
+        2**0.5 * one["optimizer"]["learning_rate"]
+    )
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert done.output.count("1 of 1") == 3
+
+
+def test_predicted_seconds_of_learning():
+    network = learning.Network(latency=1e-5, bandwidth=1e9)
+    assert network.sum_seconds(1, 10**6) == 0
+    assert network.sum_seconds(4, 10**6) == pytest.approx(6 * 1e-5 + 1.5 * 1e-3)
+    runs = [
+        {"ranks": 1, "rule": "none", "reached_env_steps": 800, "reached_updates": 100},
+        {"ranks": 4, "rule": "sqrt", "reached_env_steps": 1600, "reached_updates": 50},
+        {"ranks": 4, "rule": "sqrt", "reached_env_steps": None, "reached_updates": None},
+        {"ranks": 4, "rule": "none", "reached_env_steps": None, "reached_updates": None},
+    ]
+    for run in runs:
+        run |= {"updates_per_second": 250.0, "parameter_bytes": 10**6}
+    one, sqrt, none = learning.rows_of({"runs": runs}, network)
+    assert one.seconds == pytest.approx(100 * 0.004)
+    assert (sqrt.seeds, sqrt.reached, sqrt.env_steps) == (2, 1, 1600)
+    assert sqrt.seconds == pytest.approx(50 * (0.004 + 6e-5 + 1.5e-3))
+    assert none.reached == 0
+    assert none.seconds != none.seconds
+    (one, *_) = learning.rows_of({"runs": runs}, network, update_seconds=0.001)
+    assert one.seconds == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("preset", "rule", "expected"),
+    [
+        ("cartpole", "none", (32, 256, 1e-3, 0)),
+        ("cartpole", "linear", (32, 256, 4e-3, 78)),
+        ("cartpole-pqn", "sqrt", (128, 512, 2e-4, 0)),
+    ],
+)
+def test_one_rank_that_learns_as_four(preset, rule, expected):
+    config = PRESETS[preset]()
+    config = config.changed({"optimizer.learning_rate": config.optimizer.learning_rate})
+    one = config.changed(learning.equivalent(config, 4, rule))
+    assert (one.env.num_envs, one.batch_size) == expected[:2]
+    assert one.optimizer.learning_rate == pytest.approx(expected[2])
+    assert (one.optimizer.warmup_updates > 0) == (expected[3] > 0)
+    assert one.env_steps_per_iteration(1) == config.env_steps_per_iteration(4)
+    assert one.planned_updates(1) == config.planned_updates(4)
+
+
+def test_ranks_that_average_parameters_are_not_one_rank():
+    with pytest.raises(UserError, match="leave it gradients"):
+        learning.require_equivalent(
+            PRESETS["cartpole"]().changed(
+                {
+                    "distributed.average": "parameters",
+                    "distributed.average_period_updates": 25,
+                    "optimizer.world_size_scaling": "none",
+                }
+            )
+        )

@@ -96,7 +96,7 @@ def _train_and_read(config: Config, comm: Communicator) -> tuple[list[dict[str, 
     path = run_dir.path
     try:
         train(config, comm, run_dir, resume="never")
-        found = (read_records(path), _parameter_bytes(run_dir)) if comm.is_root else None
+        found = (read_records(path), parameter_bytes_of(run_dir)) if comm.is_root else None
         metrics, parameter_bytes = comm.gather(found)[0]
     finally:
         if comm.is_root:
@@ -106,7 +106,8 @@ def _train_and_read(config: Config, comm: Communicator) -> tuple[list[dict[str, 
     return metrics, parameter_bytes
 
 
-def _parameter_bytes(run_dir: RunDirectory) -> int:
+def parameter_bytes_of(run_dir: RunDirectory) -> int:
+    """Return the size of a run's parameters, by its saved networks."""
     files = run_dir.networks.rglob("*.safetensors")
     return max((file.stat().st_size for file in files), default=0)  # 4 per parameter, and a header
 
