@@ -289,13 +289,15 @@ class Learner(ABC):
         self.online_parameters.hold()
         self.target_parameters.hold()
 
-    @abstractmethod
     def _decide(self) -> Decision:
-        """Compute on the device what a recorded step depends on."""
+        """Compute on the device what a recorded step depends on. Learners whose steps cannot be
+        recorded have neither this nor `_process_results`.
+        """
+        raise NotImplementedError
 
-    @abstractmethod
     def _process_results(self, numbers: list[float]) -> None:
         """Process the numbers of a recorded step on the host."""
+        raise NotImplementedError
 
     def _step(self, gradients: Tensor, norm: float) -> None:
         """Clip the gradients and step the optimizer."""

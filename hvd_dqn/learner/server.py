@@ -15,7 +15,6 @@ from hvd_dqn.common.structs import Batch
 from hvd_dqn.distributed.one_sided import Counter
 from hvd_dqn.learner.base import Learner, NonFiniteError
 from hvd_dqn.learner.optimizers import Optimizer, make_optimizer
-from hvd_dqn.learner.recorded import Decision
 
 SHARD_BYTES = 2**18
 """Parameters smaller than this are not divided further: each shard costs an update a lock."""
@@ -213,14 +212,6 @@ class ParameterServerLearner(Learner):
             shard.memory[: len(shard.gradients)] = self.online_parameters.values[shard.place]
             for name, value in self._optimizer.state.items():
                 shard.optimizer.state[name].copy_(value[shard.place] if value.dim() else value)
-
-    def _decide(self) -> Decision:
-        """Not used: `Config` refuses recorded steps, since these are taken on the host."""
-        raise NotImplementedError
-
-    def _process_results(self, numbers: list[float]) -> None:
-        """Not used; see `_decide`."""
-        raise NotImplementedError
 
 
 def _places(parameters: int, ranks: int) -> list[slice]:
