@@ -234,8 +234,10 @@ class Config(Section):
 
     def updates_start_env_steps(self, world_size: int) -> int:
         """Env steps, over all ranks, before the first update: at least as many as every rank needs
-        for a complete n-step window.
+        for a complete n-step window or rollout.
         """
+        if self.rollout.steps:
+            return max(self.learning_starts_env_steps, self.env_steps_per_iteration(world_size))
         steps = self.replay.n_step + self.env.overlap_updates
         first_windows = steps * self.env.num_envs * world_size
         return max(self.learning_starts_env_steps, first_windows)
