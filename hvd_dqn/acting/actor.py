@@ -34,7 +34,7 @@ class Actor:
         self._policy = policy
         self._experience = experience
         self._values = Values(self._compute_values, envs.branches)
-        self._computed: np.ndarray | None = None  # those of the observations to act on
+        self._value: np.ndarray | None = None  # of the observations to act on, if it is needed
         self._begin(envs.obs)
 
     def begin_episodes(self, number: int) -> None:
@@ -87,12 +87,13 @@ class Actor:
         return self._store(action, step)
 
     def _compute_values(self) -> np.ndarray:
-        if self._computed is None:
-            self._computed = self._policy.values(self._obs)
-        return self._computed
+        values = self._policy.values(self._obs)
+        if self._experience.needs_values:
+            self._value = best_values(values, self._envs.branches)
+        return values
 
     def _choose(self, env_steps: int) -> np.ndarray:
-        self._computed = None
+        self._value = None
         legal = self._envs.legal_actions(self._obs)
         chosen = self.exploration.choose(env_steps, self._values, legal)
         action = as_actions(chosen, len(self._obs), self._envs.num_actions, legal)
@@ -119,11 +120,13 @@ class Actor:
         self._clock.lap("replay")
         return step.episodes
 
-    def _noted_value(self) -> dict[str, np.ndarray]:
+    def _noted_value(self) -> dict[str, Any]:
         """Return the value of each observation that was acted on, if the experience needs it."""
         if not self._experience.needs_values:
             return {}
-        return {"value": best_values(self._compute_values(), self._envs.branches)}
+        if self._value is None:  # all environments explored
+            self._compute_values()
+        return {"value": self._value}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of environments, exploration and policy, but not the replay's."""

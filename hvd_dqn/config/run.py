@@ -68,6 +68,11 @@ class Config(Section):
             self._require_rollouts()
         else:
             self._require_capacity()
+            for name in ("epochs", "minibatches", "td_lambda"):
+                if getattr(self.rollout, name) != getattr(RolloutConfig, name):
+                    self.rollout.refuse(
+                        name, getattr(self.rollout, name), "requires rollout.steps greater than 0"
+                    )
         if self.env.ready_fraction < 1 and self.exploration.zeta_exponent is not None:
             self.exploration.refuse(
                 "zeta_exponent",
@@ -156,6 +161,13 @@ class Config(Section):
             (self.replay, "n_step", 1, f"{instead}, returns are those of rollout.td-lambda"),
             (self.replay, "sampling", "uniform", f"{instead}, there is no replay to sample"),
             (self.replay, "storage", "host", f"{instead}, there is no replay to store"),
+            (self.replay, "capacity", 50_000, f"{instead}, there is no replay to hold anything"),
+            (
+                self.replay,
+                "batch_size",
+                64,
+                f"{instead}, a batch is 1 / rollout.minibatches of a rank's steps",
+            ),
             (
                 self.objective,
                 "distribution",

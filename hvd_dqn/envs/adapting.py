@@ -166,7 +166,10 @@ class BatchAdapter:
         """Return the masks [N, A] bool of the legal actions, if the space has any."""
         if self._mask is None:
             return None
-        found = (obs if self._mask == "observation" else infos)[MASK]
+        try:
+            found = (obs if self._mask == "observation" else infos)[MASK]
+        except (KeyError, TypeError) as error:
+            raise InterfaceError(f"its {self._mask} contains no {MASK}") from error
         return np.stack(
             [
                 _checked_mask(mask, self._mask, int(self.actions.n), final=bool(final))

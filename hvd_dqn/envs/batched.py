@@ -73,7 +73,7 @@ class VectorSimulators(BatchedSimulators):
                 seed[copy] = value
             options = {"reset_mask": chosen.copy()}
             first = self._envs.reset(seed=seed, options=options)  # type: ignore[arg-type]
-            self._frames = self._adapter.encode(*first, self._none_ended)
+            self._frames = self._adapter.encode(*first, ~chosen)  # the infos are those of `chosen`
         elif self._ended[chosen].all():
             self._waiting = chosen & (self._mode is AutoresetMode.NEXT_STEP)
         else:

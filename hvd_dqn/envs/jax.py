@@ -135,6 +135,12 @@ class JaxFamily(Family):
         """See `Family`."""
         require_plain(config, self.module, pictures=pictures)
         require_package(config.id, self.module, self.extra)
+        if config.action_mask == "info":
+            raise UserError(
+                f"env.action-mask = 'info': environments of {self.module} have no info when an "
+                "episode starts",
+                "leave it auto, which takes an action_mask of the observations",
+            )
         # JAX would take three quarters of a GPU's memory, which torch shares.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         name = config.id.removeprefix(f"{self.module}:")

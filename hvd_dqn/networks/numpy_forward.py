@@ -7,6 +7,7 @@ the nearest caches; NumPy's take 15 µs.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +155,7 @@ def _layer_norm(layer: nn.LayerNorm) -> _Layer:
 
 
 def _flatten(x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _bounds_scaling(layer: BoundsScaling) -> _Layer:

@@ -6,6 +6,9 @@ pqn_cartpole), for one rank. Differences, with reasons:
 
 - After a convolution, features of all channels and places are normalised together; purejaxql
   normalises the channels of each place.
+- Layers have torch's initial weights; purejaxql's are those of He et al. 2015.
+- A truncated episode bootstraps from its final observation; purejaxql treats it as terminal.
+- `pqn` has the budget of the paper, 50 million env steps.
 - `pqn` uses the network of Mnih et al. 2015, as purejaxql does, and clips rewards to ±1. Like
   `dqn`, it plays by the protocol of Machado et al. 2018 unless `env.atari-protocol` says otherwise;
   the authors' is that of 2015.

@@ -124,8 +124,9 @@ class Rollout:
         row = self._row - 1
         if row >= 0:
             open_ones = columns[~self._ended[row, columns]]
-            self._finals.append(_Final(row, open_ones, self._obs[self._row, open_ones]))
-            self._ended[row, open_ones] = True
+            if len(open_ones):
+                self._finals.append(_Final(row, open_ones, self._obs[self._row, open_ones]))
+                self._ended[row, open_ones] = True
         self._obs[self._row, columns] = obs
 
     def batches(self, count: int, importance_exponent: float = 0.0) -> Iterator[Batch]:

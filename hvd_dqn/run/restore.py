@@ -92,6 +92,11 @@ def restore(
     segments: list[Segment] = []
     with agreement(comm):
         source = _Source(start.source, manifest, components, touch)
+        if bool(manifest.config.get("rollout.steps", 0)) != bool(config.rollout.steps):
+            raise UserError(
+                f"{source} is of a run {'without' if config.rollout.steps else 'with'} rollouts",
+                "start a new run for the other way to learn",
+            )
         try:
             if _has_state_of(config, comm, manifest):
                 replayed = source.restore(comm.rank)
@@ -122,7 +127,8 @@ def save_after(comm: Communicator, start: Start, saver: Saver, restored: Restore
 def _has_state_of(config: Config, comm: Communicator, manifest: Manifest) -> bool:
     """Return whether the checkpoint has a state for every rank, with a ring of the same size."""
     now = config.flat()
-    same_ring = all(manifest.config.get(name) == now[name] for name in _RING_FIELDS)
+    fields = _RING_FIELDS[:1] if config.rollout.steps else _RING_FIELDS
+    same_ring = all(manifest.config.get(name) == now[name] for name in fields)
     return same_ring and len(manifest.ranks) == comm.world_size
 
 

@@ -357,6 +357,8 @@ ROLLOUTS = {
     "vector_steps_per_iteration": 1,
     "updates_per_iteration": 1,
     "replay.n_step": 1,
+    "replay.capacity": 50_000,
+    "replay.batch_size": 64,
     "objective.double": False,
 }
 """Changes of `small_config` for rollouts instead of a replay."""
@@ -372,7 +374,12 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
     for name in options["names"]:
         config = PRESETS[name]()
         rows = config.replay.n_step + config.env.frame_stack + 6
-        pace: dict[str, Any] = {"updates_per_iteration": 1, "vector_steps_per_iteration": 2}
+        pace: dict[str, Any] = {
+            "updates_per_iteration": 1,
+            "vector_steps_per_iteration": 2,
+            "replay.capacity": 4 * rows,
+            "replay.batch_size": 4,
+        }
         if config.rollout.steps:
             pace = {"rollout.steps": 4, "rollout.minibatches": 2}
         config = config.changed(
@@ -382,8 +389,6 @@ def presets(comm: Communicator, options: dict[str, Any]) -> dict[str, Any]:
                 "learning_starts_env_steps": 24,
                 **pace,
                 "target_period_updates": 2,
-                "replay.capacity": 4 * rows,
-                "replay.batch_size": 4,
                 "evaluation.episodes": 2,
                 "evaluation.final_episodes": 2,
                 "evaluation.max_episode_steps": 20,

@@ -193,7 +193,7 @@ def test_records_masks_and_actions_are_those_of_single_environments(mode, kwargs
         )
         return make_vector_env(config, num_envs=3, episode_seed=lambda copy, k: 10 * copy + k)
 
-    single = steps_of(made("Errands", "sync"), choose, 40)
+    single = steps_of(made("errand", "sync", copy="{copy}"), choose, 40)
     assert steps_of(made("errands", "vector", mode=mode), choose, 40) == single
     ends = [(terminated, truncated) for *_, terminated, truncated in single[0]]
     assert {(True, False), (False, True)} <= set(ends) or kwargs["mask"] == "none"

@@ -1,5 +1,7 @@
 """A vector environment in each of Gymnasium's autoreset modes, as a user would write one."""
 
+import functools
+
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -70,8 +72,8 @@ class Errands(gym.Env):
     place, of which some steps are illegal; the third one of a kind ends the episode.
     """
 
-    def __init__(self, mask="observation", moves="discrete"):
-        self.mask = mask
+    def __init__(self, mask="observation", moves="discrete", limit=7):
+        self.mask, self.limit = mask, limit
         parts = {
             "place": gym.spaces.Discrete(5, start=1),
             "seen": gym.spaces.MultiBinary(5),
@@ -114,11 +116,16 @@ class Errands(gym.Env):
         self.seen[self.place - 1] = 1
         self.steps += 1
         obs, info = self._obs()
-        return obs, float(self.place), self.seen.sum() == 3, self.steps == 7, info
+        return obs, float(self.place), self.seen.sum() == 3, self.steps == self.limit, info
+
+
+def errand(copy, **kwargs):
+    """The copy of this number, each of which ends at another time."""
+    return Errands(**kwargs, limit=7 - copy)
 
 
 def errands(num_envs, mode="DISABLED", **kwargs):
-    makers = [lambda: Errands(**kwargs)] * num_envs
+    makers = [functools.partial(errand, copy, **kwargs) for copy in range(num_envs)]
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
 
 

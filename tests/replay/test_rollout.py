@@ -168,6 +168,29 @@ def test_a_lost_episode_is_truncated_where_it_was(number):
     np.testing.assert_allclose(buffer.returns(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_environment_that_breaks_between_episodes_loses_nothing():
+    rng = np.random.default_rng(7)
+    steps = list(random_steps(rng, 1, 2))
+    for name, value in (("terminated", True), ("truncated", False), ("ended", True)):
+        steps[0][name] = np.array([value])
+        steps[1][name] = np.array([False])
+    buffer = rollout(1, 2)
+    buffer.start(steps[0]["before"])
+    fields = [{key: value for key, value in step.items() if key != "before"} for step in steps]
+    buffer.add(**fields[0], value=value_of(steps[0]["before"]))
+    fresh = rng.normal(size=(1, 2)).astype(np.float32)
+    buffer.truncate(np.array([0]), fresh)
+    buffer.add(**fields[1], value=value_of(fresh))
+    first, second = buffer.returns()[:, 0]
+    assert first == steps[0]["reward"][0]
+    assert second == pytest.approx(steps[1]["reward"][0] + GAMMA * value_of(steps[1]["obs"])[0])
+
+
+def test_settings_of_rollouts_need_rollouts():
+    with pytest.raises(ConfigError, match=r"rollout.epochs = 3: requires rollout.steps"):
+        Config(rollout=RolloutConfig(epochs=3))
+
+
 def test_a_state_holds_what_the_next_rollout_begins_with():
     rng = np.random.default_rng(3)
     steps = list(random_steps(rng, 2, 8))
@@ -224,6 +247,8 @@ def test_the_loss_compares_the_values_of_the_actions_with_the_returns():
         ({"replay.n_step": 3}, r"replay.n-step = 3: .*rollout.td-lambda; set it to 1"),
         ({"replay.sampling": "prioritized"}, r"no replay to sample; set it to uniform"),
         ({"replay.storage": "device"}, r"set it to host"),
+        ({"replay.batch_size": 32}, r"1 / rollout.minibatches of a rank's steps"),
+        ({"replay.capacity": 1000}, r"no replay to hold anything"),
         ({"vector_steps_per_iteration": 4}, r"an iteration is one rollout; set it to 1"),
         ({"updates_per_iteration": 4}, r"rollout.epochs · rollout.minibatches"),
         ({"objective.distribution": "quantile"}, r"set it to expected"),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hvd_dqn.common.errors import StoppedError
+from hvd_dqn.common.errors import StoppedError, UserError
 from hvd_dqn.common.signals import StopRequest
 from hvd_dqn.distributed.communicator import LocalCommunicator
 from hvd_dqn.learner import base
@@ -148,3 +148,12 @@ def test_a_run_goes_on_bit_for_bit(name, tmp_path, monkeypatch):
     assert summary.progress == again.progress
     assert_equal(everything(whole.checkpoints), everything(parted.checkpoints))
     assert_equal(records(whole), records(parted))
+
+
+def test_a_run_cannot_change_between_replay_and_rollouts(tmp_path):
+    place = RunDirectory(tmp_path)
+    train(small_config(), LocalCommunicator(), place)
+    longer = small_config().changed(ROLLOUTS | {"total_env_steps": 3000})
+    changes = {"total_env_steps", *ROLLOUTS}
+    with pytest.raises(UserError, match=r"of a run without rollouts: start a new run"):
+        train(longer, LocalCommunicator(), place, changes=changes)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hvd_dqn.common.files import replacing
-from hvd_dqn.config import Config
+from hvd_dqn.config import Config, ConfigError
 from hvd_dqn.tools.bench.allreduce import SumModel
 from hvd_dqn.tools.bench.launched import Keep, efficiencies, rates, run_bench, say_rate
 from hvd_dqn.tools.bench.predictions import predict, print_predictions
@@ -34,7 +34,7 @@ def measure_scaling(
     whole = {"env.num-envs": config.env.num_envs}
     if not config.rollout.steps:  # otherwise a rank's batch is a part of its environments' steps
         whole["replay.batch-size"] = config.replay.batch_size
-    undivided = [count for count in ranks if any(value % count for value in whole.values())]
+    undivided = [count for count in ranks if not _divides(count, config, whole)]
     for count in undivided:
         what = " and ".join(f"--{name} {value}" for name, value in whole.items())
         say(f"no strong scaling on {count} ranks, which do not divide {what}")
@@ -57,6 +57,18 @@ def measure_scaling(
         sums = ["allreduce", "--backend", backend, "--seconds", "0.3"]
         allreduce = run_bench(sums, max(ranks), launcher)
     return {"runs": runs, "allreduce": allreduce}
+
+
+def _divides(ranks: int, config: Config, whole: Mapping[str, int]) -> bool:
+    """Whether `ranks` ranks can divide the work of one."""
+    if any(value % ranks for value in whole.values()):
+        return False
+    share = {name.replace("-", "_"): value // ranks for name, value in whole.items()}
+    try:
+        config.changed(share)
+    except ConfigError:  # minibatches that do not divide its rollouts
+        return False
+    return True
 
 
 def print_scaling(result: dict[str, Any]) -> None:
