@@ -31,11 +31,19 @@ _TOY_FOR_SLOW_ENVIRONMENTS = _TOY | {
     "env.num_envs": 2,
 }
 
+_TOY_ROLLOUTS = {
+    **{name: value for name, value in _TOY.items() if name != "replay.capacity"},
+    "env.num_envs": 4,
+    "rollout.steps": 8,
+    "rollout.minibatches": 4,
+}
+
 
 def shrink() -> None:
     """Replace some presets of this process by toy ones that finish in a few seconds."""
     for name in ("cartpole", "acrobot", "lunarlander", "general"):
         PRESETS[name] = _changed(PRESETS[name], _TOY)
+    PRESETS["cartpole-pqn"] = _changed(PRESETS["cartpole-pqn"], _TOY_ROLLOUTS)
     PRESETS["highway"] = _changed(PRESETS["highway"], _TOY_FOR_SLOW_ENVIRONMENTS)
 
 
