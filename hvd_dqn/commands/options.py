@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -105,13 +106,16 @@ def parse(
             contextlib.redirect_stderr(said),
             _wide_output(),
         ):
-            parsed: T = tyro.cli(
-                kind,
-                args=words,
-                prog=program,
-                default=default,
-                config=(tyro.conf.FlagConversionOff if values else tyro.conf.FlagCreatePairsOff,),
+            flags = tyro.conf.FlagConversionOff if values else tyro.conf.FlagCreatePairsOff
+            read = functools.partial(
+                tyro.cli, kind, args=words, prog=program, default=default, config=(flags,)
             )
+            try:
+                parsed: T = read()
+            except SystemError:
+                # Up to Python 3.11.4, syntax trees that are built at the same time, here to read
+                # the settings' descriptions, may fail once (python/cpython#106905).
+                parsed = read()
             return _with_homes(parsed)
     except SystemExit:
         raise UserError(_first_fact(said.getvalue(), program)) from None

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tyro
 
 import hvd_dqn
 from hvd_dqn.commands import cli
@@ -316,3 +317,18 @@ def test_wrappers_keep_their_arguments_whole():
     config = parse_train(["cartpole", *words]).config
     assert config.env.wrappers == ("a:B", "c:D", 'e.f:G={"n": [1, 2], "m": "x y"}', "h:I={}")
     assert config.seed == 3
+
+
+def test_a_syntax_tree_that_fails_once_is_built_again(monkeypatch):
+    """As in Python 3.11.2, at times."""
+    calls, real = [], tyro.cli
+
+    def cli(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise SystemError("AST constructor recursion depth mismatch (before=201, after=23)")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(tyro, "cli", cli)
+    assert parse_train(["cartpole", "--seed", "7"]).config.seed == 7
+    assert len(calls) >= 2
