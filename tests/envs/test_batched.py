@@ -12,7 +12,7 @@ from hvd_dqn.config import ConfigError, EnvConfig
 from hvd_dqn.envs import make_vector_env
 from hvd_dqn.envs.adapting import BatchAdapter
 from hvd_dqn.envs.batched import VectorSimulators
-from hvd_dqn.envs.interface import EnvironmentFailedError
+from hvd_dqn.envs.interface import EnvironmentFailedError, InterfaceError
 from hvd_dqn.replay import ReplayBuffer, Ring, UniformSampler
 from tests.envs.vectors import LENGTHS, Vector
 from tests.short_runs import run_of
@@ -213,6 +213,13 @@ def test_a_vector_environment_that_returns_another_form_is_told():
     simulators = VectorSimulators(envs, adapter)
     with pytest.raises(EnvironmentFailedError, match=r"2 copies of Dict.* of another form"):
         simulators.reset(np.ones(2, np.bool_), [0, 1])
+
+
+def test_a_mask_that_is_missing_from_the_info_is_told():
+    space = gym.spaces.Box(0, 1, (2,), np.float32)
+    adapter = BatchAdapter(EnvConfig(action_mask="info"), space, gym.spaces.Discrete(3))
+    with pytest.raises(InterfaceError, match="its info contains no action_mask"):
+        adapter.encode(np.zeros((2, 2)), {}, np.zeros(2, np.bool_))
 
 
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP", "DISABLED"])

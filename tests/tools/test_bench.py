@@ -11,7 +11,7 @@ import pytest
 from hvd_dqn.common.errors import RunError, UserError
 from hvd_dqn.common.stages import STAGES
 from hvd_dqn.presets import PRESETS
-from hvd_dqn.tools.bench import learning
+from hvd_dqn.tools.bench import learning, scaling
 from hvd_dqn.tools.bench.allreduce import SumModel, model_sums
 from hvd_dqn.tools.bench.launched import efficiencies, rates, run_program
 from hvd_dqn.tools.bench.predictions import calibrate, predict
@@ -353,3 +353,17 @@ def test_ranks_that_average_parameters_are_not_one_rank():
                 }
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "divides"),
+    [
+        ({}, 2, True),
+        ({}, 3, False),
+        ({"env.num_envs": 2, "rollout.steps": 16}, 2, False),  # 16 steps in 32 minibatches
+    ],
+)
+def test_which_ranks_can_divide_a_rollout(changes, ranks, divides):
+    config = PRESETS["minatar-pqn"]().changed(changes)
+    whole = {"env.num-envs": config.env.num_envs}
+    assert scaling._divides(ranks, config, whole) == divides
