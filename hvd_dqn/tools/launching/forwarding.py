@@ -11,7 +11,6 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ASKING = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)
@@ -27,6 +26,9 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     Ctrl-Z. If this process is killed, mpirun ends its ranks.
     """
     libc = ctypes.CDLL(None)
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heard = [number for number in _ASKING if number != signal.SIGHUP or not under_nohup]
+    heard += [signal.SIGTSTP, signal.SIGCHLD]
 
     def settle() -> None:
         os.setpgid(0, 0)  # a terminal sends its signals to this process alone
@@ -35,32 +37,37 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         if under_nohup:  # Open MPI would handle SIGHUP although it is ignored
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
-    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    heard = [number for number in _ASKING if number != signal.SIGHUP or not under_nohup]
+    pipe = _pipe_of(heard)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     process = subprocess.Popen(command, env=environment, preexec_fn=settle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
     asked = False
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if number not in _ENDING:
+    while (code := process.poll()) is None:
+        number = os.read(pipe, 1)[0]
+        if number == signal.SIGTSTP:
+            process.send_signal(signal.SIGTSTP)
+            os.kill(os.getpid(), signal.SIGSTOP)  # returns when this process is continued
+            process.send_signal(signal.SIGCONT)
+        elif number in (signal.SIGUSR1, signal.SIGUSR2):
             process.send_signal(number)
-        elif not asked:
+        elif number in _ENDING and not asked:
             asked = True
             process.send_signal(signal.SIGUSR1)
             with suppress(OSError):  # the terminal may be gone
                 os.write(2, b"horovodrun: asked the ranks to stop; once more ends them\n")
-        elif number != signal.SIGHUP:  # a closed terminal and its shell both send it
+        elif number in (signal.SIGINT, signal.SIGTERM):  # a closed terminal may send two SIGHUPs
             process.terminate()
-
-    def suspend(number: int, frame: FrameType | None) -> None:
-        process.send_signal(signal.SIGTSTP)
-        os.kill(os.getpid(), signal.SIGSTOP)  # returns when this process is continued
-        process.send_signal(signal.SIGCONT)
-
-    for number in heard:
-        signal.signal(number, hear)
-    signal.signal(signal.SIGTSTP, suspend)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
-    code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _pipe_of(heard: Sequence[int]) -> int:
+    """Handle these signals from now on; return a pipe with their numbers, a byte each.
+
+    A handler in Python would wait for the end of a call that begins just after the signal.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in heard:
+        signal.signal(number, lambda number, frame: None)
+    return reading
