@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 class Row(NamedTuple):
     """Runs of one agent on one task.
 
-    words: arguments of `hvd-dqn train`; or the work of `peer_sb3.py`, if `library` names whose
+    words: arguments of `hvd-dqn train`; or the work of the peer's script, if `library` names whose
     agent it is. protocol: "best" scores fresh episodes of the network that the evaluations every
-    `env_steps` / `evaluations` selected, "last" those of the last network.
+    `env_steps` / `evaluations` selected, "last" those of the last network. threshold: the return
+    that makes a seed a good one.
     """
 
     group: str
@@ -21,11 +22,22 @@ class Row(NamedTuple):
     seeds: int
     words: tuple[str, ...] = ()
     library: str = ""
+    script: str = "peer_sb3.py"
     work: Mapping[str, Any] = {}
     evaluations: int = 10
     protocol: str = "best"
     episodes: int = 100
+    ranks: int = 1
+    threshold: float | None = None
 
+
+# The thresholds are the scores of rl-baselines3-zoo's DQN, and for CartPole that of Gymnasium.
+_CLASSIC = {
+    "cartpole": (50_000, 20, 475.0, {1: 10, 2: 20}),
+    "acrobot": (100_000, 20, -76.6, {1: 5, 2: 5}),
+    "mountaincar": (120_000, 12, -100.8, {1: 5, 2: 5}),
+    "lunarlander": (100_000, 20, 154.4, {1: 5, 2: 5}),
+}
 
 # The settings of rl-baselines3-zoo for Pendulum-v1, LunarLanderContinuous and HalfCheetah.
 _TD3: dict[str, Any] = {
@@ -77,9 +89,29 @@ _MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 def rows() -> Iterator[Row]:
     """Yield all rows."""
+    yield from _classic()
     yield from _environments()
     yield from _minatar()
     yield from _minatar_at_length()
+    yield from _gymnax()
+    yield from _pqn_on_cartpole()
+
+
+def _classic() -> Iterator[Row]:
+    group = "classic"
+    for preset, (env_steps, evaluations, threshold, seeds) in _CLASSIC.items():
+        for ranks, count in seeds.items():
+            yield Row(
+                group,
+                preset,
+                "1 rank" if ranks == 1 else f"{ranks} ranks",
+                env_steps,
+                count,
+                (preset,),
+                evaluations=evaluations,
+                ranks=ranks,
+                threshold=threshold,
+            )
 
 
 def _environments() -> Iterator[Row]:
@@ -135,3 +167,35 @@ def _minatar_at_length() -> Iterator[Row]:
     for game in _MINATAR:
         words = ("minatar-pqn", "--env.id", f"MinAtar/{game}-v0")
         yield Row("minatar", game, "minatar-pqn", 10_000_000, 5, words, evaluations=20)
+
+
+def _gymnax() -> Iterator[Row]:
+    """Ten million steps of the games as gymnax plays them, beside the authors' code."""
+    rest: dict[str, Any] = {"evaluations": 20, "protocol": "last"}
+    for game in ("Asterix", "Breakout", "Freeway", "SpaceInvaders"):
+        name = f"{game}-MinAtar"
+        words = ("minatar-pqn", "--env.id", f"gymnax:{name}")
+        yield Row("gymnax", game, "minatar-pqn", 10_000_000, 5, words, **rest)
+        peer: dict[str, Any] = {"library": "purejaxql", "script": "peer_purejaxql.py"}
+        yield Row("gymnax", game, "purejaxql", 10_000_000, 2, work={"env_id": name}, **peer, **rest)
+
+
+# CleanRL's defaults for its PQN on CartPole.
+_CLEANRL = """
+    cartpole-pqn --env.num-envs 4 --env.reward-scale 1 --network.hidden-sizes 120 84
+    --rollout.steps 128 --rollout.minibatches 4 --rollout.td-lambda 0.65
+    --optimizer.learning-rate 2.5e-4 --exploration.epsilon-final 0.05
+    --exploration.epsilon-decay-env-steps 250000
+"""
+
+
+def _pqn_on_cartpole() -> Iterator[Row]:
+    """PQN with the authors' settings and with CleanRL's, beside CleanRL."""
+    rest: dict[str, Any] = {"evaluations": 20, "protocol": "last"}
+    group, task, env_steps = "cartpole-pqn", "CartPole-v1", 500_000
+    yield Row(group, task, "cartpole-pqn", env_steps, 5, ("cartpole-pqn",), **rest)
+    words = tuple(_CLEANRL.split())
+    yield Row(group, task, "cartpole-pqn, CleanRL's settings", env_steps, 5, words, **rest)
+    work = {"env_id": task, "options": {"num-envs": 4}}
+    peer: dict[str, Any] = {"library": "cleanrl", "script": "peer_cleanrl.py", "work": work}
+    yield Row(group, task, "CleanRL PQN", env_steps, 5, **peer, **rest)

@@ -1,15 +1,16 @@
 """Scores of this project and of other libraries over several seeds: trains what is missing, and
-prints the tables.
+writes the tables of the pages.
 
     make peers
-    python benchmarks/scores.py environments --parallel 2
+    python benchmarks/scores.py classic environments --parallel 2
     python benchmarks/scores.py environments --only LunarLander --seeds 0 1 2
-    python benchmarks/scores.py environments --table
+    python benchmarks/scores.py --tables
 
-`score_rows.py` lists the rows of each group. Each run has one core. Runs that are in
+`score_rows.py` lists the rows of each group. Each rank has one core. Runs that are in
 `benchmarks/results/scores-GROUP.json` are not repeated, and runs of this project that were
 interrupted continue from their last checkpoint in `runs/scores/`. `make peers` installs the other
-libraries; rows of libraries that are missing are left out.
+libraries; rows of libraries that are missing are left out. `--tables` trains nothing: it writes
+each table into the page that has its place, `<!-- scores: GROUP -->`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,24 +35,27 @@ from score_rows import Row, rows
 
 from hvd_dqn.common.files import publish
 from hvd_dqn.run.facts import commit
-from hvd_dqn.tools.bench.report import machine, print_table, say
+from hvd_dqn.tools.bench.report import machine, markdown_table, say
 from hvd_dqn.tools.runs import read_records
 
 RESULTS = HERE / "results"
 RUNS = Path("runs/scores")
-COLUMNS = ("task", "agent", "env steps", "seeds", "return, mean ± std (worst … best)", "seconds")
+PAGES = [HERE / name for name in ("../README.md", "../docs/environments.md", "README.md")]
+COLUMNS = ("task", "agent", "env steps", "seeds", "return, mean ± std (worst … best)")
+WITH_THRESHOLD = ("to reach", "good", "first reached after, median env steps")
+SECONDS = "seconds, median"
 
 
 def main() -> None:
-    """Train what is missing, and print the tables."""
+    """Train what is missing, or write the tables."""
     groups = sorted({row.group for row in rows()})
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="+", choices=groups)
+    parser.add_argument("groups", nargs="*", choices=groups)
     parser.add_argument("--only", default="", help="a part of a task, an agent and env steps")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: all of a row's")
-    parser.add_argument("--parallel", type=at_least(1), default=os.cpu_count())
+    parser.add_argument("--parallel", type=at_least(1), default=os.cpu_count(), help="ranks")
     parser.add_argument("--python", type=Path, default=DEFAULT_PYTHON, help="that of the peers")
-    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--tables", action="store_true", help="write all tables, and train nothing")
     arguments = parser.parse_args()
     chosen = [
         row
@@ -59,10 +63,13 @@ def main() -> None:
         if row.group in arguments.groups
         and arguments.only in f"{row.task}, {row.agent}, {row.env_steps}"
     ]
-    if not arguments.table:
-        train_missing(chosen, arguments)
+    if arguments.tables:
+        for page in PAGES:
+            publish(page, with_tables(page.read_text()).encode())
+        return
+    train_missing(chosen, arguments)
     for group in arguments.groups:
-        print_scores([row for row in chosen if row.group == group])
+        print(table([row for row in chosen if row.group == group]))
 
 
 def train_missing(chosen: Sequence[Row], arguments: argparse.Namespace) -> None:
@@ -89,8 +96,10 @@ def train_missing(chosen: Sequence[Row], arguments: argparse.Namespace) -> None:
             publish(results_file(row.group), text.encode())
         say(f"{row.task}, {row.agent}, seed {seed}: {figures['closing_mean']:.2f}")
 
-    with ThreadPoolExecutor(arguments.parallel) as pool:
-        list(pool.map(one, [work for work in wanted if work[1].library in ("", *found)]))
+    for ranks in sorted({row.ranks for _, row in wanted}):
+        with ThreadPoolExecutor(max(1, arguments.parallel // ranks)) as pool:
+            possible = [work for work in wanted if work[1].library in ("", *found)]
+            list(pool.map(one, [work for work in possible if work[1].ranks == ranks]))
 
 
 def ours(row: Row, seed: int) -> dict[str, Any]:
@@ -103,26 +112,35 @@ def ours(row: Row, seed: int) -> dict[str, Any]:
         "evaluation.final-episodes": row.episodes,
         "distributed.threads-per-rank": 1,
     }
-    words = ["train", *row.words]
+    launcher = ["horovodrun", "-np", str(row.ranks)] if row.ranks > 1 else []
+    words = [*launcher, "hvd-dqn", "train", *row.words]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["hvd-dqn", *words, "--logging.loggers", "--run-dir", str(run_dir)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
-    )
+    run_command([*words, "--logging.loggers", "--run-dir", str(run_dir)])
     records = read_records(run_dir)
     evaluations = [r for r in records if r.get("evaluation/return_mean") is not None]
+    if row.protocol == "last":
+        games = ["--episodes", str(row.episodes), "--network", "newest", "--json"]
+        closing = json.loads(run_command(["hvd-dqn", "evaluate", str(run_dir), *games]))
+        mean, std = closing["mean"], closing["std"]
+    else:
+        mean, std = (records[-1][f"closing/return_{name}"] for name in ("mean", "std"))
     return {
-        "closing_mean": records[-1]["closing/return_mean"],
-        "closing_std": records[-1]["closing/return_std"],
+        "closing_mean": mean,
+        "closing_std": std,
         "curve": [[r["env_steps"], round(r["evaluation/return_mean"], 3)] for r in evaluations],
         "seconds": round(records[-1]["seconds"], 1),
-        "command": f"hvd-dqn {' '.join(words)}",
+        "command": " ".join(words),
         "commit": commit(),
     }
+
+
+def run_command(words: Sequence[str]) -> str:
+    """Run a command of this project with one thread; returns what it printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return done.stdout
 
 
 def theirs(row: Row, seed: int, python: Path) -> dict[str, Any]:
@@ -136,10 +154,9 @@ def theirs(row: Row, seed: int, python: Path) -> dict[str, Any]:
         "episodes": row.episodes,
     }
     began = time.monotonic()
-    result: dict[str, Any] = run_script(
-        python, [str(HERE / "peer_sb3.py"), "score", json.dumps(work)]
-    )
-    return result | {"seconds": round(time.monotonic() - began, 1)}
+    script = [str(HERE / row.script), "score", json.dumps(work)]
+    result: dict[str, Any] = run_script(python, script)
+    return {"seconds": round(time.monotonic() - began, 1)} | result
 
 
 def name_of(row: Row) -> str:
@@ -171,27 +188,55 @@ def results_of(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def print_scores(chosen: Iterable[Row]) -> None:
-    """Print a table of the rows with results."""
-    cells = []
-    for row in chosen:
-        runs = results_of(row)
-        if not runs:
-            continue
-        scores = [run["closing_mean"] for run in runs]
-        seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
-        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-        cells.append(
-            [
-                row.task,
-                row.agent,
-                f"{row.env_steps:,}",
-                f"{len(runs)} of {row.seeds}",
-                f"{statistics.fmean(scores):.2f}{spread} ({min(scores):.2f} … {max(scores):.2f})",
-                f"{statistics.median(seconds):,.0f}",
-            ]
-        )
-    print_table("", COLUMNS, cells)
+def with_tables(page: str) -> str:
+    """Return a page with the newest tables in their places."""
+
+    def fill(place: re.Match[str]) -> str:
+        found = [row for row in rows() if row.group == place["group"]]
+        return f"{place['begin']}\n{table(found)}{place['end']}"
+
+    pattern = r"(?P<begin><!-- scores: (?P<group>[\w-]+) -->\n).*?(?P<end><!-- end of scores -->)"
+    return re.sub(pattern, fill, page, flags=re.DOTALL)
+
+
+def table(chosen: Sequence[Row]) -> str:
+    """Return a Markdown table of the rows with results."""
+    found = [(row, runs) for row in chosen if (runs := results_of(row))]
+    with_threshold = any(row.threshold is not None for row, _ in found)
+    columns = [*COLUMNS, *(WITH_THRESHOLD if with_threshold else ()), SECONDS]
+    return markdown_table(columns, [cells(row, runs, columns) for row, runs in found])
+
+
+def cells(row: Row, runs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return the cells of a row with results."""
+    scores = [run["closing_mean"] for run in runs]
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    texts = {
+        "task": row.task,
+        "agent": row.agent,
+        "env steps": f"{row.env_steps:,}",
+        "seeds": str(len(runs)) if len(runs) == row.seeds else f"{len(runs)} of {row.seeds}",
+        COLUMNS[-1]: (
+            f"{statistics.fmean(scores):.2f}{spread} ({min(scores):.2f} … {max(scores):.2f})"
+            if len(scores) > 1
+            else f"{scores[0]:.2f}"
+        ),
+        SECONDS: f"{statistics.median(seconds):,.0f}",
+    }
+    if row.threshold is not None:
+        threshold = row.threshold
+        first = [
+            next((steps for steps, mean in run["curve"] if mean >= threshold), float("inf"))
+            for run in runs
+        ]
+        median = statistics.median_low(first)
+        texts |= {
+            "to reach": f"{threshold:g}",
+            "good": f"{sum(score >= threshold for score in scores)} of {len(runs)}",
+            WITH_THRESHOLD[-1]: f"{median:,}" if median < float("inf") else "never",
+        }
+    return [texts.get(column, "") for column in columns]
 
 
 if __name__ == "__main__":

@@ -46,14 +46,21 @@ def number(value: float) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a title and a Markdown table, so that the output can be pasted into a page."""
+    if title:
+        print(f"\n{title}")
+    print(f"\n{markdown_table(columns, rows)}", flush=True)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, which ends with a newline."""
     table = Table(*columns, box=box.MARKDOWN)
     for row in rows:
         table.add_row(*row)
     # Rows are never wrapped, and text is printed as it is.
-    console = Console(highlight=False, markup=False, emoji=False, width=1000)
-    if title:
-        console.print(f"\n{title}")
-    console.print(table)  # begins and ends with an empty line
+    console = Console(highlight=False, markup=False, emoji=False, width=1000, color_system=None)
+    with console.capture() as captured:
+        console.print(table)  # begins and ends with an empty line
+    return captured.get().strip("\n") + "\n"
 
 
 def say(line: str) -> None:
