@@ -15,11 +15,11 @@ class NetworkConfig(Section):
     prefix = "network."
 
     torso: str = "auto"
-    """`mlp`; the convolutions of Young & Tian 2019 (`minatar`), Mnih et al. 2015 (`nature`) or
-    Espeholt et al. 2018 (`impala`); `auto`: `nature` for images of at least 36 rows and columns,
-    `minatar` for those of at least 3, otherwise `mlp`. `module:function` names your own: called
-    with this section and the observation's shape, it returns a torch module from observations
-    [B, *shape] to features [B, F].
+    """`mlp`; the convolutions of Young & Tian 2019 (`minatar`), Mnih et al. 2013 (`mnih2013`) and
+    2015 (`nature`) or Espeholt et al. 2018 (`impala`); `auto`: `nature` for images of at least 36
+    rows and columns, `minatar` for those of at least 3, otherwise `mlp`. `module:function` names
+    your own: called with this section and the observation's shape, it returns a torch module from
+    observations [B, *shape] to features [B, F].
     """
     hidden_sizes: tuple[int, ...] = ranged(
         (256, 256),

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from hvd_dqn.common.errors import UserError, did_you_mean
 from hvd_dqn.config import Config
-from hvd_dqn.presets import atari, classic, driving, general, minatar, pqn
+from hvd_dqn.presets import atari, atari_cpu, classic, driving, general, minatar, pqn
 
 PRESETS: dict[str, Callable[[], Config]] = {
     **classic.PRESETS,
     **driving.PRESETS,
     **minatar.PRESETS,
     **atari.PRESETS,
+    **atari_cpu.PRESETS,
     **pqn.PRESETS,
     **general.PRESETS,
 }

@@ -140,6 +140,7 @@ def test_bytes_are_scaled_to_one():
     [
         ((4,), "nature", ["network.torso", "(4,)", "mlp"]),
         ((4, 10, 10), "nature", ["36", "auto"]),
+        ((4, 19, 40), "mnih2013", ["20", "auto"]),
         ((4, 1, 6), "minatar", ["3", "auto"]),
     ],
 )
@@ -345,7 +346,10 @@ def test_somebodys_own_torso():
 @pytest.mark.parametrize(
     ("torso", "said"),
     [
-        ("resnet", "must be one of auto, mlp, minatar, nature, impala, or module:function"),
+        (
+            "resnet",
+            "must be one of auto, mlp, minatar, mnih2013, nature, impala, or module:function",
+        ),
         ("no_such_module:torso", "no module 'no_such_module'"),
         ("tests.networks.test_networks:nobody", "has no attribute 'nobody'"),
         ("tests.networks.test_networks:flat", r"gives \(600,\) for two observations"),
@@ -358,7 +362,7 @@ def test_a_torso_that_is_none_is_refused(torso, said):
         build((3, 10, 10), torso=torso)
 
 
-@pytest.mark.parametrize("torso", ["nature", "impala"])
+@pytest.mark.parametrize("torso", ["mnih2013", "nature", "impala"])
 def test_the_order_in_memory_changes_no_value(torso):
     """Neither the values nor the gradients depend on the order of an image's channels in memory.
 

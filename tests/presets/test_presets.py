@@ -8,7 +8,7 @@ import json
 import pytest
 
 from hvd_dqn.config import Config
-from hvd_dqn.presets import PRESETS, atari, classic, minatar, pqn
+from hvd_dqn.presets import PRESETS, atari, atari_cpu, classic, minatar, pqn
 from tests.presets.pin import PINNED
 
 CLASSIC = {
@@ -235,6 +235,25 @@ def test_highway():
     expect(PRESETS["highway"](), HIGHWAY)
 
 
+@pytest.mark.parametrize("name", atari_cpu.PRESETS)
+def test_atari_on_cpus_is_double_dqn_with_other_settings(name):
+    found = {"env.id": "ALE/Breakout-v5" if name == "atari-cpu" else "ALE/Pong-v5"}
+    found["total_env_steps"] = 2_000_000 if name == "atari-cpu" else 700_000
+    changes = {
+        "learning_starts_env_steps": 10_000,
+        "target_period_updates": 1_000,
+        "network.torso": "mnih2013",
+        "network.hidden_sizes": (256,),
+        "replay.capacity": 100_000,
+        "replay.n_step": 3,
+        "optimizer.name": "adam",
+        "optimizer.learning_rate": 2.5e-4,
+        "optimizer.adam_eps": 1e-4,
+        "exploration.epsilon_decay_env_steps": 100_000,
+    }
+    expect(PRESETS[name](), _COMMON | ATARI["double-dqn"] | found | changes)
+
+
 # From purejaxql's configurations, as above: envs, steps, epochs, minibatches, λ, learning rate, its
 # final fraction, ε, hidden layers, reward scale.
 PQN = {
@@ -277,7 +296,7 @@ def test_every_preset_is_pinned():
     assert set(atari.PRESETS) == set(ATARI)
     assert set(minatar.PRESETS) == {f"minatar-{name}" for name in ATARI}
     others = {*CLASSIC, *ATARI, *minatar.PRESETS, "highway", "general"}
-    assert set(PRESETS) == others | set(pqn.PRESETS)
+    assert set(PRESETS) == others | set(pqn.PRESETS) | set(atari_cpu.PRESETS)
     assert set(PRESETS) == set(json.loads(PINNED.read_text())), "run python -m tests.presets.pin"
 
 

@@ -10,6 +10,7 @@ from hvd_dqn.common.extensions import lookup
 from hvd_dqn.config import NetworkConfig
 from hvd_dqn.networks.torsos.convolutions import (
     MINATAR,
+    MNIH2013,
     NATURE,
     SMALLEST_MINATAR_IMAGE,
     SMALLEST_NATURE_IMAGE,
@@ -18,7 +19,7 @@ from hvd_dqn.networks.torsos.impala import IMPALA
 from hvd_dqn.networks.torsos.mlp import MLP
 from hvd_dqn.networks.torsos.torso import Torso
 
-TORSOS = {"mlp": MLP, "minatar": MINATAR, "nature": NATURE, "impala": IMPALA}
+TORSOS = {"mlp": MLP, "minatar": MINATAR, "mnih2013": MNIH2013, "nature": NATURE, "impala": IMPALA}
 """A new torso is one module with a `Torso`, and one entry here."""
 
 _MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
