@@ -12,7 +12,7 @@ class Row(NamedTuple):
     words: arguments of `hvd-dqn train`; or the work of the peer's script, if `library` names whose
     agent it is. protocol: "best" scores fresh episodes of the network that the evaluations every
     `env_steps` / `evaluations` selected, "last" those of the last network. threshold: the return
-    that makes a seed a good one.
+    that makes a seed a good one. zoo: the name under which `zoo.py` keeps the first seed's policy.
     """
 
     group: str
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     episodes: int = 100
     ranks: int = 1
     threshold: float | None = None
+    zoo: str = ""
 
 
 # The thresholds are the scores of rl-baselines3-zoo's DQN, and for CartPole that of Gymnasium.
@@ -111,15 +112,19 @@ def _classic() -> Iterator[Row]:
                 evaluations=evaluations,
                 ranks=ranks,
                 threshold=threshold,
+                zoo=preset if ranks == 2 else "",
             )
 
 
 def _environments() -> Iterator[Row]:
     group = "environments"
     for task, (words, env_steps) in _TABULAR.items():
-        yield Row(group, task, "general", env_steps, 3, ("--env.id", *words.split()))
+        name = task.partition("-v")[0].lower()
+        zoo = name if name in ("frozenlake", "cliffwalking") else ""
+        yield Row(group, task, "general", env_steps, 3, ("--env.id", *words.split()), zoo=zoo)
     for task, env_steps in _MINIGRID.items():
-        yield Row(group, task, "general", env_steps, 3, ("--env.id", task))
+        zoo = "doorkey" if "DoorKey" in task else ""
+        yield Row(group, task, "general", env_steps, 3, ("--env.id", task), zoo=zoo)
         work = {
             "algorithm": "DQN",
             "env_id": task,
@@ -130,7 +135,9 @@ def _environments() -> Iterator[Row]:
         words = ["--env.id", env_id]
         for name, value in kwargs.items():
             words += [f"--env.kwargs.{name}", str(value)]
-        yield Row(group, task, "general", env_steps, 5, tuple(words))
+        zoo = "" if env_id == "HalfCheetah-v5" else env_id.partition("-v")[0].lower()
+        zoo += "-continuous" if kwargs else ""
+        yield Row(group, task, "general", env_steps, 5, tuple(words), zoo=zoo)
         work = {
             "algorithm": "TD3",
             "env_id": env_id,
@@ -139,7 +146,7 @@ def _environments() -> Iterator[Row]:
         }
         yield Row(group, task, "SB3 TD3", env_steps, 5, library="Stable-Baselines3", work=work)
     task = "HalfCheetah-v5"
-    yield Row(group, task, "general", 1_000_000, 5, ("--env.id", task))
+    yield Row(group, task, "general", 1_000_000, 5, ("--env.id", task), zoo="halfcheetah")
 
 
 def _minatar() -> Iterator[Row]:
@@ -166,7 +173,8 @@ def _minatar_at_length() -> Iterator[Row]:
     """Ten million steps of the games as published: six actions, sticky ones."""
     for game in _MINATAR:
         words = ("minatar-pqn", "--env.id", f"MinAtar/{game}-v0")
-        yield Row("minatar", game, "minatar-pqn", 10_000_000, 5, words, evaluations=20)
+        zoo = f"minatar-{game.lower()}"
+        yield Row("minatar", game, "minatar-pqn", 10_000_000, 5, words, evaluations=20, zoo=zoo)
 
 
 def _gymnax() -> Iterator[Row]:
@@ -193,7 +201,8 @@ def _pqn_on_cartpole() -> Iterator[Row]:
     """PQN with the authors' settings and with CleanRL's, beside CleanRL."""
     rest: dict[str, Any] = {"evaluations": 20, "protocol": "last"}
     group, task, env_steps = "cartpole-pqn", "CartPole-v1", 500_000
-    yield Row(group, task, "cartpole-pqn", env_steps, 5, ("cartpole-pqn",), **rest)
+    words = ("cartpole-pqn",)
+    yield Row(group, task, words[0], env_steps, 5, words, zoo=words[0], **rest)
     words = tuple(_CLEANRL.split())
     yield Row(group, task, "cartpole-pqn, CleanRL's settings", env_steps, 5, words, **rest)
     work = {"env_id": task, "options": {"num-envs": 4}}

@@ -1,6 +1,6 @@
 """A trained policy, for use outside training. Needs neither MPI nor Horovod.
 
-policy = hvd_dqn.load_policy("runs/cartpole-…")
+policy = hvd_dqn.load_policy("runs/cartpole-…")  # or "zoo:cartpole"
 action = policy.act(obs)
 """
 

@@ -38,6 +38,7 @@ _COMMANDS = {
     "plot": "write the report's figures as PNG, SVG or PDF",
     "summary": "compare runs in a table",
     "presets": "list the presets, or print the settings of one",
+    "zoo": "list the trained policies that come with the project",
     "doctor": "check torch, MPI, Horovod and GPUs, and suggest fixes",
     "bench": "measure the speed of training and of its parts",
     "slurm": "write a Slurm batch script, or submit it",

@@ -44,7 +44,7 @@ class EvaluateOptions(Section):
     prefix = "--"
 
     run_dir: RunDir
-    """The run directory."""
+    """The run directory, or zoo:NAME."""
     network: str = "best"
     """`best` by evaluation, `newest`, or the env steps of a network that was kept."""
     episodes: int = positive(100)

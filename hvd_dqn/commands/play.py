@@ -25,7 +25,7 @@ class PlayOptions(Section):
     prefix = "--"
 
     run_dir: RunDir
-    """Run directory."""
+    """The run directory, or zoo:NAME."""
     video: OptionalFile = None
     """Write this file, .mp4 or .gif, instead of opening a window."""
     network: str = "best"

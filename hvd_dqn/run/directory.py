@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import absolute, publish, read_bounded, rename_to_new, sync_directory
 from hvd_dqn.config import Config
+from hvd_dqn.run.zoo import located
 
 _LIMIT = 16 << 20
 _OTHER = "choose another with --run-dir"
@@ -30,9 +31,11 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` if `path` starts with a `~` that names no home."""
+        """Raises `UserError` if `path` starts with a `~` that names no home, or is `zoo:` with the
+        name of no policy.
+        """
         self._given = path
-        self.path = absolute(path)
+        self.path = absolute(located(path))
 
     def __str__(self) -> str:
         return str(self._given)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.zoo import located
 
 
 class RecordReader:
@@ -92,14 +93,14 @@ class Run:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """Return the runs in `paths`, which are run directories or directories that contain some, at
-    any depth. What is not a run is skipped, with a line on standard error.
+    """Return the runs in `paths`, which are run directories, `zoo:NAME` or directories that contain
+    runs, at any depth. What is not a run is skipped, with a line on standard error.
 
     Raises `UserError` if a path does not exist, if the only path is a damaged run, or if there is
     no run.
     """
     runs: dict[Path, Run] = {}
-    for path in paths:
+    for path in map(located, paths):
         found = sorted(_run_directories(path))
         if not found:
             if not os.path.lexists(path):
