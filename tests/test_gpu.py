@@ -184,9 +184,7 @@ def filled_replay(storage: str, device: str, **changes):
     replay.start(envs.reset())
     for _ in range(70):
         action = rng.integers(envs.num_actions, size=3)
-        step = envs.step(action)
-        fields = {k: v for k, v in step._asdict().items() if k != "episodes"}
-        replay.add(action=action, **fields)
+        replay.add(action, envs.step(action))
     envs.close()
     return replay
 

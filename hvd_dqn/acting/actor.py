@@ -9,8 +9,8 @@ import numpy as np
 from hvd_dqn.acting.exploration import Exploration, Values, as_actions
 from hvd_dqn.acting.greedy import GreedyPolicy
 from hvd_dqn.common.stages import StageClock
-from hvd_dqn.common.structs import Episode, ReplayedEpisodes
-from hvd_dqn.envs import EnvStep, EpisodesLostError, VectorEnvironment
+from hvd_dqn.common.structs import EnvStep, Episode, ReplayedEpisodes
+from hvd_dqn.envs import EpisodesLostError, VectorEnvironment
 from hvd_dqn.replay import Experience
 from hvd_dqn.spaces.actions import best_values
 
@@ -102,31 +102,19 @@ class Actor:
 
     def _store(self, action: np.ndarray, step: EnvStep) -> list[Episode]:
         self._clock.lap("envs")
-        self._experience.add(
-            action=action if step.action is None else step.action,
-            reward=step.reward,
-            terminated=step.terminated,
-            truncated=step.truncated,
-            ended=step.ended,
-            next_obs=step.next_obs,
-            obs=step.obs,
-            skipped=step.skipped,
-            stepped=step.stepped,
-            **self._noted_value(),
-        )
+        taken = action if step.action is None else step.action
+        self._experience.add(taken, step, self._noted_value())
         if step.episodes:
             self.exploration.end_episodes(step.ended)
         self._obs = step.obs
         self._clock.lap("replay")
         return step.episodes
 
-    def _noted_value(self) -> dict[str, Any]:
+    def _noted_value(self) -> np.ndarray | None:
         """Return the value of each observation that was acted on, if the experience needs it."""
-        if not self._experience.needs_values:
-            return {}
-        if self._value is None:  # all environments explored
+        if self._value is None and self._experience.needs_values:  # all environments explored
             self._compute_values()
-        return {"value": self._value}
+        return self._value
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of environments, exploration and policy, but not the replay's."""

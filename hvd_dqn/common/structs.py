@@ -87,6 +87,32 @@ class Episode(NamedTuple):
     infos: Sequence[float] = ()
 
 
+class EnvStep(NamedTuple):
+    """The result of one step of N environments.
+
+    next_obs [N, *shape] follows the action; it is the final observation of an episode that ended.
+    obs [N, *shape] is what to act on next: the first observation of the next episode if one ended,
+    otherwise next_obs. reward [N] float32, clipped if `env.reward_clip` is set. terminated [N]
+    bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
+    bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
+    environments. skipped [N] bool: these ignored their action and started their episode, at
+    next_obs; `None` if there are none. stepped [N] bool: the environments that finished a step, if
+    not all; only their values are meaningful. action [N]: the actions of those steps, which began
+    earlier.
+    """
+
+    next_obs: np.ndarray
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    ended: np.ndarray
+    episodes: list[Episode]
+    skipped: np.ndarray | None = None
+    stepped: np.ndarray | None = None
+    action: np.ndarray | None = None
+
+
 def mean_infos(episodes: Sequence[Episode], keys: Sequence[str]) -> dict[str, float]:
     """Return the mean of each number in `Episode.infos`, over the episodes that have it, by key.
     Keys that none has are left out.

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from hvd_dqn.common.structs import Episode
+from hvd_dqn.common.structs import EnvStep, Episode
 from hvd_dqn.envs.simulators import ProcessSimulators
-from hvd_dqn.envs.vector import EnvStep, VectorEnvironment
+from hvd_dqn.envs.vector import VectorEnvironment
 
 MOST_STEPS_UNDER_WAY = 1000
 """Steps of the others after which a copy is waited for. If it hangs, nothing makes progress then,

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from hvd_dqn.common.errors import UserError
-from hvd_dqn.common.structs import Episode
+from hvd_dqn.common.structs import EnvStep, Episode
 from hvd_dqn.envs.frame_stack import FrameStack
 from hvd_dqn.envs.interface import RAISED, GroupLostError, Place, told, warn
 from hvd_dqn.envs.saving import SavesStates
@@ -23,32 +23,6 @@ from hvd_dqn.spaces.records import RecordSpace
 _REPLAYED = "episodes are replayed from their seeds and actions"
 _LONG_EPISODE = 100_000
 """Steps after which an episode is reported."""
-
-
-class EnvStep(NamedTuple):
-    """The result of one step of N environments.
-
-    next_obs [N, *shape] follows the action; it is the final observation of an episode that ended.
-    obs [N, *shape] is what to act on next: the first observation of the next episode if one ended,
-    otherwise next_obs. reward [N] float32, clipped if `env.reward_clip` is set. terminated [N]
-    bool, the learner's signal, which a lost life may set while the game continues. truncated [N]
-    bool. ended [N] bool: the environment was reset. episodes: those that ended, in the order of
-    environments. skipped [N] bool: these ignored their action and started their episode, at
-    next_obs; `None` if there are none. stepped [N] bool: the environments that finished a step, if
-    not all; only their values are meaningful. action [N]: the actions of those steps, which began
-    earlier.
-    """
-
-    next_obs: np.ndarray
-    obs: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    ended: np.ndarray
-    episodes: list[Episode]
-    skipped: np.ndarray | None = None
-    stepped: np.ndarray | None = None
-    action: np.ndarray | None = None
 
 
 class EpisodesLostError(Exception):

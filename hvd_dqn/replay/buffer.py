@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvd_dqn.common.structs import Batch
+from hvd_dqn.common.structs import Batch, EnvStep
 from hvd_dqn.replay.ring import Ring
 from hvd_dqn.replay.samplers import Sampler
 
@@ -85,9 +85,9 @@ class ReplayBuffer:
         """
         self._ring.start(obs)
 
-    def add(self, **step: Any) -> None:
-        """Add one step of N environments; see `Ring.add` for the arguments."""
-        self._ring.add(**step)
+    def add(self, action: np.ndarray, step: EnvStep, value: np.ndarray | None = None) -> None:
+        """Add one step of N environments; see `Ring.add`."""
+        self._ring.add(action, step)
         self._sampler.update_validity()
 
     def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hvd_dqn.common.structs import Batch
+from hvd_dqn.common.structs import Batch, EnvStep
 from hvd_dqn.replay.ring import Ring
 
 
@@ -44,22 +44,9 @@ class Experience(Protocol):
         """Add the first observations [N, *obs] of new episodes."""
         ...
 
-    def add(
-        self,
-        *,
-        action: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        ended: np.ndarray,
-        next_obs: np.ndarray,
-        obs: np.ndarray,
-        skipped: np.ndarray | None = None,
-        stepped: np.ndarray | None = None,
-        value: np.ndarray | None = None,
-    ) -> None:
-        """Add one step of N environments; see `EnvStep`. value [N]: the values of the observations
-        that were acted on, if they are needed.
+    def add(self, action: np.ndarray, step: EnvStep, value: np.ndarray | None = None) -> None:
+        """Add one step of N environments with these actions [N]. value [N]: the values of the
+        observations that were acted on, if they are needed.
         """
         ...
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hvd_dqn.common.structs import EnvStep
 from hvd_dqn.replay import kernels
 from hvd_dqn.replay.batch_memory import BatchMemory, BatchTensors
 from hvd_dqn.replay.frame_store import FrameStore
@@ -129,27 +130,15 @@ class Ring:
         self._kinds[self._columns, self._cursor] = FIRST_OBS
         self._write(self._columns, obs)
 
-    def add(
-        self,
-        *,
-        action: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        ended: np.ndarray,
-        next_obs: np.ndarray,
-        obs: np.ndarray,
-        skipped: np.ndarray | None = None,
-        stepped: np.ndarray | None = None,
-    ) -> None:
-        """Add one step of N environments, or of those that `stepped` (see `EnvStep` for the
-        arguments); it can be sampled at once, unless it was `skipped`.
+    def add(self, action: np.ndarray, step: EnvStep) -> None:
+        """Add one step of N environments with these actions [N], or of those that stepped; it can
+        be sampled at once, unless it was skipped.
         """
-        if stepped is not None:
-            columns = np.flatnonzero(stepped)
-            self._take_steps(columns, action, reward, terminated, truncated)
-            self._write(columns, next_obs[columns])
-            self._start_again(np.flatnonzero(stepped & ended), obs)
+        if step.stepped is not None:
+            columns = np.flatnonzero(step.stepped)
+            self._take_steps(columns, action, step)
+            self._write(columns, step.next_obs[columns])
+            self._start_again(np.flatnonzero(step.stepped & step.ended), step.obs)
             return
         kernels.take_steps(
             self._actions,
@@ -159,33 +148,25 @@ class Ring:
             self._cursor,
             self._filled,
             action,
-            reward,
-            terminated,
-            truncated,
+            step.reward,
+            step.terminated,
+            step.truncated,
         )
-        self._frames.write(self._columns, self._cursor, next_obs)
-        if skipped is not None:
-            columns = np.flatnonzero(skipped)
+        self._frames.write(self._columns, self._cursor, step.next_obs)
+        if step.skipped is not None:
+            columns = np.flatnonzero(step.skipped)
             self._kinds[columns, (self._cursor[columns] - 1) % self.rows] = FINAL_OBS
             self._kinds[columns, self._cursor[columns]] = FIRST_OBS
-        if np.count_nonzero(ended):
-            self._start_again(np.flatnonzero(ended), obs)
+        if np.count_nonzero(step.ended):
+            self._start_again(np.flatnonzero(step.ended), step.obs)
 
-    def _take_steps(
-        self,
-        columns: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-    ) -> None:
+    def _take_steps(self, columns: np.ndarray, action: np.ndarray, step: EnvStep) -> None:
         """Do for some environments what the kernel does for all."""
         place = columns, self._cursor[columns]
         self._actions[place] = action[columns]
-        self._rewards[place] = reward[columns]
-        self._kinds[place] |= TERMINATED * terminated[columns].astype(
-            np.uint8
-        ) | TRUNCATED * truncated[columns].astype(np.uint8)
+        self._rewards[place] = step.reward[columns]
+        for kind, flags in ((TERMINATED, step.terminated), (TRUNCATED, step.truncated)):
+            self._kinds[place] |= kind * flags[columns].astype(np.uint8)
         self._advance(columns, kind=0)
 
     def _start_again(self, columns: np.ndarray, obs: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hvd_dqn.common.structs import Batch, ReplayShare
+from hvd_dqn.common.structs import Batch, EnvStep, ReplayShare
 
 
 class _Final(NamedTuple):
@@ -85,39 +85,26 @@ class Rollout:
         self._obs[0] = obs
         self._finals.clear()
 
-    def add(
-        self,
-        *,
-        action: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        ended: np.ndarray,
-        next_obs: np.ndarray,
-        obs: np.ndarray,
-        skipped: np.ndarray | None = None,
-        stepped: np.ndarray | None = None,
-        value: np.ndarray | None = None,
-    ) -> None:
-        """See `Experience`. Steps that were `skipped` [N] are no transitions, and get the weight
-        0; all others were taken by all environments.
+    def add(self, action: np.ndarray, step: EnvStep, value: np.ndarray | None = None) -> None:
+        """See `Experience`. Steps that were skipped are no transitions, and get the weight 0; all
+        others were taken by all environments.
         """
-        assert stepped is None
+        assert step.stepped is None
         assert value is not None
         if self._row == len(self._action):
             self.start(self._obs[-1])
         row = self._row
         self._action[row] = action
-        self._reward[row] = reward
-        np.multiply(self._gamma, ~terminated, out=self._discount[row])
-        self._ended[row] = ended
-        self._weight[row] = 1.0 if skipped is None else ~skipped
+        self._reward[row] = step.reward
+        np.multiply(self._gamma, ~step.terminated, out=self._discount[row])
+        self._ended[row] = step.ended
+        self._weight[row] = 1.0 if step.skipped is None else ~step.skipped
         self._value[row] = value
-        columns = np.flatnonzero(ended & ~terminated)
+        columns = np.flatnonzero(step.ended & ~step.terminated)
         if len(columns):
-            self._finals.append(_Final(row, columns, next_obs[columns]))
+            self._finals.append(_Final(row, columns, step.next_obs[columns]))
         self._row += 1
-        self._obs[self._row] = obs
+        self._obs[self._row] = step.obs
 
     def truncate(self, columns: np.ndarray, obs: np.ndarray) -> None:
         """See `Experience`."""

@@ -140,7 +140,7 @@ class Recorder:
     def start(self, obs):
         self.first = obs
 
-    def add(self, **step):
+    def add(self, action, step, value):
         self.steps.append(step)
 
 
@@ -165,9 +165,9 @@ def test_a_lost_life_is_terminal_for_the_replay_and_ends_nothing_else():
     ended = []
     exploration.end_episodes = lambda mask: ended.append(mask.tolist())
     episodes = [actor.step(0), actor.step(2)]
-    assert [step["terminated"].tolist() for step in replay.steps] == [[True, False], [False, True]]
-    assert [step["ended"].tolist() for step in replay.steps] == [[False, False], [True, True]]
-    assert [step["truncated"].tolist() for step in replay.steps] == [[False, False], [True, False]]
+    assert [step.terminated.tolist() for step in replay.steps] == [[True, False], [False, True]]
+    assert [step.ended.tolist() for step in replay.steps] == [[False, False], [True, True]]
+    assert [step.truncated.tolist() for step in replay.steps] == [[False, False], [True, False]]
     assert [len(part) for part in episodes] == [0, 2]
     assert ended == [[True, True]]
 
@@ -190,7 +190,7 @@ def test_a_step_in_two_halves_reaches_the_replay_in_the_second(in_a_thread, mean
         episodes = actor.finish_step()
         assert len(replay.steps) == steps + 1
         assert len(episodes) == steps
-    assert [step["terminated"].tolist() for step in replay.steps] == [[False, True], [True, False]]
+    assert [step.terminated.tolist() for step in replay.steps] == [[False, True], [True, False]]
     envs.close()
 
 

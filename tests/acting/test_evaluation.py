@@ -74,8 +74,7 @@ class Uneven:
         return np.zeros((2, 1))
 
     def step(self, action):
-        from hvd_dqn.common.structs import Episode
-        from hvd_dqn.envs import EnvStep
+        from hvd_dqn.common.structs import EnvStep, Episode
 
         self.time += 1
         ended = np.array([True, self.time % 10 == 0])

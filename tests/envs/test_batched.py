@@ -85,9 +85,7 @@ def test_the_replay_never_yields_a_step_that_started_an_episode():
     replay.start(envs.reset())
     for _ in range(60):
         action = np.zeros(3, np.int64)
-        step = envs.step(action)._asdict()
-        step.pop("episodes")
-        replay.add(**step | {"action": action})
+        replay.add(action, envs.step(action))
     batch = replay.sample()
     episode, place = batch.obs.T
     assert len(batch.obs.unique(dim=0)) > 30

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from hvd_dqn.common.structs import EnvStep
 from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSampler
 
 GAMMA = 0.9
@@ -151,8 +152,7 @@ class World:
         for log in self.episodes:
             if log[-1].ended:
                 log.append(Episode(self.fresh()))
-        self.replay.add(
-            action=actions,
+        step = EnvStep(
             reward=rewards,
             terminated=np.array([end in ("terminated", "life lost") for end in ends]),
             truncated=np.array([end == "truncated" for end in ends]),
@@ -161,7 +161,9 @@ class World:
             obs=self.stacks(),
             skipped=skipped if skipped.any() else None,
             stepped=None if stepped.all() else stepped,
+            episodes=[],
         )
+        self.replay.add(actions, step)
 
     def cut(self, env: int) -> None:
         """The environment broke: truncate its episode and start another."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from hvd_dqn.common.structs import EnvStep
 from hvd_dqn.replay import ReplayBuffer, Ring, UniformSampler
 from tests.replay.log import ENDS, GAMMA, WAITS, World
 
@@ -198,10 +199,11 @@ def test_images_are_stored_once_as_bytes():
     replay.start(np.concatenate((np.zeros_like(frames), frames), axis=1))
     flags = np.zeros(2, dtype=bool)
     following = np.concatenate((frames, frames + 24), axis=1)
-    replay.add(
-        action=np.array([1, 2]), reward=np.ones(2, np.float32), terminated=flags, truncated=flags,
-        ended=flags, next_obs=following, obs=following,
-    )  # fmt: skip
+    reward = np.ones(2, np.float32)
+    step = EnvStep(
+        following, following, reward, terminated=flags, truncated=flags, ended=flags, episodes=[]
+    )
+    replay.add(np.array([1, 2]), step)
     batch = replay.sample()
     assert batch.obs.dtype == torch.uint8
     assert batch.obs.shape == (8, 2, 3, 4)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvd_dqn.common.structs import EnvStep
 from hvd_dqn.config import Config, ConfigError, EnvConfig, ObjectiveConfig, RolloutConfig
 from hvd_dqn.methods.returns import ReturnsObjective
 from hvd_dqn.replay import Rollout
@@ -56,13 +57,18 @@ def random_steps(rng, num_envs, count):
         obs = following.astype(np.float32)
 
 
+def add(buffer, step):
+    """Add a step, as the actor does."""
+    fields = {key: value for key, value in step.items() if key not in ("action", "before")}
+    buffer.add(step["action"], EnvStep(**fields, episodes=[]), value_of(step["before"]))
+
+
 def filled(buffer, steps):
     """Add the steps, as the actor does."""
     steps = list(steps)
     buffer.start(steps[0]["before"])
     for step in steps:
-        fields = {key: value for key, value in step.items() if key != "before"}
-        buffer.add(**fields, value=value_of(step["before"]))
+        add(buffer, step)
     return steps
 
 
@@ -154,8 +160,7 @@ def test_a_lost_episode_is_truncated_where_it_was(number):
     buffer = rollout(3, 4)
     buffer.start(steps[0]["before"])
     for count, step in enumerate(steps, start=1):
-        fields = {key: value for key, value in step.items() if key != "before"}
-        buffer.add(**fields, value=value_of(step["before"]))
+        add(buffer, step)
         if count == number:
             fresh = rng.normal(size=(1, 2)).astype(np.float32)
             buffer.truncate(np.array([1]), fresh)
@@ -176,11 +181,10 @@ def test_an_environment_that_breaks_between_episodes_loses_nothing():
         steps[1][name] = np.array([False])
     buffer = rollout(1, 2)
     buffer.start(steps[0]["before"])
-    fields = [{key: value for key, value in step.items() if key != "before"} for step in steps]
-    buffer.add(**fields[0], value=value_of(steps[0]["before"]))
+    add(buffer, steps[0])
     fresh = rng.normal(size=(1, 2)).astype(np.float32)
     buffer.truncate(np.array([0]), fresh)
-    buffer.add(**fields[1], value=value_of(fresh))
+    add(buffer, steps[1] | {"before": fresh})
     first, second = buffer.returns()[:, 0]
     assert first == steps[0]["reward"][0]
     assert second == pytest.approx(steps[1]["reward"][0] + GAMMA * value_of(steps[1]["obs"])[0])
@@ -200,8 +204,7 @@ def test_a_state_holds_what_the_next_rollout_begins_with():
     second.load_state_dict(first.state_dict())
     for buffer in (first, second):
         for step in steps[4:]:
-            fields = {key: value for key, value in step.items() if key != "before"}
-            buffer.add(**fields, value=value_of(step["before"]))
+            add(buffer, step)
     for ours, theirs in zip(first.batches(4), second.batches(4), strict=True):
         for name in ("obs", "action", "reward", "weight", "slot"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
