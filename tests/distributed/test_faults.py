@@ -180,6 +180,7 @@ RESUMED = {
         "env.text": "tokens",
         "network.scale_observations": False,
         "network.normalize_observations": True,
+        "total_env_steps": 800,
     },
     "branches": {"env.id": "Pendulum-v1", "env.joint_actions": 2},
     "rollouts": ROLLOUTS,
@@ -188,7 +189,7 @@ RESUMED = {
 
 @pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, changes):
-    config = config_file(tmp_path, total_env_steps=3000, **changes)
+    config = config_file(tmp_path, **{"total_env_steps": 1500, **changes})
     done = train(config, tmp_path / "run", "--time-limit-minutes", "0.01", ranks=2)
     assert done.code == 75, done.output
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
