@@ -282,6 +282,22 @@ def test_other_numbers_of_ranks_go_on_with_every_transition(tmp_path):
     assert facts["resumed"][1]["from"]["changed"] == {"total_env_steps": [1800, 2400]}
 
 
+def test_rollouts_go_on_with_another_number_of_ranks(tmp_path):
+    """No experience is lost, since the updates of every rollout come before its checkpoint."""
+    config = config_file(tmp_path, **ROLLOUTS, total_env_steps=600)
+    for ranks, total in ((2, 600), (1, 1200)):
+        done = train(
+            config, tmp_path / "run", "--total_env_steps", str(total),
+            "--resume-changes", "total_env_steps", ranks=ranks,
+        )  # fmt: skip
+        assert done.code == 0, done.output
+    assert ", saved by 2 ranks" in done.output
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    steps = [(record["env_steps"], record["updates"]) for record in records]
+    assert steps == sorted(steps)
+    assert steps[-1][0] >= 1200
+
+
 def test_nothing_listens_in_a_run_of_one_process(tmp_path):
     config, run_dir = config_file(tmp_path, total_env_steps=200_000), tmp_path / "run"
     arguments = ["-m", "hvd_dqn", "train", "--config", str(config), "--run-dir", str(run_dir)]

@@ -64,7 +64,7 @@ CASES = {
         "network.noisy": True,
         "total_env_steps": 800,
     },
-    "rollouts": ROLLOUTS,
+    "rollouts": {**ROLLOUTS, "network.noisy": True},
     "rollouts, compiled, of masked records": {
         **ROLLOUTS,
         "env.id": "tests.envs.toy:ToyMaskedRing-v0",
