@@ -106,8 +106,8 @@ bench: $(READY)
 # Other DQN libraries and replay buffers, for the scripts in benchmarks/. They have an environment
 # of their own, because they would change the versions in ours. One that cannot be installed is left
 # out: cpprb, for example, has no wheel for Python 3.13 and does not compile there.
-PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 minatar tianshou==2.0.1 torchrl==0.14.1 \
-	cpprb==11.0.0
+PEERS := stable-baselines3==2.9.2 sb3-contrib==2.9.2 minatar minigrid mujoco highway-env \
+	tianshou==2.0.1 torchrl==0.14.1 cpprb==11.0.0
 peers: $(READY)
 	@$(INSTALL_PEERS) torch
 	@for peer in $(PEERS); do \

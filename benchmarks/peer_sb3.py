@@ -124,6 +124,10 @@ def make_env(work: dict[str, Any]) -> gym.Env[Any, Any]:
         from minigrid.wrappers import ImgObsWrapper
 
         return gym.wrappers.FlattenObservation(ImgObsWrapper(gym.make(env_id)))
+    if env_id.startswith("highway-"):
+        import highway_env
+
+        gym.register_envs(highway_env)
     return gym.make(env_id, **work.get("env_kwargs", {}))
 
 
@@ -168,8 +172,15 @@ def score(work: dict[str, Any]) -> dict[str, Any]:
         if work["protocol"] == "best":
             model = type(model).load(f"{best}/best_model", device="cpu")
     games = make_vec_env(make_limited, n_envs=8, seed=10_000 + seed)
+    infos = []
+
+    def note(names: dict[str, Any], _: dict[str, Any]) -> None:
+        """Note the info of an episode that ends; `names` are `evaluate_policy`'s variables."""
+        if names["done"] and work["info"]:
+            infos.append(float(names["info"][work["info"]]))
+
     returns, _ = evaluate_policy(
-        model, games, n_eval_episodes=work["episodes"], return_episode_rewards=True
+        model, games, work["episodes"], callback=note, return_episode_rewards=True
     )
     curve = [
         [int(steps), round(float(np.mean(scores)), 3)]
@@ -181,6 +192,7 @@ def score(work: dict[str, Any]) -> dict[str, Any]:
         "closing_mean": float(np.mean(returns)),
         "closing_std": float(np.std(returns)),
         "curve": curve,
+        **({"closing_info": float(np.mean(infos))} if work["info"] else {}),
     }
 
 

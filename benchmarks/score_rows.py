@@ -12,7 +12,9 @@ class Row(NamedTuple):
     words: arguments of `hvd-dqn train`; or the work of the peer's script, if `library` names whose
     agent it is. protocol: "best" scores fresh episodes of the network that the evaluations every
     `env_steps` / `evaluations` selected, "last" those of the last network. threshold: the return
-    that makes a seed a good one. zoo: the name under which `zoo.py` keeps the first seed's policy.
+    that makes a seed a good one. info: a number in the environment's infos, whose
+    last value of each episode counts. zoo: the name under which `zoo.py` keeps the first seed's
+    policy.
     """
 
     group: str
@@ -29,6 +31,7 @@ class Row(NamedTuple):
     episodes: int = 100
     ranks: int = 1
     threshold: float | None = None
+    info: str = ""
     zoo: str = ""
 
 
@@ -96,6 +99,7 @@ def rows() -> Iterator[Row]:
     yield from _minatar_at_length()
     yield from _gymnax()
     yield from _pqn_on_cartpole()
+    yield from _highway()
 
 
 def _classic() -> Iterator[Row]:
@@ -208,3 +212,27 @@ def _pqn_on_cartpole() -> Iterator[Row]:
     work = {"env_id": task, "options": {"num-envs": 4}}
     peer: dict[str, Any] = {"library": "cleanrl", "script": "peer_cleanrl.py", "work": work}
     yield Row(group, task, "CleanRL PQN", env_steps, 5, **peer, **rest)
+
+
+# The DQN example in highway-env's documentation.
+_HIGHWAY: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [256, 256]},
+    "learning_rate": 5e-4,
+    "buffer_size": 15_000,
+    "learning_starts": 200,
+    "batch_size": 32,
+    "gamma": 0.8,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "target_update_interval": 50,
+}
+
+
+def _highway() -> Iterator[Row]:
+    """Driving, beside the example of the environment's authors."""
+    task, env_steps = "highway-fast-v0", 20_000
+    rest: dict[str, Any] = {"evaluations": 5, "protocol": "last", "info": "crashed"}
+    yield Row("highway", task, "highway", env_steps, 5, ("highway",), **rest)
+    work = {"algorithm": "DQN", "env_id": task, "options": _HIGHWAY}
+    rest["library"] = "Stable-Baselines3"
+    yield Row("highway", task, "SB3 DQN", env_steps, 5, work=work, **rest)

@@ -112,6 +112,8 @@ def ours(row: Row, seed: int) -> dict[str, Any]:
         "evaluation.final-episodes": row.episodes,
         "distributed.threads-per-rank": 1,
     }
+    if row.info:
+        options["logging.info-keys"] = row.info
     launcher = ["horovodrun", "-np", str(row.ranks)] if row.ranks > 1 else []
     words = [*launcher, "hvd-dqn", "train", *row.words]
     for name, value in options.items():
@@ -122,12 +124,14 @@ def ours(row: Row, seed: int) -> dict[str, Any]:
     if row.protocol == "last":
         games = ["--episodes", str(row.episodes), "--network", "newest", "--json"]
         closing = json.loads(run_command(["hvd-dqn", "evaluate", str(run_dir), *games]))
-        mean, std = closing["mean"], closing["std"]
+        mean, std, infos = closing["mean"], closing["std"], closing["infos"][0]
     else:
         mean, std = (records[-1][f"closing/return_{name}"] for name in ("mean", "std"))
+        infos = {row.info: records[-1].get(f"closing/info/{row.info}")}
     return {
         "closing_mean": mean,
         "closing_std": std,
+        **({"closing_info": infos[row.info]} if row.info else {}),
         "curve": [[r["env_steps"], round(r["evaluation/return_mean"], 3)] for r in evaluations],
         "seconds": round(records[-1]["seconds"], 1),
         "command": " ".join(words),
@@ -152,6 +156,7 @@ def theirs(row: Row, seed: int, python: Path) -> dict[str, Any]:
         "evaluations": row.evaluations,
         "protocol": row.protocol,
         "episodes": row.episodes,
+        "info": row.info,
     }
     began = time.monotonic()
     script = [str(HERE / row.script), "score", json.dumps(work)]
@@ -203,7 +208,8 @@ def table(chosen: Sequence[Row]) -> str:
     """Return a Markdown table of the rows with results."""
     found = [(row, runs) for row in chosen if (runs := results_of(row))]
     with_threshold = any(row.threshold is not None for row, _ in found)
-    columns = [*COLUMNS, *(WITH_THRESHOLD if with_threshold else ()), SECONDS]
+    infos = {f"{row.info}, mean": None for row, _ in found if row.info}
+    columns = [*COLUMNS, *(WITH_THRESHOLD if with_threshold else ()), *infos, SECONDS]
     return markdown_table(columns, [cells(row, runs, columns) for row, runs in found])
 
 
@@ -224,6 +230,8 @@ def cells(row: Row, runs: Sequence[dict[str, Any]], columns: Sequence[str]) -> l
         ),
         SECONDS: f"{statistics.median(seconds):,.0f}",
     }
+    if row.info:
+        texts[f"{row.info}, mean"] = f"{statistics.fmean(run['closing_info'] for run in runs):.2f}"
     if row.threshold is not None:
         threshold = row.threshold
         first = [
