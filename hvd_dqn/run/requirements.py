@@ -180,11 +180,11 @@ def require_memory(
     ranks_on_gpu: int,
 ) -> None:
     """Raise `UserError` if the replays of the `ranks_on_host` ranks do not fit in this host's free
-    memory, or those of the `ranks_on_gpu` ranks in their GPU's.
+    memory, or those of the `ranks_on_gpu` ranks in their GPU's. Rollouts are on both.
     """
     frames, priorities = replay_bytes(config, envs)
-    on_gpu = config.replay.storage == "device" and device.type == "cuda"
-    needed = (priorities if on_gpu else frames + priorities) * ranks_on_host
+    stored_on_gpu = config.replay.storage == "device" and device.type == "cuda"
+    needed = (priorities if stored_on_gpu else frames + priorities) * ranks_on_host
     free = available_bytes()
     setting = "rollout.steps" if config.rollout.steps else "replay.capacity"
     size = config.rollout.steps or config.replay.capacity
@@ -194,16 +194,15 @@ def require_memory(
             f"{counted(ranks_on_host, 'rank')}, and {free / 1e9:.1f} GB are free",
             f"lower {setting}, or start fewer ranks on a host",
         )
-    if not on_gpu:
+    if device.type != "cuda" or not (stored_on_gpu or config.rollout.steps):
         return
     needed_on_gpu = frames * ranks_on_gpu
     free_on_gpu = torch.cuda.mem_get_info(device)[0]
     if needed_on_gpu > free_on_gpu:
         raise UserError(
-            f"replay.capacity = {config.replay.capacity} takes {needed_on_gpu / 1e9:.1f} GB of "
-            f"{device} for {counted(ranks_on_gpu, 'rank')}, and {free_on_gpu / 1e9:.1f} GB are "
-            "free",
-            "lower replay.capacity, or set replay.storage to host",
+            f"{setting} = {size} takes {needed_on_gpu / 1e9:.1f} GB of {device} for "
+            f"{counted(ranks_on_gpu, 'rank')}, and {free_on_gpu / 1e9:.1f} GB are free",
+            f"lower {setting}" + (", or set replay.storage to host" if stored_on_gpu else ""),
         )
 
 

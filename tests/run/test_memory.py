@@ -9,6 +9,7 @@ from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.memory import available_bytes
 from hvd_dqn.config import Config
 from hvd_dqn.envs import make_vector_env
+from hvd_dqn.presets import PRESETS
 from hvd_dqn.run import requirements
 
 CPU = torch.device("cpu")
@@ -102,12 +103,19 @@ def test_a_replay_that_does_not_fit_is_refused_with_the_figure(monkeypatch, rank
 
 
 @pytest.mark.parametrize(("sharing", "fits"), [(2, True), (3, False)])
-def test_ranks_of_one_gpu_share_its_memory(monkeypatch, sharing, fits):
+@pytest.mark.parametrize("setting", ["replay.capacity", "rollout.steps"])
+def test_ranks_of_one_gpu_share_its_memory(monkeypatch, sharing, fits, setting):
     config = Config().changed({"replay.capacity": 10_000, "replay.storage": "device"})
+    if setting == "rollout.steps":
+        config = PRESETS["cartpole-pqn"]()
     envs = make_vector_env(config.env, num_envs=1, episode_seed=lambda copy, number: 0)
     frames, _ = requirements.replay_bytes(config, envs)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(2.5 * frames), 0))
     there = {"ranks_on_host": 8, "ranks_on_gpu": sharing}
-    with nullcontext() if fits else pytest.raises(UserError, match="of cuda:0 for 3 ranks"):
+    with (
+        nullcontext()
+        if fits
+        else pytest.raises(UserError, match=f"{setting} = .* of cuda:0 for 3 ranks")
+    ):
         requirements.require_memory(config, envs, torch.device("cuda:0"), **there)
     envs.close()
