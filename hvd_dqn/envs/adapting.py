@@ -95,27 +95,31 @@ class MaskSource:
             raise InterfaceError(
                 f"its {self._place} contains no action mask ({error!r})"
             ) from error
-        return _checked_mask(found, self._place, num_actions, final=final)
+        masks = _checked_masks([found], self._place, num_actions, np.array([final]))
+        mask: np.ndarray = masks[0]
+        return mask
 
 
-def _checked_mask(found: Any, place: str, num_actions: int, *, final: bool) -> np.ndarray:
-    """Return a mask [A] bool; see `MaskSource.read`."""
+def _checked_masks(found: Any, place: str, num_actions: int, final: np.ndarray) -> np.ndarray:
+    """Return the masks [N, A] bool of N observations; `final` [N]: no action follows them. See
+    `MaskSource.read`.
+    """
     try:
-        mask = np.asarray(found).astype(np.bool_).reshape(-1)
+        masks = np.asarray(found).astype(np.bool_).reshape(len(final), -1)
     except (TypeError, ValueError) as error:
         raise InterfaceError(f"its {place} contains no action mask ({error!r})") from error
-    if len(mask) != num_actions:
+    if masks.shape[1] != num_actions:
         raise InterfaceError(
-            f"its action mask has {len(mask)} entries, and there are {num_actions} actions"
+            f"its action mask has {masks.shape[1]} entries, and there are {num_actions} actions"
         )
-    if mask.any():
-        return mask
-    if not final:
+    allows_none = ~masks.any(axis=1)
+    if np.count_nonzero(allows_none & ~final):
         raise InterfaceError(
             "its action mask allows no action in a state that is not terminated: end the "
             "episode there (terminated or truncated)"
         )
-    return np.ones(num_actions, dtype=np.bool_)
+    masks[allows_none] = True
+    return masks
 
 
 class BatchAdapter:
@@ -170,12 +174,7 @@ class BatchAdapter:
             found = (obs if self._mask == "observation" else infos)[MASK]
         except (KeyError, TypeError) as error:
             raise InterfaceError(f"its {self._mask} contains no {MASK}") from error
-        return np.stack(
-            [
-                _checked_mask(mask, self._mask, int(self.actions.n), final=bool(final))
-                for mask, final in zip(found, ended, strict=True)
-            ]
-        )
+        return _checked_masks(found, self._mask, int(self.actions.n), ended)
 
 
 def adapted(env: gym.Env[Any, Any], config: EnvConfig, text: Text | None) -> gym.Env[Any, Any]:
