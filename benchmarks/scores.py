@@ -50,13 +50,16 @@ def main() -> None:
     """Train what is missing, or write the tables."""
     groups = sorted({row.group for row in rows()})
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="*", choices=groups)
+    parser.add_argument("groups", nargs="*", help=", ".join(groups))
     parser.add_argument("--only", default="", help="a part of a task, an agent and env steps")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: all of a row's")
     parser.add_argument("--parallel", type=at_least(1), default=os.cpu_count(), help="ranks")
     parser.add_argument("--python", type=Path, default=DEFAULT_PYTHON, help="that of the peers")
     parser.add_argument("--tables", action="store_true", help="write all tables, and train nothing")
     arguments = parser.parse_args()
+    unknown = set(arguments.groups) - set(groups)
+    if unknown or not (arguments.groups or arguments.tables):
+        parser.error(f"name groups of {', '.join(groups)}")
     chosen = [
         row
         for row in rows()
@@ -198,7 +201,7 @@ def with_tables(page: str) -> str:
 
     def fill(place: re.Match[str]) -> str:
         found = [row for row in rows() if row.group == place["group"]]
-        return f"{place['begin']}\n{table(found)}{place['end']}"
+        return f"{place['begin']}\n{table(found)}\n{place['end']}"
 
     pattern = r"(?P<begin><!-- scores: (?P<group>[\w-]+) -->\n).*?(?P<end><!-- end of scores -->)"
     return re.sub(pattern, fill, page, flags=re.DOTALL)

@@ -59,8 +59,8 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     # Rows are never wrapped, and text is printed as it is.
     console = Console(highlight=False, markup=False, emoji=False, width=1000, color_system=None)
     with console.capture() as captured:
-        console.print(table)  # begins and ends with an empty line
-    return captured.get().strip("\n") + "\n"
+        console.print(table)
+    return captured.get().strip() + "\n"
 
 
 def say(line: str) -> None:
