@@ -1,12 +1,12 @@
 """Scores of this project and of other libraries over several seeds: trains what is missing, and
-writes the tables of the pages.
+prints the tables; `--tables` writes them into the pages.
 
     make peers
     python benchmarks/scores.py classic environments --parallel 2
     python benchmarks/scores.py environments --only LunarLander --seeds 0 1 2
     python benchmarks/scores.py --tables
 
-`score_rows.py` lists the rows of each group. Each rank has one core. Runs that are in
+`score_rows.py` lists the rows of each group. Each rank has one thread. Runs that are in
 `benchmarks/results/scores-GROUP.json` are not repeated, and runs of this project that were
 interrupted continue from their last checkpoint in `runs/scores/`. `make peers` installs the other
 libraries; rows of libraries that are missing are left out. `--tables` trains nothing: it writes
@@ -34,7 +34,6 @@ from peers import DEFAULT_PYTHON, HERE, installed, run_script
 from score_rows import Row, rows
 
 from hvd_dqn.common.files import publish
-from hvd_dqn.run.facts import commit
 from hvd_dqn.tools.bench.report import machine, markdown_table, say
 from hvd_dqn.tools.runs import read_records
 
@@ -42,7 +41,7 @@ RESULTS = HERE / "results"
 RUNS = Path("runs/scores")
 PAGES = [HERE / name for name in ("../README.md", "../docs/environments.md", "README.md")]
 COLUMNS = ("task", "agent", "env steps", "seeds", "return, mean ± std (worst … best)")
-WITH_THRESHOLD = ("to reach", "good", "first reached after, median env steps")
+WITH_THRESHOLD = ("to reach", "seeds that reach it", "first reached after, median env steps")
 SECONDS = "seconds, median"
 
 
@@ -60,12 +59,16 @@ def main() -> None:
     unknown = set(arguments.groups) - set(groups)
     if unknown or not (arguments.groups or arguments.tables):
         parser.error(f"name groups of {', '.join(groups)}")
+    if arguments.tables and (arguments.groups or arguments.only or arguments.seeds):
+        parser.error("--tables writes all tables: name nothing else")
     chosen = [
         row
         for row in rows()
         if row.group in arguments.groups
         and arguments.only in f"{row.task}, {row.agent}, {row.env_steps}"
     ]
+    if not (chosen or arguments.tables):
+        parser.error(f"--only {arguments.only}: no row of these groups has that in its name")
     if arguments.tables:
         for page in PAGES:
             publish(page, with_tables(page.read_text()).encode())
@@ -138,7 +141,7 @@ def ours(row: Row, seed: int) -> dict[str, Any]:
         "curve": [[r["env_steps"], round(r["evaluation/return_mean"], 3)] for r in evaluations],
         "seconds": round(records[-1]["seconds"], 1),
         "command": " ".join(words),
-        "commit": commit(),
+        "commit": json.loads((run_dir / "run.json").read_text())["commit"],
     }
 
 
@@ -210,6 +213,8 @@ def with_tables(page: str) -> str:
 def table(chosen: Sequence[Row]) -> str:
     """Return a Markdown table of the rows with results."""
     found = [(row, runs) for row in chosen if (runs := results_of(row))]
+    if not found:
+        return "Not run yet.\n"
     with_threshold = any(row.threshold is not None for row, _ in found)
     infos = {f"{row.info}, mean": None for row, _ in found if row.info}
     columns = [*COLUMNS, *(WITH_THRESHOLD if with_threshold else ()), *infos, SECONDS]
@@ -244,7 +249,7 @@ def cells(row: Row, runs: Sequence[dict[str, Any]], columns: Sequence[str]) -> l
         median = statistics.median_low(first)
         texts |= {
             "to reach": f"{threshold:g}",
-            "good": f"{sum(score >= threshold for score in scores)} of {len(runs)}",
+            "seeds that reach it": f"{sum(score >= threshold for score in scores)} of {len(runs)}",
             WITH_THRESHOLD[-1]: f"{median:,}" if median < float("inf") else "never",
         }
     return [texts.get(column, "") for column in columns]

@@ -33,8 +33,8 @@ HERE = Path(__file__).parent
 ZOO = HERE / "zoo"
 DOCS = HERE.parent / "docs"
 SEED = 0
-STEPS_OF_A_VIDEO = 75
-MOST_RECORDS = 100
+VIDEO_STEPS = 75
+MAX_RECORDS = 100
 FACTS = ("id", "hvd_dqn", "commit", "started", "packages", "world_size", "backend", "spaces")
 KEYS = ("env_steps", "updates", "seconds", "episode/return_mean")
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 def collect(row: Row, run: dict[str, Any], run_dir: Path) -> None:
     """Write the policy's directory."""
-    place = ZOO / row.zoo
+    place = ZOO / f".{row.zoo}"
     shutil.rmtree(place, ignore_errors=True)
     networks = NetworkDirectory(run_dir / "networks")
     saved = networks.find("newest" if row.protocol == "last" else "best")
@@ -81,10 +81,12 @@ def collect(row: Row, run: dict[str, Any], run_dir: Path) -> None:
         "network": f"{'the last' if row.protocol == 'last' else 'selected by evaluations'}, "
         f"of {saved.env_steps:,} env steps",
         "seed": SEED,
-        "closing_means_of_all_seeds": [one["closing_mean"] for one in by_seed(row)],
+        "closing_means": [one["closing_mean"] for one in by_seed(row)],
         **{name: run[name] for name in ("command", "commit", "date", "seconds", "cpu")},
     }
     (place / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    shutil.rmtree(ZOO / row.zoo, ignore_errors=True)
+    place.rename(ZOO / row.zoo)
 
 
 def env_id_of(run_dir: Path) -> str:
@@ -100,10 +102,10 @@ def by_seed(row: Row) -> list[dict[str, Any]]:
 def thinned(records: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of a few records, and of all evaluations."""
     plain = [r for r in records if "evaluation/return_mean" not in r]
-    kept = plain[:: -(-len(plain) // MOST_RECORDS) or 1]
+    kept = plain[:: -(-len(plain) // MAX_RECORDS) or 1]
     for record in records:
-        tested = any(key.startswith(("evaluation/", "closing/")) for key in record)
-        if tested or record in kept:
+        evaluated = any(key.startswith(("evaluation/", "closing/")) for key in record)
+        if evaluated or record in kept:
             short = {
                 key: round(value, 4) if isinstance(value, float) else value
                 for key, value in record.items()
@@ -116,13 +118,15 @@ def draw(name: str) -> None:
     """Draw the policy's learning curve, and film an episode if its environment can be rendered."""
     pictures = DOCS / "zoo"
     pictures.mkdir(exist_ok=True)
+    for kind in ("png", "gif"):
+        (pictures / f"{name}.{kind}").unlink(missing_ok=True)
     os.environ["HVD_DQN_ZOO"] = str(ZOO)
     run_command(["hvd-dqn", "plot", f"zoo:{name}", "--output", str(pictures / f"{name}.png")])
     video = [
         "--video",
         str(pictures / f"{name}.gif"),
         "--max-steps",
-        str(STEPS_OF_A_VIDEO),
+        str(VIDEO_STEPS),
         "--fps=15",
     ]
     try:
@@ -136,11 +140,12 @@ def sections() -> Iterator[str]:
     for file in sorted(ZOO.glob("*/card.json")):
         card = json.loads(file.read_text())
         name = card["name"]
-        means = ", ".join(f"{mean:.4g}" for mean in card["closing_means_of_all_seeds"])
+        means = ", ".join(f"{mean:.4g}" for mean in card["closing_means"])
         yield f"\n## {name}\n\n"
         yield f"{card['task']}: {card['closing_mean']:.4g} ± {card['closing_std']:.4g} over "
         yield f"{card['episodes']} greedy episodes after {card['env_steps']:,} env steps. "
-        yield f"Means of all seeds: {means}.\n\n```text\n{card['command']}\n```\n\n"
+        yield f"Means of the seeds that have been run: {means}.\n\n"
+        yield f"```text\n{card['command']}\n```\n\n"
         for kind, what in (("png", "learning curve"), ("gif", "an episode")):
             if (DOCS / "zoo" / f"{name}.{kind}").exists():
                 yield f"![{name}, {what}](zoo/{name}.{kind}){{width=45%}}\n"

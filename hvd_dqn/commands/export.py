@@ -9,6 +9,7 @@ from typing import Literal
 from hvd_dqn.commands.options import OptionalFile, RunDir, parse
 from hvd_dqn.common.errors import EXIT_OK
 from hvd_dqn.common.files import require_writable
+from hvd_dqn.run.zoo import place_for_files
 
 _EXAMPLES = (
     "hvd-dqn export runs/a",
@@ -24,13 +25,14 @@ class ExportOptions:
     """
 
     run_dir: RunDir
-    """Run directory."""
+    """The run directory, or zoo:NAME."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or a torch program (torch.export)."""
     network: str = "best"
     """Network to use: best (by evaluation), newest, or the env steps of a saved one."""
     output: OptionalFile = None
-    """File to write; by default policy.onnx or policy.pt2 in the run directory."""
+    """File to write; by default policy.onnx or policy.pt2 in the run directory, or
+    in ./NAME for zoo:NAME."""
     observations: int = 500
     """Number of observations, from the policy's own episodes, to check the file on."""
 
@@ -45,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     policy = load_policy(options.run_dir, network=options.network)
     announce_environment_code(policy.config, options.run_dir)
     name = {"onnx": "policy.onnx", "torch": "policy.pt2"}[options.format]
-    output = options.output or options.run_dir / name
+    output = options.output or place_for_files(options.run_dir) / name
     file = require_writable(output)
     observations = recorded_observations(policy, max(2, options.observations))
     difference = export(policy, file, options.format, observations)

@@ -22,7 +22,7 @@ class PlotOptions:
     """
 
     run_dirs: RunDirs
-    """Run directories, or directories that contain some."""
+    """Run directories, directories that contain some, or zoo:NAME."""
     figures: tuple[str, ...] = ("return",)
     """Figures to draw: all, or any of return, epsilon, loss, q-values, td-error, gradient-norm,
     speed, replay-age, replay-ratio, waiting. Write this option after the run directories.

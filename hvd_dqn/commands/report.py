@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hvd_dqn.commands.options import OptionalFile, RunDirs, parse
 from hvd_dqn.common.errors import EXIT_OK, UserError
+from hvd_dqn.run.zoo import place_for_files
 
 _EXAMPLES = (
     "hvd-dqn report runs/a",
@@ -21,9 +22,9 @@ class ReportOptions:
     """
 
     run_dirs: RunDirs
-    """Run directories, or directories that contain some."""
+    """Run directories, directories that contain some, or zoo:NAME."""
     output: OptionalFile = None
-    """File to write; by default report.html in the first directory."""
+    """File to write; by default report.html in the first directory, or in ./NAME for zoo:NAME."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     from hvd_dqn.tools.report.page import write_report
 
     first = next((path for path in options.run_dirs if path.is_dir()), options.run_dirs[0])
-    output = options.output or first / "report.html"
+    output = options.output or place_for_files(first) / "report.html"
     write_report(options.run_dirs, output)
     print(output)
     return EXIT_OK

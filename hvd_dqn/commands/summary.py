@@ -23,7 +23,7 @@ class SummaryOptions:
     """Print the progress and score of one or more runs as a table."""
 
     run_dirs: RunDirs
-    """Run directories, or directories that contain some."""
+    """Run directories, directories that contain some, or zoo:NAME."""
     json: bool = False
     """Print a JSON list instead."""
 

@@ -22,7 +22,7 @@ class WatchOptions:
     """
 
     run_dir: RunDir
-    """Run directory."""
+    """The run directory, or zoo:NAME."""
     once: bool = False
     """Show the current state and exit."""
 

@@ -26,7 +26,8 @@ _EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class ZooOptions:
     """List the trained policies of this clone, or say how one was trained. evaluate, play, export,
-    report, plot and summary take zoo:NAME for a run directory, and so does hvd_dqn.load_policy.
+    report, plot, summary and watch take zoo:NAME for a run directory, and so does
+    hvd_dqn.load_policy.
     """
 
     name: Annotated[
@@ -64,7 +65,7 @@ def _score(card: dict[str, Any]) -> str:
 
 
 def _description(card: dict[str, Any]) -> str:
-    seeds = ", ".join(number(mean) for mean in card["closing_means_of_all_seeds"])
+    seeds = ", ".join(number(mean) for mean in card["closing_means"])
     return "\n".join(
         [
             f"{card['task']}: return {_score(card)} over {card['episodes']} greedy episodes after "

@@ -105,9 +105,16 @@ def _checked_masks(found: Any, place: str, num_actions: int, final: np.ndarray) 
     `MaskSource.read`.
     """
     try:
-        masks = np.asarray(found).astype(np.bool_).reshape(len(final), -1)
+        masks = np.asarray(found)
+        if masks.dtype == object:  # as Gymnasium joins the lists of several infos
+            masks = np.array([np.asarray(mask, dtype=np.bool_) for mask in masks])
+        masks = masks.astype(np.bool_)
+        count = len(masks)
+        masks = masks.reshape(count, -1)
     except (TypeError, ValueError) as error:
         raise InterfaceError(f"its {place} contains no action mask ({error!r})") from error
+    if count != len(final):
+        raise InterfaceError(f"its {place} contains {count} action masks for {len(final)} copies")
     if masks.shape[1] != num_actions:
         raise InterfaceError(
             f"its action mask has {masks.shape[1]} entries, and there are {num_actions} actions"

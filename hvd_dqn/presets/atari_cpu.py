@@ -1,14 +1,14 @@
 """Atari on a few CPU cores: double DQN with the small network of Mnih et al. 2013, "Playing Atari
 with Deep Reinforcement Learning".
 
-A pass of that network takes a third of the arithmetic of that of 2015, so that two ranks with one
-core each reach a good score on Pong within an hour. Everything else is like `double-dqn` of
-2016, except
+A pass of that network takes a third of the arithmetic of that of 2015. Everything else is like
+`double-dqn` of 2016, except
 
-- three-step returns, Adam with a learning rate of 2.5e-4, and the Huber loss;
+- three-step returns, and Adam with a learning rate of 2.5e-4 and an ε of 1e-4;
 - a replay of 100,000 transitions, updates from the 10,000th env step on, and ε of 0.01 from the
-  100,000th on, because the budget is a tenth or less;
-- the target network is renewed every 1,000 updates;
+  100,000th on, because the budget is shorter: 700,000 env steps on Pong, otherwise 2 million;
+- the target network is updated every 1,000 updates;
+- evaluations of five games every 100,000 env steps;
 - passes are compiled, for which a C++ compiler is needed.
 
 The protocol is that of 2015; `--env.atari-protocol machado2018` plays with sticky actions.
@@ -46,7 +46,7 @@ def atari_cpu() -> Config:
 
 
 def pong_cpu() -> Config:
-    """Pong on two cores in about an hour: double DQN with the network of Mnih et al. 2013."""
+    """Pong on two cores: double DQN with the network of Mnih et al. 2013, in 700,000 env steps."""
     return double_dqn().changed({**_COMMON, "preset": "pong-cpu", "total_env_steps": 700_000})
 
 

@@ -86,8 +86,8 @@ class Rollout:
         self._finals.clear()
 
     def add(self, action: np.ndarray, step: EnvStep, value: np.ndarray | None = None) -> None:
-        """See `Experience`. Steps that were skipped are no transitions, and get the weight 0; all
-        others were taken by all environments.
+        """See `Experience`. Skipped steps are not transitions and get the weight 0. Every
+        environment takes part in each step.
         """
         assert step.stepped is None
         assert value is not None

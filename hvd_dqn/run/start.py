@@ -17,6 +17,7 @@ from hvd_dqn.distributed import Communicator
 from hvd_dqn.distributed.agreement import agreement
 from hvd_dqn.run.directory import RunDirectory
 from hvd_dqn.run.summary import read_final
+from hvd_dqn.run.zoo import is_policy
 
 _FREE = (
     "preset",
@@ -81,6 +82,12 @@ def plan(
 
     Raises `UserError` on all ranks or on none.
     """
+    with agreement(comm):
+        if is_policy(run_dir.path):
+            raise UserError(
+                f"{run_dir} is a trained policy, which cannot be trained further",
+                "choose another --run-dir",
+            )
     named = resume not in ("auto", "never")
     continues = False
     place, only = None, None

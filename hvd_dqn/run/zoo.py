@@ -33,6 +33,20 @@ def located(path: Path) -> Path:
     return _directory() / name
 
 
+def is_policy(path: Path) -> bool:
+    """Whether `path` is `zoo:NAME` or the directory of a policy."""
+    if str(path).startswith(PREFIX):
+        return True
+    return absolute(path).resolve().parent == _directory().resolve()
+
+
+def place_for_files(path: Path) -> Path:
+    """Return where commands write files about a run by default: into its directory, and for a
+    policy into one of its name in the working directory.
+    """
+    return Path(Path(str(path).removeprefix(PREFIX)).name) if is_policy(path) else path
+
+
 def policy_names() -> list[str]:
     """Return the names of all policies, sorted. Raises `UserError` if no zoo is found."""
     directory = _directory()

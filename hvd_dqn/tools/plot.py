@@ -9,6 +9,7 @@ from typing import Any
 from hvd_dqn.common.errors import UserError
 from hvd_dqn.common.files import replacing
 from hvd_dqn.run.directory import RunDirectory
+from hvd_dqn.run.zoo import place_for_files
 from hvd_dqn.tools.drawing import load_matplotlib
 from hvd_dqn.tools.report.curves import group_runs
 from hvd_dqn.tools.report.figures import (
@@ -68,7 +69,7 @@ def plot_runs(
     title = runs[0].title if len(runs) == 1 else None
     files = []
     for name in chosen:
-        path = output or RunDirectory(runs[0].path).plots
+        path = output or RunDirectory(place_for_files(runs[0].path)).plots
         if not path.suffix or path.is_dir():
             path /= f"{_FILE_NAMES.get(name, name)}.{kind}"
         _draw(figures[name], over, title, path)

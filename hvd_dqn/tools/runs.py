@@ -100,7 +100,8 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     no run.
     """
     runs: dict[Path, Run] = {}
-    for path in map(located, paths):
+    paths = [located(path) for path in paths]
+    for path in paths:
         found = sorted(_run_directories(path))
         if not found:
             if not os.path.lexists(path):

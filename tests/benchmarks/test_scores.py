@@ -90,7 +90,7 @@ def test_tables_are_written_in_their_places(run, monkeypatch):
         "seeds": "2",
         "return, mean ± std (worst … best)": "10.00 ± 1.41 (9.00 … 11.00)",
         "to reach": "10",
-        "good": "1 of 2",
+        "seeds that reach it": "1 of 2",
         "first reached after, median env steps": "400",
         "seconds, median": "5",
     }

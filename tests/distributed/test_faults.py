@@ -190,7 +190,7 @@ RESUMED = {
 @pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(tmp_path, changes):
     config = config_file(tmp_path, **{"total_env_steps": 1500, **changes})
-    done = train(config, tmp_path / "run", "--time-limit-minutes", "0.01", ranks=2)
+    done = train(config, tmp_path / "run", "--time-limit-minutes", "0.004", ranks=2)
     assert done.code == 75, done.output
     assert "the time limit" in done.lines("hvd-dqn: ")[0]
     assert train(config, tmp_path / "run", ranks=2).code == 0

@@ -21,12 +21,12 @@ STOPS = f"trap 'exit 75' USR1; {LOOP}"
 
 
 @contextlib.contextmanager
-def forwarding(script):
+def forwarding(script, program=PROGRAM):
     """Yield the process, whose standard error nobody reads, and the id of what it runs."""
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, script],
+        [sys.executable, "-c", program, script],
         env=clean_environment(PYTHONPATH=str(Path.cwd())),
         stdout=subprocess.PIPE,
         stderr=writing,
@@ -34,11 +34,11 @@ def forwarding(script):
         start_new_session=True,
     )
     os.close(writing)
-    child = int(process.stdout.readline())
+    child = int(process.stdout.readline() or 0)
     try:
         yield process, child
     finally:
-        for pid in (process.pid, child):
+        for pid in filter(None, (process.pid, child)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
@@ -80,6 +80,28 @@ def test_a_suspension_includes_the_launcher():
         wait_until(lambda: state_of(child) != "T", "the launcher to continue")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 75
+
+
+EARLY = """
+import os, signal, sys
+from hvd_dqn.tools.launching import forwarding
+setpgid = os.setpgid
+def interrupted(*words):  # as if the terminal sent Ctrl-C before the child has a group of its own
+    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    setpgid(*words)
+os.setpgid = interrupted
+sys.exit(forwarding.run(["sh", "-c", sys.argv[1]], os.environ))
+"""
+
+
+def test_one_ctrl_c_while_the_launcher_starts_is_one_request():
+    """The launcher may end of the signal that reaches itself; nobody terminates it."""
+    script = "trap 'echo terminated' TERM; trap 'exit 75' USR1; trap '' INT; echo $$; " + LOOP
+    with forwarding(script, program=EARLY) as (process, _):
+        code = process.wait(20)
+        assert code in (75, 128 + signal.SIGINT, 128 + signal.SIGUSR1)
+        assert "terminated" not in process.stdout.read()
 
 
 def test_the_launcher_does_not_outlive_a_process_that_is_killed():

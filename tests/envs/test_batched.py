@@ -234,3 +234,44 @@ def test_a_run_trains_and_evaluates_in_them(mode, tmp_path, capsys):
     assert sorted(final["returns"]) == [2, 2, 3, 3]
     said = "take seeds only when all are reset" in capsys.readouterr().out
     assert said == (mode != "DISABLED")
+
+
+ACTIONS = gym.spaces.Discrete(3)
+SHAPED = np.array([[True, False, True], [False, True, True]])
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [SHAPED, SHAPED.astype(np.int8), SHAPED.tolist(), np.array([*SHAPED, None], dtype=object)[:2]],
+)
+def test_masks_of_all_copies_are_read_in_any_form(masks):
+    adapter = BatchAdapter(EnvConfig(action_mask="info"), gym.spaces.Box(0, 1, (2,)), ACTIONS)
+    obs, running = np.zeros((2, 2), np.float32), np.zeros(2, np.bool_)
+    encoded = adapter.encode(obs, {"action_mask": masks}, running)
+    np.testing.assert_array_equal(adapter.observations.legal_actions(encoded), SHAPED)
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        (SHAPED.T, "contains 3 action masks for 2 copies"),
+        (SHAPED.reshape(-1), "contains 6 action masks for 2 copies"),
+        (SHAPED[:, :2], "has 2 entries, and there are 3 actions"),
+        (np.array([[True] * 3, [False] * 3]), "allows no action in a state that is not terminated"),
+        (["a", "b"], "has 1 entries|contains no action mask"),
+    ],
+)
+def test_masks_of_another_form_are_refused(masks, said):
+    adapter = BatchAdapter(EnvConfig(action_mask="info"), gym.spaces.Box(0, 1, (2,)), ACTIONS)
+    obs = np.zeros((2, 2), np.float32)
+    with pytest.raises(InterfaceError, match=said):
+        adapter.encode(obs, {"action_mask": masks}, np.zeros(2, np.bool_))
+
+
+def test_after_the_last_step_all_actions_are_legal():
+    adapter = BatchAdapter(EnvConfig(action_mask="info"), gym.spaces.Box(0, 1, (2,)), ACTIONS)
+    masks = np.array([[True, False, False], [False] * 3])
+    ended = np.array([False, True])
+    encoded = adapter.encode(np.zeros((2, 2), np.float32), {"action_mask": masks}, ended)
+    expected = [[True, False, False], [True] * 3]
+    np.testing.assert_array_equal(adapter.observations.legal_actions(encoded), expected)

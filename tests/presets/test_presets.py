@@ -13,7 +13,7 @@ from tests.presets.pin import PINNED
 
 CLASSIC = {
     "cartpole": ("CartPole-v1", 50_000, 2, 8, 64, 5, 1e-3, 100, 0.1, None, "sqrt", True),
-    "acrobot": ("Acrobot-v1", 100_000, 1, 8, 128, 1, 6.3e-4, 1, 0.05, 2.0, "linear", False),
+    "acrobot": ("Acrobot-v1", 100_000, 1, 8, 128, 1, 6.3e-4, 1, 0.05, 2.0, "sqrt", False),
     "mountaincar": ("MountainCar-v0", 120_000, 2, 8, 128, 5, 1e-3, 100, 0.07, 2.0, "sqrt", True),
     "lunarlander": ("LunarLander-v3", 100_000, 2, 8, 128, 3, 8.5e-4, 250, 0.1, 2.0, "sqrt", False),
 }

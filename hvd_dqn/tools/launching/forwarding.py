@@ -27,20 +27,21 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """
     libc = ctypes.CDLL(None)
     under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    heard = [number for number in _ASKING if number != signal.SIGHUP or not under_nohup]
-    heard += [signal.SIGTSTP, signal.SIGCHLD]
+    handled = [number for number in _ASKING if number != signal.SIGHUP or not under_nohup]
+    handled += [signal.SIGTSTP, signal.SIGCHLD]
 
     def settle() -> None:
+        signal.set_wakeup_fd(-1)  # the pipe is the parent's
         os.setpgid(0, 0)  # a terminal sends its signals to this process alone
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         if under_nohup:  # Open MPI would handle SIGHUP although it is ignored
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
-    pipe = _pipe_of(heard)
-    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    pipe = _signal_pipe(handled)
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     process = subprocess.Popen(command, env=environment, preexec_fn=settle)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
     asked = False
     while (code := process.poll()) is None:
         number = os.read(pipe, 1)[0]
@@ -60,14 +61,15 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _pipe_of(heard: Sequence[int]) -> int:
+def _signal_pipe(handled: Sequence[int]) -> int:
     """Handle these signals from now on; return a pipe with their numbers, a byte each.
 
-    A handler in Python would wait for the end of a call that begins just after the signal.
+    Python runs a handler between bytecodes: a signal just before a blocking call would have to wait
+    until the call returns (Bernstein's self-pipe trick).
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in heard:
+    for number in handled:
         signal.signal(number, lambda number, frame: None)
     return reading
