@@ -56,6 +56,7 @@ def hvd_dqn(capacity: int, prioritized: bool) -> Buffer:
     """This project's replay, which stores single frames."""
     import torch
 
+    from hvd_dqn.common.structs import EnvStep
     from hvd_dqn.replay import PrioritizedSampler, ReplayBuffer, Ring, UniformSampler
 
     rng, device = np.random.default_rng(0), torch.device("cpu")
@@ -80,15 +81,16 @@ def hvd_dqn(capacity: int, prioritized: bool) -> Buffer:
     replay.start(experience.step()["obs"])
     for _ in range(capacity // NUM_ENVS):
         step = experience.step()
-        replay.add(
-            action=step["action"],
+        taken = EnvStep(
+            next_obs=step["next_obs"],
+            obs=step["obs"],
             reward=step["reward"],
             terminated=step["ended"],
             truncated=np.zeros_like(step["ended"]),
             ended=step["ended"],
-            next_obs=step["next_obs"],
-            obs=step["obs"],
+            episodes=[],
         )
+        replay.add(step["action"], taken)
     priority = torch.rand(BATCH)
     return (
         lambda: replay.sample(BETA),

@@ -211,6 +211,7 @@ def plot_learning(result: dict[str, Any], rows: Sequence[Row], path: Path) -> No
     load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -224,7 +225,11 @@ def plot_learning(result: dict[str, Any], rows: Sequence[Row], path: Path) -> No
             values = [getattr(row, name) for row in line]
             axes.plot([row.ranks for row in line], values, "o-", label=f"learning rate: {rule}")
         axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel=label)
+        axes.minorticks_off()
+        axes.set_xticks(sorted({row.ranks for row in rows}))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7, 9), numticks=20))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.3, which="both")
     figure.axes[0].legend(fontsize="small")
     figure.suptitle(f"{result['preset']}: to a mean return of {result['score']:g}")
