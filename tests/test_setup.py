@@ -266,5 +266,6 @@ def test_make_peers_leaves_out_what_cannot_be_installed(clone):
     ]
     last = [call.split()[-1].partition("==")[0] for call in calls]
     assert last == [
-        *("torch", "stable-baselines3", "sb3-contrib", "minatar", "tianshou", "torchrl", "cpprb")
+        *("torch", "stable-baselines3", "sb3-contrib", "minatar", "minigrid", "mujoco"),
+        *("highway-env", "tianshou", "torchrl", "cpprb"),
     ]
